@@ -1,0 +1,21 @@
+"""The description of a case: reads and validates ``datasets/<case>/case.toml``.
+
+Knows what a column, a class, a cost and a charter are; doesn't know tables, models or runs.
+"""
+
+from lepton_lib.cases.expressions import Expression
+from lepton_lib.cases.records import encode_records, example_record
+from lepton_lib.cases.schema import Case, Column, Criterion, Feature, Field, list_cases, load_case
+
+__all__ = [
+    "Case",
+    "Column",
+    "Criterion",
+    "Expression",
+    "Feature",
+    "Field",
+    "encode_records",
+    "example_record",
+    "list_cases",
+    "load_case",
+]

@@ -1,0 +1,113 @@
+"""Batches by slicing. Knows tensors only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Self
+
+import numpy as np
+import torch
+
+from lepton_lib.errors import DataError
+
+CHUNK_ROWS = 16_384  # rows gathered at a time when shuffling: small enough for the cache, large enough to be rare
+
+
+class Dataset:
+    """Inputs and labels of one length, as tensors.
+
+    Args:
+        inputs: ``(n, d)`` tensor, array or numeric data frame; becomes float32. float32 memory is shared, not copied.
+        labels: ``(n,)`` tensor, array or series; whole numbers become int64 (classes), others float32.
+
+    Raises:
+        DataError: The lengths differ, there is no row, or something isn't numeric.
+    """
+
+    def __init__(self, inputs: Any, labels: Any) -> None:
+        self.inputs = _to_tensor(inputs, "inputs").to(torch.float32)
+        labels = _to_tensor(labels, "labels")
+        self.labels = labels.to(torch.float32 if labels.is_floating_point() else torch.int64)
+        if len(self.inputs) != len(self.labels) or len(self.inputs) == 0:
+            raise DataError(
+                "Dataset",
+                got=f"{len(self.inputs)} inputs and {len(self.labels)} labels",
+                expected="as many labels as inputs, and at least one",
+                remedy="Take both from the same rows.",
+            )
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, index: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.inputs[index], self.labels[index]
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move both tensors to ``device``; returns the same data set."""
+        self.inputs, self.labels = self.inputs.to(device), self.labels.to(device)
+        return self
+
+
+class DataLoader:
+    """Iterates over a data set in batches ``((b, d), (b,))``.
+
+    A table that fits in memory needs no worker processes and no collating: unshuffled batches are views, shuffled ones
+    are views of chunks that were gathered with one ``index_select`` each. There is never a second copy of the data.
+
+    Args:
+        dataset: What to iterate over.
+        batch_size: Rows in a batch; the last may be shorter.
+        shuffle: Draw a new order for every pass.
+        drop_last: Leave a shorter last batch out.
+        generator: Source of the order; torch's global generator without one.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch_size: int = 64,
+        shuffle: bool = False,
+        *,
+        drop_last: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise DataError("batch_size", got=batch_size, expected="at least 1", remedy="Choose 64, for example.")
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.drop_last = drop_last
+        self.generator = generator
+
+    def __len__(self) -> int:
+        whole, rest = divmod(len(self.dataset), self.batch_size)
+        return whole + (rest > 0 and not self.drop_last)
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        inputs, labels = self.dataset.inputs, self.dataset.labels
+        n = len(self) * self.batch_size if self.drop_last else len(inputs)
+        if not self.shuffle:
+            yield from zip(inputs[:n].split(self.batch_size), labels[:n].split(self.batch_size), strict=True)
+            return
+        order = torch.randperm(len(inputs), generator=self.generator)[:n].to(inputs.device)
+        chunk_rows = max(CHUNK_ROWS // self.batch_size, 1) * self.batch_size  # so that batches don't straddle chunks
+        for chunk in order.split(chunk_rows):
+            yield from zip(
+                inputs.index_select(0, chunk).split(self.batch_size),
+                labels.index_select(0, chunk).split(self.batch_size),
+                strict=True,
+            )
+
+
+def _to_tensor(values: Any, what: str) -> torch.Tensor:
+    if isinstance(values, torch.Tensor):
+        return values
+    array = np.asarray(values)
+    if array.dtype.kind not in "biuf":
+        raise DataError(
+            what,
+            got=f"values of type {array.dtype}",
+            expected="numbers",
+            remedy="Encode categories first: data.encode(frame, case) does.",
+        )
+    return torch.from_numpy(np.ascontiguousarray(array))

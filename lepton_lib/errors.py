@@ -1,0 +1,47 @@
+"""Every exception of the library. Knows nothing of any other module."""
+
+from __future__ import annotations
+
+
+class LeptonError(Exception):
+    """A mistake that the person in front of the screen can mend.
+
+    The message has one form everywhere: where it happened, what was got, what was expected, and what to do about it.
+
+    Args:
+        where: The file, key, row or parameter at fault.
+        got: What was found there.
+        expected: What should have been there.
+        remedy: What to do, as an imperative sentence.
+    """
+
+    def __init__(self, where: str, *, got: object, expected: object, remedy: str) -> None:
+        self.where = where
+        self.got = got
+        self.expected = expected
+        self.remedy = remedy
+        super().__init__(f"{where}: got {got}, expected {expected}. {remedy}")
+
+
+class CaseError(LeptonError):
+    """A ``case.toml`` that can't be used."""
+
+
+class DataError(LeptonError):
+    """A data file, a table or a record that doesn't agree with its case."""
+
+
+class ParameterError(LeptonError):
+    """A parameter with an unknown name, a wrong type or a value out of range."""
+
+
+class RunError(LeptonError):
+    """A run folder that can't be read or written, or a step that didn't come to its end."""
+
+
+class TrainingError(LeptonError):
+    """A training run that can't go on: the loss is not finite, or a checkpoint doesn't fit."""
+
+
+class MetricError(LeptonError):
+    """A metric that isn't defined on what it was given."""

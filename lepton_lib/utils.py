@@ -1,0 +1,112 @@
+"""Seeds, hashes, atomic writes and standardisation: what every floor above may need.
+
+Knows nothing of cases, models or runs. Heavy libraries are imported where they are used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import random
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+Array = TypeVar("Array")  # numpy.ndarray, torch.Tensor or pandas.DataFrame
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python's, NumPy's and torch's global generators.
+
+    The library itself takes seeds and generators as arguments; this is for a notebook's first cell.
+    """
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def normalize(values: Array, *, reference: Array | None = None) -> Array:
+    """Standardise columns with the mean and standard deviation of ``reference``.
+
+    Args:
+        values: ``(n, d)`` array, tensor or data frame.
+        reference: The rows whose statistics are used, ``(m, d)``: the *training* rows. Without it the statistics come
+            from ``values`` itself, which is right for training rows and leaks when ``values`` holds any other row.
+
+    Returns:
+        The same type and shape; a column that is constant in ``reference`` becomes zero there.
+    """
+    rows: Any = values if reference is None else reference
+    mean = rows.mean(0)
+    # The population's deviation for every type: pandas and torch would divide by n - 1, numpy by n.
+    scale = ((rows - mean) ** 2).mean(0) ** 0.5
+    return (values - mean) / (scale + (scale == 0))
+
+
+def sha256_of(path: Path) -> str:
+    """The file's SHA-256 in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Write a file whole or not at all: beside its place first, then renamed into it."""
+    data = content.encode() if isinstance(content, str) else content
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+        raise
+
+
+def to_json(value: Any) -> str:
+    """Readable JSON with a final newline; NaN and infinity become null, for no JSON reader accepts them."""
+
+    def plain(item: Any) -> Any:
+        if isinstance(item, dict):
+            return {str(key): plain(entry) for key, entry in item.items()}
+        if isinstance(item, list | tuple):
+            return [plain(entry) for entry in item]
+        if hasattr(item, "item") and not isinstance(item, str | bytes):  # a NumPy or torch scalar
+            item = item.item()
+        if isinstance(item, float) and not math.isfinite(item):
+            return None
+        return str(item) if isinstance(item, Path) else item
+
+    return json.dumps(plain(value), indent=2, ensure_ascii=False) + "\n"
+
+
+def free_port() -> int:
+    """A TCP port of the loopback interface that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Run torch with ``count`` threads inside the block: small models are slower with more."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
