@@ -48,7 +48,8 @@ def normalize(values: Array, *, reference: Array | None = None) -> Array:
     mean = rows.mean(0)
     # The population's deviation for every type: pandas and torch would divide by n - 1, numpy by n.
     scale = ((rows - mean) ** 2).mean(0) ** 0.5
-    return (values - mean) / (scale + (scale == 0))
+    result: Array = (values - mean) / (scale + (scale == 0))
+    return result
 
 
 def sha256_of(path: Path) -> str:

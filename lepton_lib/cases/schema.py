@@ -348,9 +348,9 @@ class Case(_Section):
         if self.bands and self.task != "binary":
             raise ValueError("bands on a binary task only")
         if self.costs:
-            for key in (self.costs.matrix, *self.costs.matrix.values()):
-                if set(key) != set(self.classes):
-                    raise ValueError(f"costs.matrix to name the classes {list(self.classes)}; got {sorted(key)}")
+            for named in (list(self.costs.matrix), *map(list, self.costs.matrix.values())):
+                if set(named) != set(self.classes):
+                    raise ValueError(f"costs.matrix to name the classes {list(self.classes)}; got {sorted(named)}")
             if unknown := set(self.costs.decisions) - set(self.classes):
                 raise ValueError(f"costs.decisions to name the classes {list(self.classes)}; got {sorted(unknown)}")
         return self

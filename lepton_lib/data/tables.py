@@ -306,11 +306,11 @@ def clean(raw: pd.DataFrame, case: Case) -> tuple[pd.DataFrame, Cleaning]:
     for rule in case.rules:
         if known:
             names[TARGET] = frame[TARGET].map(dict(enumerate(case.classes)))
-        hit = rule.formula({name: values.loc[frame.index] for name, values in names.items()})
+        hit = rule.formula({str(name): values.loc[frame.index] for name, values in names.items()})
         frame = _drop(frame, hit, rule.why, report)
     if case.data.unique:
         frame = _drop(frame, frame.duplicated(list(case.data.unique)), f"repeats {', '.join(case.data.unique)}", report)
-    report.missing = {name: int(n) for name, n in frame.isna().sum().items() if n}
+    report.missing = {str(name): int(n) for name, n in frame.isna().sum().items() if n}
     return frame, report
 
 

@@ -1,0 +1,234 @@
+"""Metrics: how good the scores are, how true the probabilities, how large the errors. Knows arrays only.
+
+All take NumPy arrays or torch tensors and compute in float64. What scikit-learn has right is taken from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from lepton_lib.errors import MetricError
+
+
+def _array(values: Any) -> np.ndarray:
+    if hasattr(values, "detach"):
+        values = values.detach().cpu().numpy()
+    return np.asarray(values)
+
+
+def _auc(positive: np.ndarray, negative: np.ndarray) -> float:
+    """Mann-Whitney: the share of pairs in which the positive scores higher, a tie counting half.
+
+    Both arrays are sorted, and the shorter is looked up in the longer: sorted needles walk through the cache in order.
+    """
+    swap = len(positive) > len(negative)
+    few, many = (negative, positive) if swap else (positive, negative)
+    few, many = np.sort(few), np.sort(many)
+    below = np.searchsorted(many, few, side="left")
+    up_to = np.searchsorted(many, few, side="right")
+    share = (int(below.sum()) + int(up_to.sum())) / (2 * len(few) * len(many))  # Python's whole numbers: exact
+    return 1 - share if swap else share
+
+
+def area_under_curve(labels: Any, scores: Any) -> float:
+    """Area under the ROC curve of two classes, exact with ties.
+
+    Args:
+        labels: ``(n,)``, 1 for the positive class and 0 for the other.
+        scores: ``(n,)``, higher for the positive class: logits or probabilities.
+
+    Raises:
+        MetricError: Only one class, another label, a NaN score, or lengths that differ.
+    """
+    labels, scores = _array(labels).ravel(), _array(scores).ravel()
+    positive = labels == 1
+    n_positive = int(positive.sum())
+    if len(labels) != len(scores):
+        raise MetricError(
+            "AUC",
+            got=f"{len(labels)} labels and {len(scores)} scores",
+            expected="one score a label",
+            remedy="Take both from the same rows.",
+        )
+    if not (positive | (labels == 0)).all():
+        raise MetricError(
+            "AUC", got="labels other than 0 and 1", expected="0 and 1", remedy="Use AUC() for several classes."
+        )
+    if n_positive in (0, len(labels)):
+        raise MetricError(
+            "AUC",
+            got=f"{n_positive} positive and {len(labels) - n_positive} negative labels",
+            expected="at least one of each",
+            remedy="Add more rows before asking for the average; a single batch may hold one class only.",
+        )
+    if np.isnan(scores).any():
+        raise MetricError(
+            "AUC",
+            got=f"{int(np.isnan(scores).sum())} scores that are NaN",
+            expected="numbers",
+            remedy="Look for the batch where the loss became NaN; a smaller learning rate often helps.",
+        )
+    return _auc(scores[positive], scores[~positive])
+
+
+class AUC:
+    """Area under the ROC curve, gathered batch by batch and computed over everything at once.
+
+    The mean of batch values is another number, and a wrong one: it leaves out all pairs that lie across batches.
+    With three or more classes it is the mean of one-vs-rest areas over the classes.
+    """
+
+    def __init__(self) -> None:
+        self._outputs: list[np.ndarray] = []
+        self._labels: list[np.ndarray] = []
+
+    def add(self, outputs: Any, labels: Any) -> None:
+        """Add a batch.
+
+        Args:
+            outputs: ``(b,)`` or ``(b, 1)`` scores of the positive class, or ``(b, k)`` logits or probabilities.
+            labels: ``(b,)`` class indices.
+
+        Raises:
+            MetricError: The lengths differ.
+        """
+        outputs, labels = _array(outputs), _array(labels).ravel()
+        if outputs.ndim == 1:
+            outputs = outputs[:, None]
+        if outputs.ndim != 2 or len(outputs) != len(labels):
+            raise MetricError(
+                "AUC.add",
+                got=f"outputs of shape {outputs.shape} and {len(labels)} labels",
+                expected="(b,) or (b, k) outputs and b labels",
+                remedy="Pass the model's outputs and the labels of the same batch.",
+            )
+        self._outputs.append(outputs)
+        self._labels.append(labels)
+
+    def per_class(self) -> list[float]:
+        """One-vs-rest area of each class; for two classes the one area.
+
+        Scores of three or more classes are first turned into probabilities if they are logits, row by row.
+
+        Raises:
+            MetricError: Nothing was added, or some class has no example; with the counts.
+        """
+        if not self._outputs:
+            raise MetricError("AUC", got="no batch", expected="at least one", remedy="Call add(outputs, labels) first.")
+        outputs, labels = np.concatenate(self._outputs), np.concatenate(self._labels)
+        if outputs.shape[1] == 1:
+            return [area_under_curve(labels, outputs)]
+        if outputs.shape[1] == 2 and not _are_probabilities(outputs):
+            # The difference of two logits ranks like the probability, and doesn't round to 0 or 1.
+            return [area_under_curve(labels, outputs[:, 1].astype(np.float64) - outputs[:, 0])]
+        outputs = outputs if _are_probabilities(outputs) else _softmax(outputs)
+        counts = np.bincount(labels.astype(np.int64), minlength=outputs.shape[1]).tolist()
+        if 0 in counts or len(counts) > outputs.shape[1]:
+            raise MetricError(
+                "AUC",
+                got=f"{counts} examples by class",
+                expected=f"some of each of {outputs.shape[1]} classes",
+                remedy="Add more rows before asking for the average.",
+            )
+        areas = range(1, 2) if len(counts) == 2 else range(len(counts))
+        return [area_under_curve(labels == k, outputs[:, k]) for k in areas]
+
+    def average(self) -> float:
+        """The area over all that was added; of several classes the mean over the classes.
+
+        Raises:
+            MetricError: As for `per_class`.
+        """
+        return float(np.mean(self.per_class()))
+
+
+def _are_probabilities(outputs: np.ndarray) -> bool:
+    return bool((outputs >= 0).all() and np.allclose(outputs.sum(1), 1, atol=1e-3))
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(1, keepdims=True))
+
+
+def log_loss(labels: Any, probabilities: Any) -> float:
+    """Mean cross-entropy in nats; ``labels`` ``(n,)`` class indices, ``probabilities`` ``(n, n_classes)``."""
+    labels, probabilities = _array(labels).astype(np.int64), _array(probabilities).astype(np.float64)
+    chosen = probabilities[np.arange(len(labels)), labels]
+    return float(-np.log(chosen.clip(np.finfo(np.float64).tiny)).mean())
+
+
+def brier_score(labels: Any, probabilities: Any) -> float:
+    """Mean squared distance between ``(n, n_classes)`` probabilities and the one-hot labels, summed over classes."""
+    labels, probabilities = _array(labels).astype(np.int64), _array(probabilities).astype(np.float64)
+    return float(((probabilities - np.eye(probabilities.shape[1])[labels]) ** 2).sum(1).mean())
+
+
+def accuracy(labels: Any, probabilities: Any) -> float:
+    """Share of rows whose most probable class is the label."""
+    return float((_array(probabilities).argmax(1) == _array(labels)).mean())
+
+
+def calibration_error(
+    labels: Any, probabilities: Any, *, n_bins: int = 10, bins: Literal["width", "mass"] = "mass"
+) -> float:
+    """Expected calibration error: how far stated probability and observed frequency lie apart, on average.
+
+    Guo, Pleiss, Sun and Weinberger, On Calibration of Modern Neural Networks, 2017, eq. 3. Two classes: the positive
+    class's probability against its frequency. More: the most probable class's probability against its being right.
+
+    Args:
+        labels: ``(n,)`` class indices.
+        probabilities: ``(n, n_classes)``.
+        n_bins: Number of bins.
+        bins: Of equal ``width``, as in the paper, or of equal ``mass``: as many rows each, so that none hangs on a few.
+    """
+    stated, happened, weights = reliability(labels, probabilities, n_bins=n_bins, bins=bins)
+    return float(np.sum(weights * np.abs(stated - happened)) / weights.sum())
+
+
+def reliability(
+    labels: Any, probabilities: Any, *, n_bins: int = 10, bins: Literal["width", "mass"] = "mass"
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The points of a reliability diagram: mean probability, observed frequency and row count of each filled bin."""
+    labels, probabilities = _array(labels), _array(probabilities).astype(np.float64)
+    if probabilities.shape[1] == 2:
+        confidence, hit = probabilities[:, 1], labels == 1
+    else:
+        confidence, hit = probabilities.max(1), probabilities.argmax(1) == labels
+    if bins == "width":
+        index = np.minimum((confidence * n_bins).astype(np.int64), n_bins - 1)
+    else:
+        edges = np.quantile(confidence, np.linspace(0, 1, n_bins + 1)[1:-1])
+        index = np.searchsorted(edges, confidence, side="right")  # equal probabilities share a bin
+    counts = np.bincount(index, minlength=n_bins)
+    filled = counts > 0
+    stated = np.bincount(index, weights=confidence, minlength=n_bins)[filled] / counts[filled]
+    happened = np.bincount(index, weights=hit, minlength=n_bins)[filled] / counts[filled]
+    return stated, happened, counts[filled]
+
+
+def confusion_matrix(labels: Any, decisions: Any, *, n_classes: int) -> np.ndarray:
+    """Counts ``(n_classes, n_classes)``: the row is the truth, the column the decision."""
+    pairs = _array(labels).astype(np.int64) * n_classes + _array(decisions).astype(np.int64)
+    return np.bincount(pairs, minlength=n_classes**2).reshape(n_classes, n_classes)
+
+
+def average_precision(labels: Any, scores: Any) -> float:
+    """Area under the precision-recall curve of two classes, as a step function (scikit-learn's definition)."""
+    from sklearn.metrics import average_precision_score
+
+    return float(average_precision_score(_array(labels), _array(scores)))
+
+
+def mean_absolute_error(targets: Any, predictions: Any) -> float:
+    """Mean distance between targets ``(n,)`` and predictions ``(n,)`` or ``(n, 1)``, in the target's unit."""
+    return float(np.abs(_array(targets).astype(np.float64).ravel() - _array(predictions).ravel()).mean())
+
+
+def mean_decision_cost(labels: Any, decisions: Any, costs: Sequence[Sequence[float]] | np.ndarray) -> float:
+    """Mean of ``costs[truth][decision]`` over the rows."""
+    return float(np.asarray(costs)[_array(labels).astype(np.int64), _array(decisions).astype(np.int64)].mean())

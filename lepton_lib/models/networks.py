@@ -1,0 +1,113 @@
+"""Networks over encoded inputs ``(b, d)``. They know nothing of columns or cases."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import torch
+from torch import nn
+
+
+class LinearModel(nn.Module):
+    """One affine map: logistic regression, softmax regression or least squares, as the loss has it.
+
+    Args:
+        input_size: Width ``d`` of the inputs.
+        output_size: Width ``k`` of the outputs.
+    """
+
+    def __init__(self, input_size: int, output_size: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(input_size, output_size)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Map ``(b, d)`` to logits ``(b, k)``."""
+        logits: torch.Tensor = self.linear(inputs)
+        return logits
+
+
+class MLP(nn.Module):
+    """Hidden layers with ReLU and dropout, then one affine map.
+
+    Args:
+        input_size: Width ``d`` of the inputs.
+        output_size: Width ``k`` of the outputs.
+        hidden_size: Width of each hidden layer.
+        n_layers: Number of hidden layers.
+        dropout: Share of hidden units that are zeroed in training.
+    """
+
+    def __init__(
+        self, input_size: int, output_size: int, *, hidden_size: int = 64, n_layers: int = 1, dropout: float = 0.5
+    ) -> None:
+        super().__init__()
+        widths = [input_size] + [hidden_size] * n_layers
+        layers: list[nn.Module] = []
+        for before, after in pairwise(widths):
+            layers += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout)]
+        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], output_size))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Map ``(b, d)`` to logits ``(b, k)``."""
+        logits: torch.Tensor = self.layers(inputs)
+        return logits
+
+
+class Ensemble(nn.Module):
+    """Several MLPs of one hidden layer in one module, trained side by side with batched matrix products.
+
+    In training every member answers for itself; afterwards the members' *probabilities* are averaged, as
+    Lakshminarayanan, Pritzel and Blundell do (Simple and Scalable Predictive Uncertainty Estimation using Deep
+    Ensembles, 2017, eq. 2).
+    Members differ by their first weights and their dropout.
+
+    Args:
+        input_size: Width ``d`` of the inputs.
+        output_size: Width ``k`` of the outputs.
+        n_members: Number of MLPs ``m``.
+        hidden_size: Width ``h`` of the hidden layer.
+        dropout: Share of hidden units that are zeroed in training.
+        regression: Average the members' outputs as they are, not as probabilities.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        output_size: int,
+        *,
+        n_members: int = 8,
+        hidden_size: int = 64,
+        dropout: float = 0.5,
+        regression: bool = False,
+    ) -> None:
+        super().__init__()
+        self.regression = regression
+
+        def uniform(fan_in: int, *shape: int) -> nn.Parameter:  # nn.Linear's own start
+            return nn.Parameter(torch.empty(*shape).uniform_(-1, 1) / math.sqrt(fan_in))
+
+        self.hidden_weight = uniform(input_size, n_members, input_size, hidden_size)
+        self.hidden_bias = uniform(input_size, n_members, 1, hidden_size)
+        self.output_weight = uniform(hidden_size, n_members, hidden_size, output_size)
+        self.output_bias = uniform(hidden_size, n_members, 1, output_size)
+        self.dropout = nn.Dropout(dropout)
+
+    def members(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Map ``(b, d)`` to each member's logits ``(m, b, k)``."""
+        shared = inputs.expand(len(self.hidden_weight), -1, -1)  # (m, b, d), no copy
+        hidden = torch.baddbmm(self.hidden_bias, shared, self.hidden_weight).relu()  # (m, b, h)
+        return torch.baddbmm(self.output_bias, self.dropout(hidden), self.output_weight)  # (m, b, k)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Map ``(b, d)`` to the members' logits ``(m, b, k)`` in training, else to their mean's ``(b, k)``."""
+        logits = self.members(inputs)
+        if self.training:
+            return logits
+        if self.regression:
+            return logits.mean(0)
+        if logits.shape[-1] == 1:
+            # log(mean p) - log(mean (1 - p)), each by logsumexp: exact where a sigmoid would round to 0 or 1.
+            positive = torch.nn.functional.logsigmoid(logits).logsumexp(0)
+            return positive - torch.nn.functional.logsigmoid(-logits).logsumexp(0)
+        return logits.log_softmax(-1).logsumexp(0) - math.log(len(logits))

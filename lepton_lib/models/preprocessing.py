@@ -1,0 +1,169 @@
+"""Preprocessing as a part of the model: raw records go in, so training and serving cannot disagree.
+
+Everything that is learnt from data (medians, means, scales, quantiles) is learnt by `Preprocessor.fit` from the rows
+that it is given, which must be training rows only, and is stored with the model's weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from torch import nn
+
+from lepton_lib.cases import Case, Expression
+from lepton_lib.errors import DataError
+
+Encoding = Literal["standard", "piecewise"]
+CLIP = 5.0  # standard deviations: a number beyond them tells the model nothing more
+
+
+class Preprocessor(nn.Module):
+    """Encodes raw inputs ``(b, d)``, laid out as ``Case.fields`` says, as ``(b, p)`` numbers without gaps.
+
+    - Features are computed by their formulas. A missing number, or one that isn't finite, becomes the training median,
+      with a flag beside it if any training row had it missing.
+    - ``standard``: (x - mean) / standard deviation, clipped at five deviations.
+    - ``piecewise``: beside that, a piecewise-linear encoding over quantile bins: 1 for each bin below x, the fraction
+      within x's own bin, 0 above (Gorishniy, Rubachev and Babenko, On Embeddings for Numerical Features in Tabular Deep
+      Learning, 2022, eq. 1), so that a linear map becomes a piecewise-linear function of every number.
+    - A category becomes one-hot; a missing one is all zeros.
+
+    Args:
+        fields: Name and number of categories (0 for a number) of each raw column.
+        features: Name and formula of each computed number.
+        encoding: How numbers are encoded.
+        n_bins: Quantile bins of each number for ``piecewise``; repeated quantiles are merged.
+    """
+
+    def __init__(
+        self,
+        fields: Sequence[tuple[str, int]],
+        features: Sequence[tuple[str, str]] = (),
+        *,
+        encoding: Encoding = "piecewise",
+        n_bins: int = 12,
+    ) -> None:
+        super().__init__()
+        self.config: dict[str, Any] = {
+            "fields": [list(field) for field in fields],
+            "features": [list(feature) for feature in features],
+            "encoding": encoding,
+            "n_bins": n_bins,
+        }
+        self._numbers = [(name, index) for index, (name, size) in enumerate(fields) if size == 0]
+        self._formulas = [Expression(text, arithmetic=True) for _, text in features]
+        levels = [(index, level) for index, (_, size) in enumerate(fields) for level in range(size)]
+        self.number_names = [name for name, _ in self._numbers] + [name for name, _ in features]
+
+        m = len(self.number_names)
+        self.register_buffer("level_column", torch.tensor([index for index, _ in levels], dtype=torch.int64))
+        self.register_buffer("level", torch.tensor([level for _, level in levels], dtype=torch.float32))
+        self.register_buffer("median", torch.zeros(m))
+        self.register_buffer("mean", torch.zeros(m))
+        self.register_buffer("scale", torch.ones(m))
+        self.register_buffer("flagged", torch.zeros(0, dtype=torch.int64))  # numbers that get a "missing" flag
+        self.register_buffer("bin_column", torch.zeros(0, dtype=torch.int64))
+        self.register_buffer("bin_start", torch.zeros(0))
+        self.register_buffer("bin_width", torch.ones(0))
+
+    # Buffers, typed for the checker.
+    level_column: torch.Tensor
+    level: torch.Tensor
+    median: torch.Tensor
+    mean: torch.Tensor
+    scale: torch.Tensor
+    flagged: torch.Tensor
+    bin_column: torch.Tensor
+    bin_start: torch.Tensor
+    bin_width: torch.Tensor
+
+    @classmethod
+    def for_case(cls, case: Case, *, encoding: Encoding = "piecewise", n_bins: int = 12) -> Preprocessor:
+        """An unfitted preprocessor for a case's fields and features."""
+        fields = [(field.name, field.n_categories) for field in case.fields]
+        features = [(feature.name, feature.expression) for feature in case.features]
+        return cls(fields, features, encoding=encoding, n_bins=n_bins)
+
+    @property
+    def output_size(self) -> int:
+        """Width ``p`` of the encoded inputs."""
+        return len(self.mean) + len(self.flagged) + len(self.bin_start) + len(self.level)
+
+    def numbers(self, raw: torch.Tensor) -> torch.Tensor:
+        """The numbers and computed features ``(b, m)``, NaN or infinite where missing or undefined."""
+        columns = {name: raw[:, index] for name, index in self._numbers}
+        values = [*columns.values(), *(formula(columns) for formula in self._formulas)]
+        return torch.stack(values, dim=1) if values else raw[:, :0]
+
+    @torch.no_grad()
+    def fit(self, raw: torch.Tensor | np.ndarray) -> Self:
+        """Learn medians, means, scales and bins from the training rows ``(n, d)``.
+
+        Raises:
+            DataError: The width isn't the fields' or there is no row.
+        """
+        raw = torch.as_tensor(raw, dtype=torch.float32)
+        if raw.ndim != 2 or raw.shape[1] != len(self.config["fields"]) or len(raw) == 0:
+            raise DataError(
+                "Preprocessor.fit",
+                got=f"an array of shape {tuple(raw.shape)}",
+                expected=f"(n, {len(self.config['fields'])}) with n at least 1",
+                remedy="Encode the rows with data.encode(frame, case).",
+            )
+        numbers = self.numbers(raw).double()
+        missing = ~numbers.isfinite()
+        numbers = numbers.masked_fill(missing, torch.nan)
+        median = numbers.nanmedian(0).values.nan_to_num()  # a number that no row has: 0
+        filled = torch.where(missing, median, numbers)
+        scale = filled.std(0, correction=0)
+        device = self.mean.device
+        self.median, self.mean = median.float().to(device), filled.mean(0).float().to(device)
+        self.scale = torch.where(scale > 0, scale, 1.0).float().to(device)
+        self.flagged = missing.any(0).nonzero().flatten().to(device)
+        if self.config["encoding"] == "piecewise":
+            grid = np.linspace(0, 1, self.config["n_bins"] + 1)
+            edges = [np.unique(np.quantile(column, grid)) for column in filled.T.numpy()]
+            columns = np.repeat(np.arange(len(edges)), [len(edge) - 1 for edge in edges])
+            self.bin_column = torch.from_numpy(columns).to(device)
+            self.bin_start = (
+                torch.from_numpy(np.concatenate([edge[:-1] for edge in edges] or [np.zeros(0)])).float().to(device)
+            )
+            self.bin_width = (
+                torch.from_numpy(np.concatenate([np.diff(edge) for edge in edges] or [np.zeros(0)])).float().to(device)
+            )
+        return self
+
+    def forward(self, raw: torch.Tensor) -> torch.Tensor:
+        """Encode ``(b, d)`` as ``(b, p)``; differentiable in the numbers."""
+        numbers = self.numbers(raw)  # (b, m)
+        missing = ~(numbers.abs() < torch.inf)  # NaN and infinity; isfinite has no ONNX twin
+        filled = torch.where(missing, self.median, numbers)
+        standard = ((filled - self.mean) / self.scale).clamp(-CLIP, CLIP)  # (b, m)
+        flags = missing[:, self.flagged].to(raw.dtype)
+        bins = ((filled[:, self.bin_column] - self.bin_start) / self.bin_width).clamp(0, 1)  # (b, bins)
+        one_hot = (raw[:, self.level_column] == self.level).to(raw.dtype)  # (b, levels); NaN equals nothing
+        return torch.cat([standard, flags, bins, one_hot], dim=1)
+
+    def output_names(self) -> list[str]:
+        """What each of the ``p`` encoded columns is."""
+        names, fields = self.number_names, self.config["fields"]
+        seen: dict[int, int] = {}
+        bins = []
+        for column in self.bin_column.tolist():
+            seen[column] = seen.get(column, 0) + 1
+            bins.append(f"{names[column]} bin {seen[column]}")
+        flags = [f"{names[index]} missing" for index in self.flagged.tolist()]
+        levels = [
+            f"{fields[i][0]} = {int(v)}" for i, v in zip(self.level_column.tolist(), self.level.tolist(), strict=True)
+        ]
+        return [*names, *flags, *bins, *levels]
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # What fit() learns decides these lengths; take them from the stored state before torch compares shapes.
+        for name in ("flagged", "bin_column", "bin_start", "bin_width"):
+            if (stored := state_dict.get(prefix + name)) is not None:
+                setattr(self, name, torch.empty_like(stored, device=self.mean.device))
+        super()._load_from_state_dict(state_dict, prefix, *args)

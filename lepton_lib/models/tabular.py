@@ -1,0 +1,207 @@
+"""A model of a case: preprocessing, a network and a temperature; raw records in, probabilities out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from lepton_lib.cases import Case
+from lepton_lib.cases.schema import Task
+from lepton_lib.errors import DataError
+from lepton_lib.models.networks import MLP, Ensemble, LinearModel
+from lepton_lib.models.preprocessing import Encoding, Preprocessor
+from lepton_lib.utils import to_json, write_atomic
+
+Kind = Literal["linear", "mlp", "ensemble"]
+
+
+class TabularModel(nn.Module):
+    """Raw inputs ``(b, d)`` to logits ``(b, k)``; for regression to the target's own unit ``(b, 1)``.
+
+    Args:
+        preprocessor: Fitted on training rows.
+        network: From encoded inputs to outputs.
+        task: What the outputs mean. Two classes have one logit, of the positive (second) class.
+        config: How to build the same model again; stored beside the weights.
+    """
+
+    def __init__(self, preprocessor: Preprocessor, network: nn.Module, task: Task, config: dict[str, Any]) -> None:
+        super().__init__()
+        self.preprocessor = preprocessor
+        self.network = network
+        self.task = task
+        self.config = config
+        self.register_buffer("temperature", torch.ones(()))
+        self.register_buffer("target_mean", torch.zeros(()))
+        self.register_buffer("target_scale", torch.ones(()))
+
+    temperature: torch.Tensor
+    target_mean: torch.Tensor
+    target_scale: torch.Tensor
+
+    def forward(self, raw: torch.Tensor) -> torch.Tensor:
+        """Logits, or predictions for regression; an `Ensemble` in training adds a leading axis of members."""
+        outputs: torch.Tensor = self.network(self.preprocessor(raw))
+        if self.task == "regression":
+            return outputs * self.target_scale + self.target_mean
+        return outputs / self.temperature
+
+    def probabilities(self, raw: torch.Tensor) -> torch.Tensor:
+        """Class probabilities ``(b, n_classes)``; for regression the predictions ``(b, 1)``."""
+        return to_probabilities(self(raw), self.task)
+
+    @torch.no_grad()
+    def predict(self, raw: torch.Tensor | np.ndarray) -> np.ndarray:
+        """`probabilities` without gradients, in evaluation mode, as float64; the mode is put back afterwards."""
+        was_training = self.training
+        self.eval()
+        result = self.probabilities(torch.as_tensor(raw, device=self.temperature.device)).cpu().numpy()
+        self.train(was_training)
+        return np.asarray(result, dtype=np.float64)
+
+
+def to_probabilities(outputs: torch.Tensor, task: Task) -> torch.Tensor:
+    """Turn a model's outputs ``(b, k)`` into probabilities ``(b, n_classes)``, or leave regression's as they are."""
+    if task == "binary":
+        positive = outputs.sigmoid()
+        return torch.cat([1 - positive, positive], dim=-1)
+    return outputs.softmax(-1) if task == "multiclass" else outputs
+
+
+def build_model(
+    case: Case,
+    inputs: torch.Tensor | np.ndarray,
+    labels: torch.Tensor | np.ndarray,
+    *,
+    kind: Kind = "ensemble",
+    encoding: Encoding = "piecewise",
+    **options: Any,
+) -> TabularModel:
+    """A model for a case, its preprocessing fitted on the training rows, its weights fresh from torch's generator.
+
+    Args:
+        case: The case.
+        inputs: Raw training inputs ``(n, d)``, from `lepton_lib.data.encode`.
+        labels: Training labels ``(n,)``; used for the target's mean and scale in regression only.
+        kind: The network.
+        encoding: Of the numbers.
+        **options: For the network: ``hidden_size``, ``n_layers``, ``n_members``, ``dropout``.
+    """
+    preprocessor = Preprocessor.for_case(case, encoding=encoding).fit(inputs)
+    config = {
+        "case": case.name,
+        "task": case.task,
+        "kind": kind,
+        "output_size": case.n_outputs,
+        "options": options,
+        "preprocessor": preprocessor.config,
+    }
+    model = _assemble(config, preprocessor)
+    if case.task == "regression":
+        target = torch.as_tensor(labels, dtype=torch.float32)
+        model.target_mean, model.target_scale = target.mean(), target.std(correction=0).clamp_min(1e-12)
+    return model
+
+
+def _assemble(config: dict[str, Any], preprocessor: Preprocessor) -> TabularModel:
+    width, outputs, options = preprocessor.output_size, config["output_size"], config["options"]
+    network: nn.Module
+    match config["kind"]:
+        case "linear":
+            network = LinearModel(width, outputs, **options)
+        case "mlp":
+            network = MLP(width, outputs, **options)
+        case "ensemble":
+            network = Ensemble(width, outputs, regression=config["task"] == "regression", **options)
+        case other:
+            raise DataError(
+                "model kind", got=repr(other), expected="'linear', 'mlp' or 'ensemble'", remedy="Choose one of them."
+            )
+    return TabularModel(preprocessor, network, config["task"], config)
+
+
+def save_model(model: TabularModel, *, weights: Path, config: Path) -> None:
+    """Store a model as safetensors and JSON: no pickle, nothing that runs when it is read."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(state, weights)
+    write_atomic(config, to_json(model.config))
+
+
+def load_model(*, weights: Path, config: Path) -> TabularModel:
+    """Read a model back, in evaluation mode.
+
+    Raises:
+        DataError: One of the files is no such file, or they don't belong together.
+    """
+    try:
+        description = json.loads(config.read_text(encoding="utf-8"))
+        state = load_file(weights)
+        preprocessor = Preprocessor(**description["preprocessor"])
+        prefix = "preprocessor."
+        preprocessor.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+        model = _assemble(description, preprocessor)
+        model.load_state_dict(state)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise DataError(
+            f"{weights.name} and {config.name}",
+            got=f"files that make no model ({str(error).splitlines()[0]})",
+            expected="what save_model wrote",
+            remedy="Run notebook 02_training again.",
+        ) from error
+    return model.eval()
+
+
+def export_onnx(model: TabularModel, path: Path) -> None:
+    """Write the whole graph, from raw records to probabilities, as ONNX.
+
+    Input ``records`` float32 ``(batch, d)``, NaN where missing; output ``probabilities`` float32
+    ``(batch, n_classes)``, or ``(batch, 1)`` in the target's unit for regression.
+    """
+    import logging
+    import warnings
+
+    import onnx
+
+    class Graph(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, records: torch.Tensor) -> torch.Tensor:
+            return self.model.probabilities(records)
+
+    sample = torch.zeros(2, len(model.config["preprocessor"]["fields"]))
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the exporter warns about its own future
+            program = torch.onnx.export(
+                Graph().eval().cpu(),
+                (sample,),
+                input_names=["records"],
+                output_names=["probabilities"],
+                dynamic_shapes={"records": {0: torch.export.Dim("batch")}},
+                dynamo=True,
+                verbose=False,
+            )
+    finally:
+        logger.setLevel(level)
+    assert program is not None
+    proto = program.model_proto
+    for node in [*proto.graph.node, *(node for function in proto.functions for node in function.node)]:
+        del node.metadata_props[:]  # the exporter writes stack traces with this machine's paths
+        node.doc_string = ""
+    del proto.graph.metadata_props[:]
+    for value in [*proto.graph.input, *proto.graph.output, *proto.graph.value_info]:
+        del value.metadata_props[:]
+    onnx.checker.check_model(proto)
+    write_atomic(path, proto.SerializeToString())

@@ -1,0 +1,313 @@
+"""The one training loop: epochs, early stopping, checkpoint and resume, history, progress, TensorBoard, any device.
+
+Knows models, optimizers and loaders; doesn't know what the numbers mean.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from lepton_lib.cases import Case
+from lepton_lib.data import DataLoader, Dataset
+from lepton_lib.errors import TrainingError
+from lepton_lib.models import TabularModel, build_model
+from lepton_lib.models.preprocessing import Encoding
+from lepton_lib.models.tabular import Kind
+from lepton_lib.optimizers import AdamW
+from lepton_lib.utils import write_atomic
+
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def task_loss(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The mean loss that fits the labels: what is taught in 02 as empirical risk.
+
+    Args:
+        outputs: ``(b, k)``, or ``(m, b, k)`` from the members of an ensemble, whose losses are averaged.
+        labels: ``(b,)``; float: absolute error; int with one output: binary cross-entropy; else cross-entropy.
+    """
+    if outputs.ndim == 3:
+        labels = labels.expand(len(outputs), -1).reshape(-1)
+        outputs = outputs.flatten(0, 1)
+    if labels.is_floating_point():
+        return F.l1_loss(outputs[:, 0], labels)
+    if outputs.shape[-1] == 1:
+        return F.binary_cross_entropy_with_logits(outputs[:, 0], labels.to(outputs.dtype))
+    return F.cross_entropy(outputs, labels)
+
+
+@dataclass
+class History:
+    """What happened, one row an epoch: ``epoch`` (from 1), ``lr``, ``train_loss``, ``validation_loss``, metrics."""
+
+    rows: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch with the lowest validation loss, or training loss where nothing was validated."""
+        key = "validation_loss" if "validation_loss" in self.rows[0] else "train_loss"
+        return int(min(self.rows, key=lambda row: row[key])["epoch"])
+
+    def to_frame(self) -> pd.DataFrame:
+        """The rows as a frame, indexed by epoch."""
+        return pd.DataFrame(self.rows).astype({"epoch": int}).set_index("epoch")
+
+    def _repr_html_(self) -> str:
+        return str(self.to_frame().to_html(float_format="{:.4f}".format))
+
+
+class Trainer:
+    """Fits a model, any ``nn.Module`` that maps inputs to outputs.
+
+    Args:
+        model: The model; moved to ``device``.
+        optimizer: Over the model's parameters; without one, `AdamW` with its defaults.
+        loss: Of outputs and labels; `task_loss` without one.
+        epochs: Passes over the training rows.
+        patience: Epochs without a lower validation loss before training stops; None: never.
+        metrics: Functions of ``(labels, outputs)``, evaluated on the validation rows after every epoch.
+        device: ``"auto"``: CUDA or MPS if there is one, else the CPU.
+        checkpoint: File that holds the whole state after every epoch; safetensors, no pickle.
+        log_dir: Folder for TensorBoard.
+        progress: Show a progress bar. The environment's ``TQDM_DISABLE=1`` hides it, too.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer | None = None,
+        loss: Loss = task_loss,
+        *,
+        epochs: int = 10,
+        patience: int | None = None,
+        metrics: Mapping[str, Callable[[np.ndarray, np.ndarray], float]] | None = None,
+        device: torch.device | str = "auto",
+        checkpoint: Path | None = None,
+        log_dir: Path | None = None,
+        progress: bool = True,
+    ) -> None:
+        self.device = torch.device(_best_device() if device == "auto" else device)
+        self.model = model.to(self.device)
+        self.optimizer = optimizer or AdamW(model.parameters())
+        self.loss = loss
+        self.epochs = epochs
+        self.patience = patience
+        self.metrics = dict(metrics or {})
+        self.checkpoint = checkpoint
+        self.log_dir = log_dir
+        self.progress = progress
+        self.history = History()
+        self._best: dict[str, torch.Tensor] = {}
+        self._best_loss = math.inf
+
+    def fit(self, train: DataLoader, validation: DataLoader | None = None, *, resume: bool = False) -> History:
+        """Train, and leave the model with the weights of its best epoch, in evaluation mode.
+
+        Args:
+            train: Batches to learn from.
+            validation: Batches to judge each epoch by; without them the last epoch's weights stay.
+            resume: Go on from ``checkpoint`` if it is there; the result is bit for bit that of an unbroken run.
+
+        Raises:
+            TrainingError: The loss isn't finite, or the checkpoint doesn't fit this model and optimizer.
+        """
+        if resume and self.checkpoint is not None and self.checkpoint.exists():
+            self._load(train)
+        writer = self._writer()
+        options: Any = {} if self.progress else {"disable": True}  # left open, tqdm reads TQDM_DISABLE
+        bar = tqdm(
+            total=self.epochs * len(train),
+            initial=len(self.history.rows) * len(train),
+            desc="training",
+            unit="batch",
+            **options,
+        )
+        try:
+            for epoch in range(len(self.history.rows) + 1, self.epochs + 1):
+                if self._out_of_patience():
+                    break
+                row = {"epoch": float(epoch), "train_loss": self._epoch(train, bar)}
+                row["lr"] = self.optimizer.param_groups[0]["lr"]
+                if validation is not None:
+                    outputs, labels = self.evaluate(validation)
+                    row["validation_loss"] = float(self.loss(outputs, labels))
+                    arrays = labels.cpu().numpy(), outputs.cpu().numpy()
+                    row |= {f"validation_{name}": metric(*arrays) for name, metric in self.metrics.items()}
+                self._check(row)
+                self.history.rows.append(row)
+                self._keep_best(row)
+                bar.set_postfix({name: f"{value:.4f}" for name, value in row.items() if name.endswith("loss")})
+                if writer is not None:
+                    for name, value in row.items():
+                        writer.add_scalar(name, value, epoch)
+                if self.checkpoint is not None:
+                    self._save(train)
+        finally:
+            bar.close()
+            if writer is not None:
+                writer.close()
+        if self._best:
+            self.model.load_state_dict(self._best)
+        self.model.eval()
+        return self.history
+
+    @torch.no_grad()
+    def evaluate(self, loader: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Outputs and labels of all batches, joined, from the model in evaluation mode."""
+        self.model.eval()
+        pairs = [(self.model(inputs.to(self.device)), labels.to(self.device)) for inputs, labels in loader]
+        return torch.cat([outputs for outputs, _ in pairs]), torch.cat([labels for _, labels in pairs])
+
+    def _epoch(self, loader: DataLoader, bar: tqdm[Any]) -> float:
+        self.model.train()
+        losses, sizes = [], []
+        for inputs, labels in loader:
+            self.optimizer.zero_grad()
+            loss = self.loss(self.model(inputs.to(self.device)), labels.to(self.device))
+            loss.backward()
+            self.optimizer.step()
+            losses.append(loss.detach())  # no .item(): on a GPU it would wait for every batch
+            sizes.append(len(labels))
+            bar.update()
+        weights = torch.tensor(sizes, dtype=torch.float64)
+        return float((torch.stack(losses).cpu().double() * weights).sum() / weights.sum())
+
+    def _check(self, row: Mapping[str, float]) -> None:
+        for name in ("train_loss", "validation_loss"):
+            if not math.isfinite(row.get(name, 0.0)):
+                raise TrainingError(
+                    f"epoch {row['epoch']:.0f}",
+                    got=f"a {name.replace('_', ' ')} of {row[name]}",
+                    expected="a finite number",
+                    remedy=f"Divide the learning rate ({row['lr']:g}) by ten, or look for gaps in the inputs.",
+                )
+
+    def _keep_best(self, row: Mapping[str, float]) -> None:
+        if row.get("validation_loss", math.inf) < self._best_loss:
+            self._best_loss = row["validation_loss"]
+            self._best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+
+    def _out_of_patience(self) -> bool:
+        if self.patience is None or not self._best:
+            return False
+        return len(self.history.rows) - self.history.best_epoch >= self.patience
+
+    def _writer(self) -> Any:
+        if self.log_dir is None:
+            return None
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(self.log_dir))
+
+    def _save(self, train: DataLoader) -> None:
+        assert self.checkpoint is not None
+        state = self.optimizer.state_dict()
+        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        tensors |= {f"best.{name}": tensor for name, tensor in self._best.items()}
+        for index, entries in state["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in entries.items()}
+        tensors["rng"] = torch.get_rng_state()
+        if train.generator is not None:
+            tensors["rng.loader"] = train.generator.get_state()
+        notes = {"history": self.history.rows, "best_loss": self._best_loss} | {
+            "optimizer": {name: value for name, value in state.items() if name != "state"}
+        }
+        content = save({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, {"notes": json.dumps(notes)})
+        write_atomic(self.checkpoint, content)
+
+    def _load(self, train: DataLoader) -> None:
+        assert self.checkpoint is not None
+        try:
+            with safe_open(self.checkpoint, framework="pt") as file:
+                notes = json.loads(file.metadata()["notes"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
+
+            def part(prefix: str) -> dict[str, torch.Tensor]:
+                return {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
+
+            self.model.load_state_dict(part("model."))
+            self._best = {name: tensor.to(self.device) for name, tensor in part("best.").items()}
+            state: dict[int, dict[str, torch.Tensor]] = {}
+            for key, tensor in part("optimizer.").items():
+                index, name = key.split(".")
+                state.setdefault(int(index), {})[name] = tensor
+            self.optimizer.load_state_dict(notes["optimizer"] | {"state": state})
+            torch.set_rng_state(tensors["rng"])
+            if train.generator is not None:
+                train.generator.set_state(tensors["rng.loader"])
+        except (SafetensorError, KeyError, ValueError, RuntimeError, TypeError) as error:
+            raise TrainingError(
+                str(self.checkpoint.name),
+                got=f"a checkpoint that doesn't fit ({str(error).splitlines()[0]})",
+                expected="one written by the same model, optimizer and loader",
+                remedy="Delete it, or train without resume.",
+            ) from error
+        self.history = History(notes["history"])
+        self._best_loss = notes["best_loss"]
+
+
+def _best_device() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def fit_model(
+    case: Case,
+    train: tuple[np.ndarray, np.ndarray],
+    validation: tuple[np.ndarray, np.ndarray],
+    *,
+    seed: int,
+    kind: Kind = "ensemble",
+    encoding: Encoding = "piecewise",
+    epochs: int = 20,
+    lr: float = 3e-3,
+    batch_size: int = 64,
+    weight_decay: float = 0.1,
+    patience: int | None = None,
+    progress: bool = True,
+    loss: Loss = task_loss,
+    **options: Any,
+) -> tuple[TabularModel, History]:
+    """Build and train a case's model: what 02 does step by step, for every later notebook that needs another one.
+
+    Args:
+        case: The case.
+        train: Raw inputs ``(n, d)`` and labels ``(n,)``, from `lepton_lib.data.encode`.
+        validation: The same of the rows that pick the epoch.
+        seed: Of first weights, dropout and batch order; the global generator is left as it was.
+        kind: The network.
+        encoding: Of the numbers.
+        epochs: Passes over the training rows.
+        lr: Peak learning rate.
+        batch_size: Rows in a batch.
+        weight_decay: Of AdamW.
+        patience: Epochs without a lower validation loss before training stops.
+        progress: Show a progress bar.
+        loss: Of outputs and labels.
+        **options: For the network: ``hidden_size``, ``dropout``, ``n_members``, ...
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = build_model(case, *train, kind=kind, encoding=encoding, **options)
+        loader = DataLoader(
+            Dataset(*train), batch_size=batch_size, shuffle=True, generator=torch.Generator().manual_seed(seed)
+        )
+        optimizer = AdamW(model.parameters(), lr=lr, weight_decay=weight_decay, total_steps=epochs * len(loader))
+        trainer = Trainer(model, optimizer, loss, epochs=epochs, patience=patience, progress=progress)
+        history = trainer.fit(loader, DataLoader(Dataset(*validation), batch_size=4096))
+    return model.cpu(), history
