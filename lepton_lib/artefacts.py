@@ -43,7 +43,12 @@ MAKES: dict[str, tuple[str, ...]] = {
         "service/manifest.json",
         "service/latency.json",
     ),
-    "05_monitoring": ("monitoring/drift.json", "monitoring/decision.json"),
+    "05_monitoring": (
+        "monitoring/drift.json",
+        "monitoring/decision.json",
+        "monitoring/challenger.safetensors",
+        "monitoring/challenger.json",
+    ),
 }
 STEPS = tuple(MAKES)
 PACKAGES = ("torch", "numpy", "pandas", "scikit-learn", "onnxruntime")

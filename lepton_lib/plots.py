@@ -82,9 +82,8 @@ def _describe_axes(axes: Axes) -> list[str]:
         lines.append(f"bars {_label(container)}: {_summary(widths)} | {_summary(heights)}")
     for steps in axes.patches:
         if isinstance(steps, StepPatch) and steps.get_fill():
-            lines.append(
-                f"steps {_label(steps)}: {_summary(steps.get_data().edges)} | {_summary(steps.get_data().values)}"
-            )
+            values, edges, _ = steps.get_data()
+            lines.append(f"steps {_label(steps)}: {_summary(edges)} | {_summary(values)}")
     for collection in axes.collections:
         if isinstance(collection, PathCollection):
             points = np.asarray(collection.get_offsets(), dtype=float)
@@ -104,13 +103,14 @@ def _label(artist: Any) -> str:
 
 
 def _summary(values: Any) -> str:
-    """How many values, their range and their mean, to three significant digits."""
+    """How many values, their range, mean and spread, the first and the last, to three significant digits."""
     array = np.ma.filled(np.ma.asarray(values).astype(float), np.nan).ravel()
     array = array[np.isfinite(array)]
     if array.size == 0:
         return "empty"
-    low, high, mean = (f"{value + 0.0:.3g}" for value in (array.min(), array.max(), array.mean()))
-    return f"n={array.size}, {low} to {high}, mean {mean}"
+    statistics = (array.min(), array.max(), array.mean(), array.std(), array[0], array[-1])
+    low, high, mean, spread, first, last = (f"{value + 0.0:.3g}" for value in statistics)
+    return f"n={array.size}, {low} to {high}, mean {mean}, sd {spread}, first {first}, last {last}"
 
 
 def use_style() -> None:
