@@ -194,7 +194,7 @@ def test_a_loop_that_is_done_is_not_done_again(pipeline):
 
 @pytest.mark.parametrize("case", ["credit_tiers", "heart", "process_faults", "traffic"])
 def test_the_loop_runs_on_every_case_and_heeds_its_parameters(tmp_path, case):
-    """Two, three or nine classes or a number: the same notebooks come to their end, and other epochs give another model."""
+    """Two, three or nine classes or a number: the same notebooks end, and other epochs give another model."""
     folder = loop(tmp_path / case, case, "epochs=2")
     assert list(steps(folder)) == list(STEPS)
     before = steps(folder)["02_training"]["metrics"]["validation_loss"]
