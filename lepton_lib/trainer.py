@@ -140,6 +140,7 @@ class Trainer:
             initial=len(self.history.rows) * len(train),
             desc="training",
             unit="batch",
+            mininterval=0.5,
             **options,
         )
         try:
@@ -279,7 +280,7 @@ def _best_device() -> str:
 def fit_model(
     case: Case,
     train: tuple[np.ndarray, np.ndarray],
-    validation: tuple[np.ndarray, np.ndarray],
+    validation: tuple[np.ndarray, np.ndarray] | None,
     *,
     seed: int,
     kind: Kind = "ensemble",
@@ -298,7 +299,7 @@ def fit_model(
     Args:
         case: The case.
         train: Raw inputs ``(n, d)`` and labels ``(n,)``, from `lepton_lib.data.encode`.
-        validation: The same of the rows that pick the epoch.
+        validation: The same of the rows that pick the epoch; None keeps the last epoch.
         seed: Of first weights, dropout and batch order; the global generator is left as it was.
         kind: The network.
         encoding: Of the numbers.
@@ -319,5 +320,6 @@ def fit_model(
         )
         optimizer = AdamW(model.parameters(), lr=lr, weight_decay=weight_decay, total_steps=epochs * len(loader))
         trainer = Trainer(model, optimizer, loss, epochs=epochs, patience=patience, progress=progress)
-        history = trainer.fit(loader, DataLoader(Dataset(*validation), batch_size=4096))
+        held_out = None if validation is None else DataLoader(Dataset(*validation), batch_size=4096)
+        history = trainer.fit(loader, held_out)
     return model.cpu(), history
