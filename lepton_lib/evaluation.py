@@ -362,16 +362,16 @@ class Gate:
         return f"Gate closed: {', '.join(failed)}" if failed else "Gate open: every criterion holds"
 
     def __repr__(self) -> str:
-        return f"{self}\n{self._rounded().to_string(index=False)}"
+        return f"{self}\n{self._rounded().to_string(index=False, max_colwidth=None)}"
 
     def _repr_html_(self) -> str:
-        return f"<p><strong>{self}</strong></p>{self._rounded().to_html(index=False)}"
+        with pd.option_context("display.max_colwidth", None):
+            return f"<p><strong>{self}</strong></p>{self._rounded().to_html(index=False)}"
 
     def _rounded(self) -> pd.DataFrame:
         frame = self.to_frame()
-        frame["passed"] = ["yes" if passed else "no" for passed in frame["passed"]]
         numbers = {name: [f"{value:.3g}" for value in frame[name]] for name in ("value", "judged")}
-        return frame.assign(**numbers)
+        return frame.assign(**numbers, passed=["yes" if passed else "no" for passed in frame["passed"]])
 
 
 def gate(case: Case, values: Mapping[str, float | tuple[float, float, float]]) -> Gate:

@@ -366,6 +366,17 @@ def test_small_groups_are_not_judged(credit, people):
     assert group_gap(table, overall) == pytest.approx(max(overall - judged.min(), 0))
 
 
+def test_groups_with_few_of_a_class_are_not_judged(credit, people):
+    """A large group isn't judged either where one class has hardly any row in it."""
+    frame, labels, probabilities = people
+    labels = labels.copy()
+    old = np.flatnonzero(frame["age"] >= 45)
+    labels[old], labels[old[:5]] = 0, 1
+    table = group_table(frame, credit, labels, probabilities, seed=0, n=20).set_index("group")
+    assert table.loc["45 and above", "rows"] > 50
+    assert not table.loc["45 and above", "judged"]
+
+
 def test_no_group_no_gap():
     """A case without sensitive columns has an empty table and no gap."""
     case = load_case("process_faults")
@@ -457,6 +468,7 @@ def test_gate_shows_and_stores_itself(credit):
         ],
     }
     assert result._repr_html_().count("<tr") == 2
+    assert credit.charter.criteria["auc"].why in repr(result)
     assert "0x" not in repr(result)
 
 
