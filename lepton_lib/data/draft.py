@@ -32,7 +32,7 @@ MAX_CLASSES = 20  # more distinct whole numbers than that are a quantity, not cl
 MOST_NUMBERS = 0.9  # a column with such a share of numbers is a number column with mistakes in it
 _MARKS = ("NA", "N/A", "NaN", "nan", "NULL", "null", "?")  # mean "missing" in any column
 _NUMBER_MARKS = ("None", "none", "-", "--", ".")  # mean "missing" among numbers, but may be a category's name
-_ID_HEADER = re.compile(r"^(unnamed.*|row_?(no|number|id)?|index|id|.*_id|u?uid|guid)?$", re.IGNORECASE)
+_ID_HEADER = re.compile(r"(^|[\s_.-])(?i:id|uid|uuid|guid|index|key|no|row|rownames)$|[a-z]I[Dd]$|^(?i:unnamed.*)?$")
 _AGREE = "a placeholder: to be agreed before any work"
 
 
@@ -230,7 +230,7 @@ def _describe(
 
 
 def _describe_target(values: pd.Series, target: str, file: str) -> tuple[str, dict[str, Any], list[str]]:
-    """Task, [target] and the classes: numbers in rising order, words by falling frequency, so that the rare is positive."""
+    """Task, [target], classes: numbers in rising order, words by falling frequency, so that the rare is positive."""
     counts = values[~values.isin(["", *_MARKS])].value_counts()
     numbers = pd.to_numeric(pd.Series(counts.index, dtype="str"), errors="coerce")
     numeric = bool(len(counts)) and bool(np.isfinite(numbers).all())
@@ -284,7 +284,7 @@ def _describe_column(values: pd.Series, taken: set[str]) -> dict[str, Any]:
             numbers.is_unique
             and len(numbers) > 2
             and bool((numbers % 1 == 0).all())
-            and (counted or bool(_ID_HEADER.match(header)))
+            and (counted or bool(_ID_HEADER.search(header)))
         )
     elif distinct and (moments := there.map(parse_moment)).notna().all():
         column["kind"] = "timestamp"
@@ -306,7 +306,7 @@ def _describe_column(values: pd.Series, taken: set[str]) -> dict[str, Any]:
 
 def _identifier(header: str, fallback: str, taken: set[str]) -> str:
     """A name for formulas and records: small letters, digits and underscores; no other column's."""
-    ascii_only = unicodedata.normalize("NFKD", header).encode("ascii", "ignore").decode().lower()
+    ascii_only = unicodedata.normalize("NFKD", header.casefold()).encode("ascii", "ignore").decode()
     name = re.sub(r"[^a-z0-9]+", "_", ascii_only).strip("_") or fallback
     if name[0].isdigit() or keyword.iskeyword(name):
         name = f"_{name}"

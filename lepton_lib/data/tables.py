@@ -86,7 +86,8 @@ def _parse(text: pd.Series, column: Column) -> tuple[pd.Series, pd.Series]:
         values = pd.to_numeric(text.mask(missing), errors="coerce").astype("float64")
         values = values.where(values.between(*limits(column)))
     elif column.kind == "category":
-        values = pd.Series(pd.Categorical(text.mask(missing), categories=list(column.categories)), index=text.index)
+        known = text.where(text.isin(column.categories) & ~missing)
+        values = pd.Series(pd.Categorical(known, categories=list(column.categories)), index=text.index)
     elif column.kind == "text":
         values = text.mask(missing)
     else:
@@ -232,7 +233,7 @@ def encode(frame: pd.DataFrame, case: Case) -> tuple[np.ndarray, np.ndarray]:
             columns.append(np.where(codes < 0, np.nan, codes))
         else:
             for part in column.parts:
-                numbers = getattr(values.dt, part).to_numpy(dtype="float64")
+                numbers = getattr(values.dt, "day_of_week" if part == "weekday" else part).to_numpy(dtype="float64")
                 columns.append(numbers - 1 if part == "month" else numbers)
     inputs = np.column_stack(columns).astype(np.float32)
     return inputs, frame[TARGET].to_numpy(dtype=np.int64 if case.classes else np.float32)
