@@ -3,8 +3,8 @@
 Knows notebooks, kernels and run folders; doesn't know data, models or what a step computes.
 """
 
-from lepton_lib.runs.execution import run_cells
-from lepton_lib.runs.loop import Event, run_loop, run_notebook
+from lepton_lib.runs.execution import Event
+from lepton_lib.runs.loop import run_loop, run_notebook
 from lepton_lib.runs.pages import Summary, write_index
 from lepton_lib.runs.parameters import Parameter, check_parameters, find_notebook, find_notebooks, read_parameters
 from lepton_lib.runs.refresh import refresh_notebooks
@@ -18,7 +18,6 @@ __all__ = [
     "find_notebooks",
     "read_parameters",
     "refresh_notebooks",
-    "run_cells",
     "run_loop",
     "run_notebook",
     "write_index",

@@ -13,9 +13,11 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lepton_lib.errors import NotebookError
 from lepton_lib.runs.parameters import Value, is_code, tags
@@ -23,6 +25,37 @@ from lepton_lib.runs.parameters import Value, is_code, tags
 CELL_SECONDS = 600  # how long one cell may take
 ASIDE = {"exercise", "lesson"}  # tags of cells that a pipeline run leaves out
 Progress = Callable[[int, int], None]  # cells done, cells in all
+
+
+class Event(NamedTuple):
+    """How far a notebook is: ``done`` of ``total`` code cells."""
+
+    notebook: str
+    state: str  # "running", "finished", "already done" or "failed"
+    done: int = 0
+    total: int = 0
+    seconds: float = 0.0
+
+
+Listener = Callable[[Event], None]
+
+
+class Teller:
+    """Tells a listener how far one notebook is."""
+
+    def __init__(self, notebook: str, listener: Listener | None) -> None:
+        self._notebook, self._listener = notebook, listener
+        self._cells, self._begun = (0, 0), time.monotonic()
+
+    def on_cell(self, done: int, total: int) -> None:
+        """Note that ``done`` of ``total`` cells have run."""
+        self._cells = (done, total)
+        self("running")
+
+    def __call__(self, state: str) -> None:
+        """Tell of a new state."""
+        if self._listener is not None:
+            self._listener(Event(self._notebook, state, *self._cells, time.monotonic() - self._begun))
 
 
 def lean(nb: Any) -> Any:
@@ -36,8 +69,13 @@ def inject(nb: Any, parameters: Mapping[str, Value]) -> Any:
     from papermill.parameterize import parameterize_notebook
 
     nb.metadata["papermill"] = {}
+    for cell in nb.cells:  # papermill takes tags on every cell for granted
+        cell.metadata.setdefault("tags", [])
     nb = parameterize_notebook(nb, dict(parameters), kernel_name="python3", language="python")
     del nb.metadata["papermill"]
+    for cell in nb.cells:
+        if not cell.metadata["tags"]:
+            del cell.metadata["tags"]
     next(cell for cell in nb.cells if "injected-parameters" in tags(cell))["id"] = "injected-parameters"
     return nb
 
@@ -71,24 +109,19 @@ def run_cells(
     asyncio.run(_Execution(nb, name, folder, look_in, timeout, environment or {}, hold, progress).run())
 
 
+@dataclass
 class _Execution:
-    """One notebook at work."""
+    """One notebook at work; the fields are `run_cells`'s arguments."""
 
-    def __init__(
-        self,
-        nb: Any,
-        name: str,
-        folder: Path,
-        look_in: str,
-        timeout: int,
-        environment: Mapping[str, str],
-        hold: int | None,
-        progress: Progress | None,
-    ) -> None:
-        self.nb, self.name, self.folder, self.look_in, self.timeout = nb, name, folder, look_in, timeout
-        self.environment = {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1", **os.environ, **environment}
-        self.hold, self.progress = hold, progress
-        self.reply: dict[str, Any] = {}
+    nb: Any
+    name: str
+    folder: Path
+    look_in: str
+    timeout: int
+    environment: Mapping[str, str]
+    hold: int | None
+    progress: Progress | None
+    reply: dict[str, Any] = field(default_factory=dict)  # what the kernel answered to the cell at work
 
     async def run(self) -> None:
         """Start the kernel, run every code cell, end the kernel."""
@@ -147,9 +180,10 @@ class _Execution:
             sockets.cleanup()
 
     async def _start(self, client: Any) -> None:
+        environment = {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1", **os.environ, **self.environment}
         options = {} if self.hold is None else {"pass_fds": (self.hold,)}
         try:
-            await client.async_start_new_kernel(cwd=str(self.folder), env=self.environment, **options)
+            await client.async_start_new_kernel(cwd=str(self.folder), env=environment, **options)
             await client.async_start_new_kernel_client()
         except (RuntimeError, OSError) as error:
             raise NotebookError(

@@ -12,32 +12,19 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lepton_lib.artefacts import Run
 from lepton_lib.cases import load_case
 from lepton_lib.errors import NotebookError, RunError
-from lepton_lib.runs.execution import CELL_SECONDS, inject, lean, run_cells
+from lepton_lib.runs.execution import CELL_SECONDS, Event, Listener, Teller, inject, lean, run_cells
 from lepton_lib.runs.pages import notebook_page, write_index
-from lepton_lib.runs.parameters import Value, check_parameters, loop_notebooks, read_notebook
+from lepton_lib.runs.parameters import Value, check_parameters, is_code, loop_notebooks, read_notebook
 from lepton_lib.utils import sha256_of, write_atomic
 
 LOCK_SECONDS = 3.0  # a killed run's kernel holds the lock until it sees that its parent is gone, within about 1 s
-
-
-class Event(NamedTuple):
-    """How far a notebook is: ``done`` of ``total`` code cells."""
-
-    notebook: str
-    state: str  # "running", "finished", "already done" or "failed"
-    done: int = 0
-    total: int = 0
-    seconds: float = 0.0
-
-
-Listener = Callable[[Event], None]
 
 
 def run_notebook(
@@ -69,7 +56,8 @@ def run_notebook(
     """
     values = check_parameters([notebook], parameters or {})
     with _hold(Path(run_dir), values) as lock:
-        return _run(notebook, values[notebook.stem], Run(run_dir), timeout, progress, whole, lock)
+        work = _Work(Run(run_dir), timeout, progress, whole, lock)
+        return work.run_notebook(notebook, values[notebook.stem])
 
 
 def run_loop(
@@ -105,83 +93,78 @@ def run_loop(
     values = check_parameters(notebooks, parameters or {})
     run = Run(run_dir)
     with _hold(run.folder, values) as lock:
+        work = _Work(run, timeout, progress, whole, lock)
         for notebook in notebooks:
             if not fresh and _is_done(notebook, values[notebook.stem], run, whole):
                 if progress is not None:
                     progress(Event(notebook.stem, "already done"))
             else:
-                _run(notebook, values[notebook.stem], run, timeout, progress, whole, lock)
+                work.run_notebook(notebook, values[notebook.stem])
         write_index(run)
     return run
 
 
-def _run(
-    notebook: Path,
-    values: Mapping[str, Value],
-    run: Run,
-    timeout: int,
-    progress: Listener | None,
-    whole: bool,
-    lock: int,
-) -> Path:
-    """Run one notebook whose parameters and run folder have been checked."""
-    import nbformat
+class _Work(NamedTuple):
+    """A run folder that is locked and checked, and how notebooks are run in it."""
 
-    nb, fingerprint = _prepare(notebook, values, whole)
-    own = {name: str(run.folder.absolute()) if name == "run_dir" else value for name, value in values.items()}
-    nb = inject(nb, own)
-    folder = run.folder / "notebooks"
-    folder.mkdir(exist_ok=True)
-    executed, failed = folder / f"{notebook.stem}.ipynb", folder / f"{notebook.stem}.failed.ipynb"
-    begun, count = time.monotonic(), (0, 0)
+    run: Run
+    timeout: int
+    listener: Listener | None
+    whole: bool
+    lock: int
 
-    def tell(state: str) -> None:
-        if progress is not None:
-            progress(Event(notebook.stem, state, *count, time.monotonic() - begun))
+    def run_notebook(self, notebook: Path, values: Mapping[str, Value]) -> Path:
+        """Run one notebook whose parameters have been checked."""
+        import nbformat
 
-    def on_cell(done: int, total: int) -> None:
-        nonlocal count
-        count = (done, total)
-        tell("running")
-
-    tell("running")
-    try:
-        run_cells(
-            nb,
-            name=notebook.stem,
-            folder=notebook.parent,
-            look_in=str(failed),
-            timeout=timeout,
-            environment=_case_path(values),
-            hold=lock,
-            progress=on_cell,
-        )
-    except NotebookError:
-        write_atomic(failed, nbformat.writes(nb) + "\n")
-        tell("failed")
-        raise
-    nb.metadata["lepton"] = {"fingerprint": fingerprint}
-    write_atomic(executed.with_suffix(".html"), notebook_page(nb, title=notebook.stem))
-    write_atomic(executed, nbformat.writes(nb) + "\n")  # last, for it tells that the step is done
-    failed.unlink(missing_ok=True)
-    write_index(run)
-    tell("finished")
-    return executed
+        nb, fingerprint = _prepare(notebook, values, self.whole)
+        own = {name: str(self.run.folder.absolute()) if name == "run_dir" else value for name, value in values.items()}
+        nb = inject(nb, own)
+        folder = self.run.folder / "notebooks"
+        folder.mkdir(exist_ok=True)
+        executed, failed = folder / f"{notebook.stem}.ipynb", folder / f"{notebook.stem}.failed.ipynb"
+        tell = Teller(notebook.stem, self.listener)
+        tell.on_cell(0, sum(map(is_code, nb.cells)))
+        try:
+            run_cells(
+                nb,
+                name=notebook.stem,
+                folder=notebook.parent,
+                look_in=str(failed),
+                timeout=self.timeout,
+                environment=_case_path(values),
+                hold=self.lock,
+                progress=tell.on_cell,
+            )
+        except NotebookError:
+            write_atomic(failed, nbformat.writes(nb) + "\n")
+            tell("failed")
+            raise
+        nb.metadata["lepton"] = {"fingerprint": fingerprint}
+        write_atomic(executed.with_suffix(".html"), notebook_page(nb, title=notebook.stem))
+        write_atomic(executed, nbformat.writes(nb) + "\n")  # last, for it tells that the step is done
+        failed.unlink(missing_ok=True)
+        write_index(self.run)
+        tell("finished")
+        return executed
 
 
 def _prepare(notebook: Path, values: Mapping[str, Value], whole: bool) -> tuple[Any, str]:
-    """The notebook to run, and the hash of all that it is made from: its cells and the description of its case."""
+    """The notebook to run, and the hash of all that it is made from: cells, parameters and its case's description."""
     nb = read_notebook(notebook)
     if not whole:
         lean(nb)
-    made_from = [[cell.cell_type, cell.source] for cell in nb.cells]
+    made_from: list[Any] = [[cell.cell_type, cell.source] for cell in nb.cells]
+    made_from.append({name: value for name, value in values.items() if name != "run_dir"})
     if "case" in values:
-        made_from.append(["case", sha256_of(load_case(str(values["case"])).path("case.toml"))])
+        made_from.append(sha256_of(load_case(str(values["case"])).path("case.toml")))
     return nb, hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
 
 
 def _is_done(notebook: Path, values: Mapping[str, Value], run: Run, whole: bool) -> bool:
     executed = run.folder / "notebooks" / notebook.name
+    if executed.with_suffix(".failed.ipynb").exists():  # a cell after the step's own end failed
+        return False
     own = {name: value for name, value in values.items() if name != "run_dir"}
     if not (executed.is_file() and executed.with_suffix(".html").is_file() and run.done(notebook.stem, own)):
         return False

@@ -22,6 +22,8 @@ from lepton_lib.utils import write_atomic
 METRIC_NAMES = {"auc": "AUC", "mean_absolute_error": "mean absolute error"}
 _REMOTE = re.compile(r"<(script|link)\b[^>]*\b(?:src|href)\s*=\s*[\"']?(?:https?:)?//[^>]*>(?:\s*</script>)?", re.I)
 
+_STEP_HEAD = ("Step", "State", "Notebook", "Seconds")
+
 _PAGE = Template("""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -60,7 +62,8 @@ a { color: var(--link); } :focus-visible { outline: 3px solid var(--link); outli
 .figures div { background: var(--card); border: 1px solid var(--line); border-radius: .7rem; padding: .8rem 1rem; }
 .figures dt { color: var(--soft); font-size: .9rem; } .figures dd { margin: 0; font-size: 1.35rem; font-weight: 650; }
 .figures dd small { display: block; font-size: .85rem; font-weight: 400; color: var(--soft); }
-.wide { overflow-x: auto; border: 1px solid var(--line); border-radius: .7rem; background: var(--card); margin: 0 0 1rem; }
+.wide { overflow-x: auto; border: 1px solid var(--line); border-radius: .7rem; background: var(--card);
+  margin: 0 0 1rem; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .95rem; }
 caption { text-align: left; color: var(--soft); padding: .7rem .9rem .3rem; font-size: .9rem; }
 th, td { text-align: left; padding: .45rem .9rem; border-top: 1px solid var(--line); vertical-align: top; }
@@ -70,13 +73,16 @@ pre, code { font: .88rem/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, mono
 """
 
 _NOTEBOOK_STYLE = """
-.text_cell { max-width: 46rem; } .code_cell { margin: 1rem 0 1.6rem; } .prompt { color: var(--soft); font-size: .75rem; }
-pre { overflow-x: auto; margin: 0; padding: .6rem .9rem; } .input_area, .rendered_html > pre, .highlight {
-  background: var(--code); border-radius: .5rem; } .output_error pre { color: var(--bad); background: var(--bad-bg);
-  border-radius: .5rem; } img, svg { max-width: 100%; height: auto; background: #fff; } code { background: var(--code); }
-.output_html, .output_text { overflow-x: auto; } .output table { width: auto; margin: .6rem 0; } .output_area { margin: .4rem 0; }
-.highlight :is(.k,.kn,.kc,.kd,.ow,.nd) { color: var(--keyword); } .highlight :is(.s1,.s2,.sd,.sa,.si,.se) { color: var(--string); }
-.highlight :is(.c1,.cm) { color: var(--comment); } .highlight :is(.mi,.mf,.mh) { color: var(--number); }
+.text_cell { max-width: 46rem; } .code_cell { margin: 1rem 0 1.6rem; }
+.prompt { color: var(--soft); font-size: .75rem; }
+pre { overflow-x: auto; margin: 0; padding: .6rem .9rem; } code { background: var(--code); }
+.input_area, .rendered_html > pre, .highlight { background: var(--code); border-radius: .5rem; }
+.output_error pre { color: var(--bad); background: var(--bad-bg); border-radius: .5rem; }
+.output_area { margin: .4rem 0; } .output_html, .output_text { overflow-x: auto; }
+.output table { width: auto; margin: .6rem 0; } img, svg { max-width: 100%; height: auto; background: #fff; }
+.highlight :is(.k,.kn,.kc,.kd,.ow,.nd) { color: var(--keyword); } .highlight :is(.c1,.cm) { color: var(--comment); }
+.highlight :is(.s1,.s2,.sd,.sa,.si,.se) { color: var(--string); }
+.highlight :is(.mi,.mf,.mh) { color: var(--number); }
 """
 
 
@@ -201,6 +207,13 @@ def _index(run: Run) -> str:
     packages: dict[str, Any] = {}
     for entry in steps.values():
         packages |= {"python": entry.get("python", "–")} | entry["packages"]
+    versions = [[escape(name), escape(str(version))] for name, version in packages.items()]
+    tables = [
+        _table("What each step left, and how long its work took", _STEP_HEAD, _steps(run, steps)),
+        _table("The files that the steps have left in the run folder", ("File", "Made by", "Size"), _files(run, steps)),
+        _table("Parameters and the steps that took them", ("Parameter", "Value", "Steps"), _parameters(parameters)),
+        _table("Python and the packages that decide the results", ("Package", "Version"), versions),
+    ]
     body = f"""<header><p>Run of the case <code>{escape(str(summary.case))}</code></p>
 <h1>{escape(title)}</h1>
 <p class="lead">{escape(question)}</p>
@@ -210,15 +223,15 @@ def _index(run: Run) -> str:
 <h2>The gate</h2>
 {_gate(run)}
 <h2>The steps</h2>
-{_table("Each step of the loop, what it left, and how long its work took", ("Step", "State", "Notebook", "Seconds"), _steps(run, steps))}
+{tables[0]}
 <h2>The results</h2>
-{_table("The files that the steps have left, in the run folder", ("File", "Made by", "Size"), _files(run, steps))}
+{tables[1]}
 <h2>How it was made</h2>
 <details><summary>Parameters</summary>
-{_table("Parameters and the steps that took them", ("Parameter", "Value", "Steps"), _parameters(parameters))}
+{tables[2]}
 </details>
 <details><summary>Versions</summary>
-{_table("Python and the packages that decide the results", ("Package", "Version"), [[escape(n), escape(str(v))] for n, v in packages.items()])}
+{tables[3]}
 </details>
 </main>"""
     return _PAGE.substitute(title=escape(f"{title} – run {summary.case}"), style=_STYLE, body=body)
@@ -248,7 +261,7 @@ def _gate(run: Run) -> str:
         rows = [
             [
                 escape(METRIC_NAMES.get(item["name"], item["name"].replace("_", " "))),
-                number(item["value"]),
+                escape(number(item["value"])),
                 escape(str(item["bound"]).replace("_", " ")),
                 _verdict(item["passed"], "passed", "not passed", "open"),
                 escape(item["why"]),

@@ -80,10 +80,11 @@ def _from_text(text: str, kind: type[Value]) -> Value | None:
 
 
 def _from_value(value: object, kind: type[Value]) -> Value | None:
-    if kind is float and type(value) in (int, float):
-        number = float(value)  # type: ignore[arg-type]  # the line above has looked at its type
-        return number if math.isfinite(number) else None
-    return value if type(value) is kind else None  # type: ignore[return-value]  # kind is one of Value's types
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value if isinstance(value, bool | str) and type(value) is kind else None
+    if kind is float and math.isfinite(value):
+        return float(value)
+    return value if kind is int and isinstance(value, int) else None
 
 
 def _nearest(name: object, valid: Sequence[str]) -> str:

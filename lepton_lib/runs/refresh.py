@@ -8,13 +8,13 @@ from __future__ import annotations
 import copy
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lepton_lib.artefacts import STEPS
 from lepton_lib.errors import NotebookError
-from lepton_lib.runs.execution import CELL_SECONDS, lean, run_cells
+from lepton_lib.runs.execution import CELL_SECONDS, Listener, Teller, lean, run_cells
 from lepton_lib.runs.parameters import find_notebook, is_code, read_notebook, read_parameters, tags
 from lepton_lib.utils import write_atomic
 
@@ -25,9 +25,7 @@ METADATA = {
 }
 
 
-def refresh_notebooks(
-    paths: Sequence[Path], *, timeout: int = CELL_SECONDS, progress: Callable[[str, int, int], None] | None = None
-) -> None:
+def refresh_notebooks(paths: Sequence[Path], *, timeout: int = CELL_SECONDS, progress: Listener | None = None) -> None:
     """Run whole notebooks in order, in one temporary run folder, and store their outputs in them.
 
     The steps of the loop before the last one asked for run, too, and aren't stored.
@@ -35,7 +33,7 @@ def refresh_notebooks(
     Args:
         paths: The notebooks to store.
         timeout: Seconds that one cell may take.
-        progress: Called with a notebook's stem, the code cells done, and the code cells in all.
+        progress: As for `run_notebook`.
 
     Raises:
         ParameterError: A notebook has no proper parameters cell.
@@ -53,17 +51,18 @@ def refresh_notebooks(
             if "run_dir" in parameters:
                 cell = next(cell for cell in executed.cells if is_code(cell) and "parameters" in tags(cell))
                 cell.source += f"\nrun_dir = {run_dir!r}"
-            tell = None if progress is None else (lambda done, total, stem=path.stem: progress(stem, done, total))
+            tell = Teller(path.stem, progress)
             run_cells(
                 executed,
                 name=path.stem,
                 folder=path.parent,
                 look_in=f"notebook {path.stem}: run it in JupyterLab",
                 timeout=timeout,
-                progress=tell,
+                progress=tell.on_cell,
             )
             if path.stem in stored:
                 _store(path, nb, executed, run_dir)
+            tell("finished")
 
 
 def _store(path: Path, nb: Any, executed: Any, run_dir: str) -> None:
