@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -112,7 +113,8 @@ class _Progress:
                 from tqdm import tqdm
 
                 form = "{desc:<16} {bar:24} {n_fmt:>3}/{total_fmt} cells {elapsed}"
-                self.bar = tqdm(total=event.total, desc=event.notebook, bar_format=form, disable=False)
+                size = {"ncols": min(80, shutil.get_terminal_size().columns), "nrows": 24}  # some terminals say 0 x 0
+                self.bar = tqdm(total=event.total, desc=event.notebook, bar_format=form, disable=False, **size)
             self.bar.update(event.done - self.bar.n)
         elif event.state != "running":
             cells = f"{event.done:3}/{event.total} cells {event.seconds:6.1f} s" if event.total else ""
