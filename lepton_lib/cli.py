@@ -113,8 +113,10 @@ class _Progress:
                 from tqdm import tqdm
 
                 form = "{desc:<16} {bar:24} {n_fmt:>3}/{total_fmt} cells {elapsed}"
-                size = {"ncols": min(80, shutil.get_terminal_size().columns), "nrows": 24}  # some terminals say 0 x 0
-                self.bar = tqdm(total=event.total, desc=event.notebook, bar_format=form, disable=False, **size)
+                width = min(80, shutil.get_terminal_size().columns)  # nrows: some terminals say that they have none
+                self.bar = tqdm(
+                    total=event.total, desc=event.notebook, bar_format=form, ncols=width, nrows=24, disable=False
+                )
             self.bar.update(event.done - self.bar.n)
         elif event.state != "running":
             cells = f"{event.done:3}/{event.total} cells {event.seconds:6.1f} s" if event.total else ""

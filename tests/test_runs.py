@@ -1,5 +1,6 @@
 """Parameters are checked, notebooks are run, loops resume, and pages stand alone."""
 
+import asyncio
 import json
 import os
 import re
@@ -302,6 +303,15 @@ def test_kernel_ends_with_a_finished_run(tmp_path):
     cells = [("p", "n = 0", "parameters"), ("note", note)]
     runs.run_notebook(write_notebook(tmp_path / "n.ipynb", *cells), run_dir=tmp_path / "run")
     assert not alive((tmp_path / "pids").read_text())
+
+
+def test_run_from_a_notebook(training, tmp_path):
+    """A notebook can be run from within another one, where an event loop runs already."""
+
+    async def cell():
+        return runs.run_notebook(training, run_dir=tmp_path / "run")
+
+    assert "0 0.001 3 mlp True" in outputs(asyncio.run(cell()))
 
 
 def test_page_that_cant_be_made(training, tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -106,7 +107,14 @@ def run_cells(
     Raises:
         NotebookError: A cell raised, timed out, asked to exit, or was never run; or the kernel died or didn't start.
     """
-    asyncio.run(_Execution(nb, name, folder, look_in, timeout, environment or {}, hold, progress).run())
+    work = _Execution(nb, name, folder, look_in, timeout, environment or {}, hold, progress).run()
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        asyncio.run(work)
+    else:  # called from a notebook, whose thread runs a loop already
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(asyncio.run, work).result()
 
 
 @dataclass
