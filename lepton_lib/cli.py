@@ -211,3 +211,7 @@ def main() -> None:
 def _told(error: LeptonError, code: int) -> int:
     typer.echo(f"lepton: {error}", err=True)
     return code
+
+
+if __name__ == "__main__":
+    main()

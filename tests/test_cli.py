@@ -8,13 +8,13 @@ import types
 from pathlib import Path
 
 import pytest
-from tiny import PARAMETERS, write_loop, write_notebook
 
 from lepton_lib import cli, doctor
 from lepton_lib.cases import load_case
 from lepton_lib.errors import DataError
+from tests.tiny import PARAMETERS, write_loop, write_notebook
 
-LEPTON = [sys.executable, "-c", "from lepton_lib.cli import main; main()"]
+LEPTON = [sys.executable, "-m", "lepton_lib.cli"]
 
 
 @pytest.fixture

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from tiny import PARAMETERS, TRAINING, work, write_loop, write_notebook
 
 from lepton_lib import runs
 from lepton_lib.artefacts import MAKES, STEPS, Run
 from lepton_lib.errors import CaseError, LeptonError, NotebookError, ParameterError, RunError
 from lepton_lib.runs import loop as loop_module
 from lepton_lib.runs.parameters import loop_notebooks
+from tests.tiny import PARAMETERS, TRAINING, work, write_loop, write_notebook
 
 
 def alive(pid):
@@ -453,7 +453,7 @@ def test_failed_loop_resumes(tmp_path):
     assert ran(paths[:3], tmp_path / "run", parameters={"epochs": 6}) == ["02_training"]
 
 
-LEPTON = [sys.executable, "-c", "from lepton_lib.cli import main; main()"]
+LEPTON = [sys.executable, "-m", "lepton_lib.cli"]
 
 
 @pytest.mark.parametrize(("sign", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)])

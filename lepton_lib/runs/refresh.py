@@ -80,6 +80,7 @@ def _store(path: Path, nb: Any, executed: Any, run_dir: str) -> None:
         cell.outputs = [_cleaned(output, count) for output in run.outputs]
         for output in cell.outputs:
             _check(output, f"notebook {path.stem}, cell {cell.id!r}", {place for place in places if len(place) > 3})
+    nb.nbformat_minor = max(nb.nbformat_minor, 5)  # cells have ids
     nb.metadata = copy.deepcopy(METADATA)
     write_atomic(path, nbformat.writes(nbformat.from_dict(nb)) + "\n")
 
