@@ -208,7 +208,7 @@ class _Execution:
         try:
             await client.async_execute_cell(cell, index)
         except CellExecutionError as error:
-            raise self._error(cell, f"{error.ename}: {error.evalue}") from error
+            raise self._error(cell, f"{error.ename}: {error.evalue.rstrip('.')}") from error
         except CellTimeoutError as error:
             raise self._error(cell, f"TimeoutError: no end within {self.timeout} s", note=True) from error
         except DeadKernelError as error:
