@@ -39,6 +39,10 @@ class RunError(LeptonError):
     """A run folder that can't be read or written, or a step that didn't come to its end."""
 
 
+class NotebookError(RunError):
+    """A notebook that was started and didn't come to its end."""
+
+
 class TrainingError(LeptonError):
     """A training run that can't go on: the loss is not finite, or a checkpoint doesn't fit."""
 
