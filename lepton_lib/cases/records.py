@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from lepton_lib.cases.schema import Case, Column
-from lepton_lib.errors import DataError
+from lepton_lib.errors import RecordError
 
+_GREATEST = float(np.finfo(np.float32).max)  # the model counts in float32: what is greater would become infinite
 _PART = {"hour": lambda t: t.hour, "weekday": lambda t: t.weekday(), "month": lambda t: t.month - 1}
 
 
@@ -29,15 +30,16 @@ def encode_records(case: Case, records: Sequence[Mapping[str, Any]]) -> np.ndarr
         float32 ``(n, len(case.fields))``; NaN where a value is missing.
 
     Raises:
-        DataError: An unknown field, a wrong type, a value out of range or not among the categories, or a missing value
-            in a column that isn't nullable: which record and field, got, expected.
+        RecordError: An unknown field, a wrong type, a value out of range or not among the categories, or a missing
+            value in a column that isn't nullable: which record and field, got, expected.
     """
     known = {column.name for column in case.inputs}
     rows: list[list[float]] = []
     for position, record in enumerate(records):
         if unknown := [name for name in record if name not in known]:
-            raise DataError(
-                f"record {position}, field {unknown[0]!r}",
+            raise RecordError(
+                position,
+                str(unknown[0])[:80],
                 got="a field that the case doesn't know",
                 expected=f"only {sorted(known)}",
                 remedy="Take it out, or check its spelling.",
@@ -56,7 +58,7 @@ def _encode_value(column: Column, value: Any, position: int) -> list[float]:
             raise _refusal(column, position, "nothing")
         return [math.nan] * width
     if column.kind == "number":
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _GREATEST:
             raise _refusal(column, position, repr(value)[:80])
         low = -math.inf if column.min is None else column.min
         high = math.inf if column.max is None else column.max
@@ -76,9 +78,10 @@ def _encode_value(column: Column, value: Any, position: int) -> list[float]:
     return [float(_PART[part](moment)) for part in column.parts]
 
 
-def _refusal(column: Column, position: int, got: str) -> DataError:
-    return DataError(
-        f"record {position}, field {column.name!r}",
+def _refusal(column: Column, position: int, got: str) -> RecordError:
+    return RecordError(
+        position,
+        column.name,
         got=got,
         expected=describe(column),
         remedy="Send such a value" + (", or null." if column.nullable else "."),
