@@ -13,6 +13,7 @@ from lepton_lib.data.tables import (
     read_records,
     read_table,
     split,
+    to_records,
 )
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "read_records",
     "read_table",
     "split",
+    "to_records",
 ]

@@ -194,7 +194,7 @@ class Service:
         return records
 
     def _name_the_field(self, body: bytes) -> None:
-        """NaN, infinity and numbers too long are refused as JSON; Python's reader knows them, so that the field can be named."""
+        """JSON has no NaN and no infinity, but Python's reader knows them, so that their field can be named."""
         with contextlib.suppress(ValueError, RecursionError, KeyError, TypeError, AttributeError):
             try:
                 encode_records(self.scorer.case, json.loads(body, parse_int=float)["records"])
