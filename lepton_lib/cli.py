@@ -163,8 +163,8 @@ def new_case(
     """Draft a case from a CSV file."""
     from lepton_lib.data import draft_case
 
-    folder = draft_case(file, target=target, folder=out)
-    typer.echo(f"Drafted {folder}: read its case.toml, then `lepton run --case {folder}`.")
+    drafted = draft_case(file, target=target, folder=out)
+    typer.echo(f"Drafted {drafted}: read and correct it, then `lepton run loop --case {drafted.parent}`.")
 
 
 @app.command()

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from lepton_lib.cases.schema import Case, Column
-from lepton_lib.errors import DataError
+from lepton_lib.errors import DataError, RecordError
 
 LARGEST = float(np.finfo(np.float32).max)  # the model's inputs are float32: what lies beyond would become infinite
 _PART = {"hour": lambda t: t.hour, "weekday": lambda t: t.weekday(), "month": lambda t: t.month - 1}
@@ -31,8 +31,8 @@ def encode_records(case: Case, records: Sequence[Mapping[str, Any]]) -> np.ndarr
         float32 ``(n, len(case.fields))``; NaN where a value is missing.
 
     Raises:
-        DataError: An unknown field, a wrong type, a value out of range or not among the categories, or a missing value
-            in a column that isn't nullable: which record and field, got, expected.
+        RecordError: An unknown field, a wrong type, a value out of range or not among the categories, or a missing
+            value in a column that isn't nullable: which record and field, got, expected.
     """
     known = {column.name for column in case.inputs}
     rows: list[list[float]] = []
@@ -45,8 +45,9 @@ def encode_records(case: Case, records: Sequence[Mapping[str, Any]]) -> np.ndarr
                 remedy="Send such an object.",
             )
         if unknown := [name for name in record if name not in known]:
-            raise DataError(
-                f"record {position}, field {unknown[0]!r}",
+            raise RecordError(
+                position,
+                str(unknown[0])[:80],
                 got="a field that the case doesn't know",
                 expected=f"only {sorted(known)}",
                 remedy="Take it out, or check its spelling.",
@@ -93,9 +94,10 @@ def parse_moment(text: str) -> datetime | None:
     return None
 
 
-def _refusal(column: Column, position: int, got: str) -> DataError:
-    return DataError(
-        f"record {position}, field {column.name!r}",
+def _refusal(column: Column, position: int, got: str) -> RecordError:
+    return RecordError(
+        position,
+        column.name,
         got=got,
         expected=describe(column),
         remedy="Send such a value" + (", or null." if column.nullable else "."),

@@ -36,7 +36,7 @@ _ID_HEADER = re.compile(r"(^|[\s_.-])(?i:id|uid|uuid|guid|index|key|no|row|rowna
 _AGREE = "a placeholder: to be agreed before any work"
 
 
-def draft_case(csv: Path, *, target: str, folder: Path) -> Path:
+def draft_case(csv: Path, *, target: str, folder: Path | None = None) -> Path:
     """Make a case from any table: a copy of it, and a case.toml that loads and runs, to be corrected by hand.
 
     Encoding, delimiter, task, kinds, ranges, categories and marks for missing values are read off the table. Columns
@@ -45,7 +45,8 @@ def draft_case(csv: Path, *, target: str, folder: Path) -> Path:
     Args:
         csv: The table, a text file with one header line; packed if its name ends in ``.gz``.
         target: The header of the column to predict.
-        folder: The folder to make, whole or not at all; its name becomes the case's name.
+        folder: The folder to make, whole or not at all; its name becomes the case's name. Without one it is named
+            after the file, in ``datasets/``.
 
     Returns:
         The case.toml.
@@ -54,6 +55,7 @@ def draft_case(csv: Path, *, target: str, folder: Path) -> Path:
         CaseError: The folder exists already, or its name can't name a case.
         DataError: The file is no such table, has no such column, or its rows are too few or of one class only.
     """
+    folder = folder or Path("datasets", _identifier(csv.name.split(".")[0], "my_case", set()))
     _check_folder(folder)
     if not csv.is_file():
         raise DataError(str(csv), got="no such file", expected="a table", remedy="Check the path.")

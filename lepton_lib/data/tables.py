@@ -237,3 +237,17 @@ def encode(frame: pd.DataFrame, case: Case) -> tuple[np.ndarray, np.ndarray]:
                 columns.append(numbers - 1 if part == "month" else numbers)
     inputs = np.column_stack(columns).astype(np.float32)
     return inputs, frame[TARGET].to_numpy(dtype=np.int64 if case.classes else np.float32)
+
+
+def to_records(frame: pd.DataFrame, case: Case) -> list[dict[str, Any]]:
+    """A clean frame's inputs as a client would post them: numbers, texts, ISO 8601 moments, ``None`` where missing.
+
+    ``cases.encode_records(case, to_records(frame, case))`` equals the inputs of `encode`.
+    """
+    columns: list[list[Any]] = []
+    for column in case.inputs:
+        values = frame[column.name]
+        plain = values.dt.strftime("%Y-%m-%dT%H:%M:%S") if column.kind == "timestamp" else values
+        columns.append(plain.astype(object).where(values.notna(), None).tolist())
+    names = [column.name for column in case.inputs]
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
