@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import small_table
 
 from lepton_lib.cases import encode_records, example_record, load_case
 from lepton_lib.data import clean, draft_case, encode, read_table, split
 from lepton_lib.errors import CaseError, DataError, LeptonError
+from tests.conftest import small_table
 
 
 @pytest.fixture

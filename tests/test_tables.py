@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import small_table
 
 from lepton_lib.cases import encode_records, load_case
 from lepton_lib.data import clean, encode, find_problems, nest_records, read_records, read_table, split
 from lepton_lib.errors import DataError
+from tests.conftest import small_table
 
 SHIPPED = ["credit", "credit_tiers", "heart", "process_faults", "traffic"]
 DROPPED = {  # counted by hand, see each card
