@@ -170,9 +170,6 @@ def test_new_case(lepton, here):
     code, _, err = lepton("new-case", "bad.csv", "--target", "b", "--out", "d")
     assert code == 2
     assert err.startswith("lepton: bad.csv: got a header and no rows, expected rows.")
-        2,
-        "lepton: bad.csv: got a header and no rows, expected rows. Check that the export was complete.\n",
-    )
     assert not (here / "d").exists()
 
 
@@ -190,6 +187,5 @@ def test_notebooks(lepton, here):
     """Stored notebooks are refreshed by name."""
     write_notebook(here / "notebooks" / "extra.ipynb", ("p", "x = 1", "parameters"), ("show", "x + 41"))
     code, _, err = lepton("notebooks", "extra")
-    assert code == 2
-    assert err.startswith("lepton: bad.csv: got a header and no rows, expected rows.")
+    assert (code, err.split()[:2]) == (0, ["extra", "finished"])
     assert '"42"' in (here / "notebooks" / "extra.ipynb").read_text()
