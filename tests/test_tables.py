@@ -318,6 +318,15 @@ def test_three_rows_are_refused(make_case):
         split(frame, case, seed=0)
 
 
+def test_lines_after_the_header_are_skipped_and_counted(make_case):
+    """With skip_rows the rows begin later, and an error still names the line in the file."""
+    table = TABLE.replace("label\n", "label\nc,d,d\n,,class\n", 1).replace("0.5,green", "0.5,pink", 1)
+    case = load_case(make_case(table, data={"skip_rows": 2}))
+    assert read_table(case).index[0] == 4
+    with pytest.raises(DataError, match="line 6, column 'colour'"):
+        clean(read_table(case), case)
+
+
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "gb18030"])
 def test_other_encodings_read_the_same(make_case, encoding):
     """A byte-order mark is accepted without a word; UTF-16 and GBK are read where case.toml names them."""
