@@ -158,6 +158,14 @@ def test_commas_in_quotes_do_not_mislead(draft):
     assert through(case) == 60
 
 
+def test_odd_characters_reach_the_toml_as_they_are(draft):
+    """Quotes, backslashes, brackets, control characters and other alphabets survive as categories."""
+    words = ['a"b', "a\\b", "#[x] = 1", "\x7f", "\x01", "é😀"]
+    case = draft(table_of("x,c,label", lambda i: f'{i / 2},"{words[i % 6].replace(chr(34), chr(34) * 2)}",{i % 5 % 2}'))
+    assert set(case.columns[1].categories) == set(words)
+    assert through(case) == 60
+
+
 def test_repeated_rows_are_to_be_dropped(draft):
     """A table with duplicates gets a draft that drops them."""
     case = draft(small_table() + small_table().partition("\n")[2])

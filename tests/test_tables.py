@@ -186,6 +186,12 @@ def test_a_wrong_record_file_is_refused_by_line(make_case, content, where, got):
     assert got in str(caught.value.got)
 
 
+def test_empty_lines_between_records_are_no_records(make_case):
+    """An empty line is passed over, and the lines after it keep their numbers."""
+    case = with_records(make_case, GOOD + b"\n\n" + GOOD + b"\n\n")
+    assert read_records(case).index.tolist() == [1, 3]
+
+
 def test_a_broken_archive_is_refused(make_case):
     """A packed file that breaks off is an error that names it."""
     case = with_records(make_case, gzip.compress(GOOD * 100)[:-20], "records.jsonl.gz")
