@@ -76,7 +76,9 @@ class Picture:
 def _describe_axes(axes: Axes) -> list[str]:
     lines = []
     for line in axes.get_lines():
-        lines.append(f"line {_label(line)}: {_summary(line.get_xdata(orig=False))} | {_summary(line.get_ydata(orig=False))}")
+        lines.append(
+            f"line {_label(line)}: {_summary(line.get_xdata(orig=False))} | {_summary(line.get_ydata(orig=False))}"
+        )
     for container in axes.containers:
         if not isinstance(container, BarContainer):
             continue  # the lines of error bars are described as lines and areas

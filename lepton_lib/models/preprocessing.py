@@ -104,7 +104,7 @@ class Preprocessor(nn.Module):
     def numbers(self, raw: torch.Tensor) -> torch.Tensor:
         """The numbers and computed features ``(b, m)``, NaN or infinite where missing or undefined."""
         columns = {name: raw[:, index] for name, index in self._numbers}
-        values = [*columns.values(), *(formula(columns) for formula in self._formulas)]
+        values = [*columns.values(), *(formula(self._guarded(columns)) for formula in self._formulas)]
         return torch.stack(values, dim=1) if values else raw[:, :0]
 
     def as_raw(self, raw: torch.Tensor | np.ndarray) -> torch.Tensor:
@@ -124,6 +124,19 @@ class Preprocessor(nn.Module):
         if isinstance(raw, np.ndarray):
             raw = torch.from_numpy(np.require(raw, np.float32, ["C", "W"]))  # a copy of what is read-only
         return raw.to(self.mean.device, torch.float32)
+
+    @staticmethod
+    def _guarded(columns: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The same columns, whose gradient through one formula is 0, not NaN, where another of its columns is missing.
+
+        The chain rule there multiplies 0 (a missing feature is replaced by the median) by NaN.
+        """
+        if not any(column.requires_grad for column in columns.values()):
+            return columns
+        guarded = {name: column.view_as(column) for name, column in columns.items()}
+        for column in guarded.values():
+            column.register_hook(torch.nan_to_num)
+        return guarded
 
     @torch.no_grad()
     def fit(self, raw: torch.Tensor | np.ndarray) -> Self:

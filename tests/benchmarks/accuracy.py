@@ -115,11 +115,14 @@ def _catboost(train: pd.DataFrame, labels: np.ndarray, test: pd.DataFrame, seed:
     from catboost import CatBoostClassifier
 
     names = list(train.select_dtypes("category"))
-    text = dict.fromkeys(names, str)
+
+    def as_text(table: pd.DataFrame) -> pd.DataFrame:  # CatBoost takes no missing category
+        return table.assign(**{name: table[name].astype(object).fillna("missing").astype(str) for name in names})
+
     model = CatBoostClassifier(
         verbose=0, cat_features=names, random_seed=seed, thread_count=2, allow_writing_files=False
     )
-    return model.fit(train.astype(text), labels).predict_proba(test.astype(text))[:, 1]
+    return model.fit(as_text(train), labels).predict_proba(as_text(test))[:, 1]
 
 
 def _xgboost(train: pd.DataFrame, labels: np.ndarray, test: pd.DataFrame, seed: int) -> np.ndarray:
