@@ -10,7 +10,7 @@ JOBS ?= 2
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup learn run test check notebooks bench clean
+.PHONY: help setup learn run test check notebooks site bench clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,9 +42,12 @@ check: setup  ## lint, format and types
 notebooks: setup  ## run all notebooks again and store their outputs
 	@$(BIN)/lepton notebooks
 
+site: setup  ## build the course's site in site/, from the notebooks as they are
+	@$(BIN)/python -m tests.site
+
 bench: setup  ## measure against the peers; writes tests/benchmarks/RESULTS.md
 	@$(PIP) --editable '.[test,bench]'
 	@$(BIN)/python -m tests.benchmarks
 
-clean:  ## remove the environment and all runs
-	rm -rf $(VENV) runs build *.egg-info
+clean:  ## remove the environment, all runs and the site
+	rm -rf $(VENV) runs site build *.egg-info

@@ -289,6 +289,23 @@ def test_formulas_agree_on_numpy_pandas_and_torch():
             np.testing.assert_allclose(on_torch.numpy(), on_numpy, rtol=1e-15)
 
 
+def test_comparisons_and_logic_are_exact_on_whole_numbers():
+    """Bounds belong to <= and >= and not to < and >; and binds before or."""
+    columns = {"a": np.array([1, 2, 3]), "b": np.array([2, 2, 2])}
+    expected = {
+        "a < b": [1, 0, 0],
+        "a <= b": [1, 1, 0],
+        "a > b": [0, 0, 1],
+        "a >= b": [0, 1, 1],
+        "a == b": [0, 1, 0],
+        "a != b": [1, 0, 1],
+        "a == 1 or a == 2 and b == 3": [1, 0, 0],
+        "not (a == 1 or a == 3)": [0, 1, 0],
+    }
+    for text, values in expected.items():
+        assert Expression(text)(columns).tolist() == [bool(value) for value in values]
+
+
 # Records
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from lepton_lib import cli, doctor
 from lepton_lib.cases import load_case
-from lepton_lib.errors import DataError
+from tests.conftest import small_table
 from tests.tiny import PARAMETERS, write_loop, write_notebook
 
 LEPTON = [sys.executable, "-m", "lepton_lib.cli"]
@@ -160,24 +160,17 @@ def test_cases(lepton, tmp_path, monkeypatch):
     assert "broken           can't be used: " in out
 
 
-def test_new_case(lepton, monkeypatch):
-    """A new case is drafted from a CSV, and a file that can't be used is one message."""
-    asked = []
-
-    def draft_case(csv, *, target, folder):
-        asked.append((csv, target, folder))
-        if csv.name == "bad.csv":
-            raise DataError("bad.csv", got="no rows", expected="rows", remedy="Add some.")
-        return Path("datasets/good")
-
-    monkeypatch.setattr("lepton_lib.data.draft_case", draft_case, raising=False)
-    code, out, _ = lepton("new-case", "good.csv", "--target", "y")
-    assert (code, "lepton run --case datasets/good" in out) == (0, True)
-    assert lepton("new-case", "bad.csv", "--target", "y", "--out", "d")[::2] == (
-        2,
-        "lepton: bad.csv: got no rows, expected rows. Add some.\n",
-    )
-    assert asked == [(Path("good.csv"), "y", None), (Path("bad.csv"), "y", Path("d"))]
+def test_new_case(lepton, here):
+    """A new case is drafted from a CSV into datasets/ and can be loaded; a file that can't be used is one message."""
+    (here / "My Table.csv").write_text(small_table())
+    code, out, _ = lepton("new-case", "My Table.csv", "--target", "label")
+    assert (code, "lepton run loop --case datasets/my_table" in out) == (0, True)
+    assert load_case("my_table").classes == ("no", "yes")
+    (here / "bad.csv").write_text("a,b\n")
+    code, _, err = lepton("new-case", "bad.csv", "--target", "b", "--out", "d")
+    assert code == 2
+    assert err.startswith("lepton: bad.csv: got a header and no rows, expected rows.")
+    assert not (here / "d").exists()
 
 
 def test_serve(lepton, monkeypatch):

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import small_table
 
 from lepton_lib.cases import encode_records, example_record, load_case
 from lepton_lib.data import clean, draft_case, encode, read_table, split
 from lepton_lib.errors import CaseError, DataError, LeptonError
+from tests.conftest import small_table
 
 
 @pytest.fixture
@@ -155,6 +155,14 @@ def test_commas_in_quotes_do_not_mislead(draft):
     """Quoted delimiters and line ends inside cells belong to the cell."""
     case = draft(table_of("x,c,label", lambda i: f'{i / 2},"{("a, b", "c; d")[i % 2]}\n",{i % 3 % 2}'))
     assert case.columns[1].categories == ("a, b", "c; d")
+    assert through(case) == 60
+
+
+def test_odd_characters_reach_the_toml_as_they_are(draft):
+    """Quotes, backslashes, brackets, control characters and other alphabets survive as categories."""
+    words = ['a"b', "a\\b", "#[x] = 1", "\x7f", "\x01", "é😀"]
+    case = draft(table_of("x,c,label", lambda i: f'{i / 2},"{words[i % 6].replace(chr(34), chr(34) * 2)}",{i % 5 % 2}'))
+    assert set(case.columns[1].categories) == set(words)
     assert through(case) == 60
 
 

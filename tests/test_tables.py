@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import small_table
 
 from lepton_lib.cases import encode_records, load_case
 from lepton_lib.data import clean, encode, find_problems, nest_records, read_records, read_table, split
 from lepton_lib.errors import DataError
+from tests.conftest import small_table
 
 SHIPPED = ["credit", "credit_tiers", "heart", "process_faults", "traffic"]
 DROPPED = {  # counted by hand, see each card
@@ -186,6 +186,12 @@ def test_a_wrong_record_file_is_refused_by_line(make_case, content, where, got):
     assert got in str(caught.value.got)
 
 
+def test_empty_lines_between_records_are_no_records(make_case):
+    """An empty line is passed over, and the lines after it keep their numbers."""
+    case = with_records(make_case, GOOD + b"\n\n" + GOOD + b"\n\n")
+    assert read_records(case).index.tolist() == [1, 3]
+
+
 def test_a_broken_archive_is_refused(make_case):
     """A packed file that breaks off is an error that names it."""
     case = with_records(make_case, gzip.compress(GOOD * 100)[:-20], "records.jsonl.gz")
@@ -316,6 +322,15 @@ def test_three_rows_are_refused(make_case):
     frame, _ = clean(read_table(case), case)
     with pytest.raises(DataError, match="got 2 rows, expected at least 10"):
         split(frame, case, seed=0)
+
+
+def test_lines_after_the_header_are_skipped_and_counted(make_case):
+    """With skip_rows the rows begin later, and an error still names the line in the file."""
+    table = TABLE.replace("label\n", "label\nc,d,d\n,,class\n", 1).replace("0.5,green", "0.5,pink", 1)
+    case = load_case(make_case(table, data={"skip_rows": 2}))
+    assert read_table(case).index[0] == 4
+    with pytest.raises(DataError, match="line 6, column 'colour'"):
+        clean(read_table(case), case)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "gb18030"])

@@ -4,7 +4,7 @@ Knows what a column, a class, a cost and a charter are; doesn't know tables, mod
 """
 
 from lepton_lib.cases.expressions import Expression
-from lepton_lib.cases.records import encode_records, example_record
+from lepton_lib.cases.records import describe, encode_records, example_record
 from lepton_lib.cases.schema import Case, Column, Criterion, Feature, Field, list_cases, load_case
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Expression",
     "Feature",
     "Field",
+    "describe",
     "encode_records",
     "example_record",
     "list_cases",
