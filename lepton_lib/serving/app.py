@@ -26,7 +26,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from starlette.exceptions import HTTPException
 
 from lepton_lib.cases import encode_records
-from lepton_lib.errors import RecordError, RunError
+from lepton_lib.errors import DataError, RecordError, RunError
 from lepton_lib.serving.description import describe_predict
 from lepton_lib.serving.log import PredictionLog
 from lepton_lib.serving.page import ASSETS, desk_page
@@ -48,7 +48,7 @@ HEADERS = [
     (b"cross-origin-resource-policy", b"same-origin"),
     (
         b"content-security-policy",
-        b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+        b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
         b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     ),
 ]
@@ -195,7 +195,7 @@ class Service:
 
     def _name_the_field(self, body: bytes) -> None:
         """JSON has no NaN and no infinity, but Python's reader knows them, so that their field can be named."""
-        with contextlib.suppress(ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        with contextlib.suppress(ValueError, RecursionError, KeyError, TypeError, DataError):
             try:
                 encode_records(self.scorer.case, json.loads(body, parse_int=float)["records"])
             except RecordError as error:

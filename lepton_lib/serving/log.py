@@ -17,6 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from lepton_lib.cases import Case
 from lepton_lib.cases.schema import TARGET
 from lepton_lib.errors import DataError, RunError
@@ -70,7 +72,7 @@ class PredictionLog:
         token, now = secrets.token_hex(8), datetime.now(UTC).isoformat()
         ids = [f"{token}-{position}" for position in range(len(records))]
         rows = [
-            (id_, request_id, now, model_version, json.dumps(dict(record)), json.dumps(dict(answer)))
+            (id_, request_id, now, model_version, _json(dict(record)), _json(dict(answer)))
             for id_, record, answer in zip(ids, records, answers, strict=True)
         ]
         with self._transaction():
@@ -102,6 +104,10 @@ class PredictionLog:
             finally:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()  # many times faster than Python's own
 
 
 @contextlib.contextmanager

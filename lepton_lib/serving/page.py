@@ -46,7 +46,8 @@ def desk_page(case: Case, version: str) -> str:
 def _field(column: Column, example: object) -> str:
     name, required = column.name, "" if column.nullable else " required"
     common = f'id="f-{name}" name="{name}" aria-describedby="h-{name}" data-kind="{column.kind}"{required}'
-    common += f' data-example="{escape(str(example))}"'
+    filled = f"{example:.6g}" if isinstance(example, float) else str(example)
+    common += f' data-example="{escape(filled)}"'
     if column.kind == "category":
         options = "".join(f"<option>{escape(entry)}</option>" for entry in column.categories)
         empty = "not known" if column.nullable else "choose"
@@ -54,10 +55,11 @@ def _field(column: Column, example: object) -> str:
     elif column.kind == "timestamp":
         control = f'<input type="datetime-local" {common}>'
     else:
-        bounds = "".join(f' {key}="{value:g}"' for key in ("min", "max") if (value := getattr(column, key)) is not None)
+        bounds = "".join(f' {key}="{value:.15g}"' for key in ("min", "max") if (value := getattr(column, key)) is not None)
         control = f'<input type="number" step="any" inputmode="decimal"{bounds} {common}>'
     unit = f" <span>({escape(column.unit)})</span>" if column.unit else ""
-    hint = f"{column.meaning}: {describe(column)}{', or leave empty' if column.nullable else ''}"
+    accepts = "" if column.kind == "category" else f": {describe(column)}"
+    hint = f"{column.meaning}{accepts}{', or leave empty' if column.nullable else ''}"
     return (
         f'<div><label for="f-{name}">{escape(name.replace("_", " "))}{unit}</label>{control}'
         f'<small id="h-{name}">{escape(hint)}</small></div>'
