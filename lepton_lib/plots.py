@@ -99,6 +99,8 @@ def _describe_axes(axes: Axes) -> list[str]:
             vertices = np.concatenate([path.vertices for path in collection.get_paths()] or [np.zeros((0, 2))])
             lines.append(f"area {_label(collection)}: {_summary(vertices[:, 0])} | {_summary(vertices[:, 1])}")
     lines += [f"image: {_summary(image.get_array())}" for image in axes.get_images()]
+    if texts := [repr(text.get_text()) for text in axes.texts if text.get_text()]:
+        lines.append(f"texts: {', '.join(texts)}")
     return lines
 
 
@@ -119,8 +121,22 @@ def _summary(values: Any) -> str:
 
 
 def use_style() -> None:
-    """Set the course's style for all figures made from here on: for a notebook's first cell."""
+    """Set the course's style for all figures made from here on: for a notebook's first cell.
+
+    In a notebook the text of a table, which is what a comparison sees, then ends with its types: two tables may look
+    the same and yet hold ``float32`` and ``float64``.
+    """
+    from IPython.core.getipython import get_ipython
+
     rcParams.update(STYLE)
+    if (shell := get_ipython()) is not None and shell.display_formatter is not None:
+        shell.display_formatter.formatters["text/plain"].for_type_by_name("pandas", "DataFrame", _describe_table)
+
+
+def _describe_table(table: Any, printer: Any, _cycle: bool) -> None:
+    """Print a DataFrame for IPython: as pandas shows it, then the types of its index and of its columns."""
+    types = ", ".join(str(dtype) for dtype in table.dtypes)
+    printer.text(f"{table!r}\ntypes: {table.index.dtype} | {types}")
 
 
 def subplots(rows: int = 1, columns: int = 1, *, width: float = 7.0, height: float = 3.6, **options: Any) -> Any:

@@ -1,0 +1,207 @@
+"""What must hold of a notebook's file, told in seconds and without running it: `check_notebook`.
+
+Knows the course's rules for notebooks; whether the outputs are true is for `tests.strict` to say.
+"""
+
+import ast
+import base64
+import io
+import json
+import re
+import socket
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import nbformat
+from PIL import Image
+
+from lepton_lib.errors import ParameterError
+from lepton_lib.runs import read_parameters
+from tests.prose import numbers
+
+ROOT = Path(__file__).resolve().parents[1]
+TAGS = {"parameters", "exercise", "lesson", "raises-exception"}
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+COMPARED = {"text/plain", "text/html", "text/markdown", "text/latex", "image/png"}  # the kinds of output there may be
+PANDAS = "<div>\n<style scoped>"  # how a DataFrame's HTML begins
+OWNER = "|".join(re.escape(name) for name in (Path.home().name, socket.gethostname()) if len(name) > 4)
+# What no stored output may hold, because another machine or another day would print something else.
+VOLATILE = {
+    "a path": r"(?<![\w.~])/(?:home|root|work|tmp|usr|opt|var|Users|private)/\S+|[A-Z]:\\\\?Users",
+    "the name of a user or a machine": rf"\b(?:{OWNER})\b" if OWNER else r"(?!)",
+    "an address of an object": r"\b0x[0-9a-f]{6,}",
+    "a date of these days": r"\b20(?:2[4-9]|3\d)-\d\d-\d\d\b",
+    "a duration": r"\b\d+(?:\.\d+)? ?(?:ms|µs|us|ns|seconds|it/s|s/it|batch/s)\b|\b\d+\.\d+ ?s\b|\b\d\d:\d\d<",
+    "a port": r"(?:127\.0\.0\.1|localhost):\d+",
+}
+
+
+def check_notebook(path):
+    """All that is wrong with a notebook, a sentence each that begins with the cell's id; empty where nothing is.
+
+    A copy is judged as if it lay where the notebook of that name lies in the repository.
+    """
+    text = path.read_text(encoding="utf-8")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # nbformat only warns of an id that is missing or there twice
+            nbformat.validate(content := json.loads(text))
+            notebook = nbformat.reads(text, 4)
+    except (ValueError, nbformat.ValidationError, Warning) as error:
+        return [f"notebook: isn't valid nbformat: {str(error).splitlines()[0]}"]
+    home = next((place.parent for place in (ROOT / "notebooks").rglob(path.name)), path.parent)
+    problems = [*check_frame(content), *check_parameters(path), *check_counts(notebook), *check_ruff(path, home)]
+    for cell in notebook.cells:
+        code = cell.cell_type == "code"
+        checks = (check_code, check_outputs) if code else (check_prose, check_links)
+        for check in (check_cell, *checks):
+            rest = (notebook, home) if check is check_links else ()
+            problems += [f"{cell.id}: {problem}" for problem in check(cell, *rest)]
+    return problems
+
+
+def check_frame(content):
+    """The same format and metadata everywhere."""
+    if (content["nbformat"], content["nbformat_minor"]) != (4, 5) or content["metadata"] != METADATA:
+        yield f"notebook: got other metadata than {METADATA} in nbformat 4.5"
+
+
+def check_parameters(path):
+    """One cell of parameters, each with a default and a comment; the shared ones are among them."""
+    try:
+        parameters = read_parameters(path)
+    except ParameterError as error:
+        yield f"parameters: {error}"
+        return
+    for name in {"case", "run_dir", "seed"} - set(parameters):
+        yield f"parameters: lacks {name!r}"
+    for parameter in parameters.values():
+        if not parameter.comment:
+            yield f"parameters: {parameter.name!r} has no comment"
+
+
+def check_counts(notebook):
+    """Run once from top to bottom: the execution counts go from 1 to n."""
+    for k, cell in enumerate((cell for cell in notebook.cells if cell.cell_type == "code"), 1):
+        if cell.execution_count is None:
+            yield f"{cell.id}: was never run"
+        elif cell.execution_count != k:
+            yield f"{cell.id}: was run as number {cell.execution_count}, but is number {k} from the top"
+
+
+def check_ruff(path, home):
+    """The linter's findings, under the name that the notebook has in the repository."""
+    words = [sys.executable, "-m", "ruff", "check", "--quiet", "--output-format", "concise"]
+    words += ["--stdin-filename", str(home / path.name), "-"]
+    done = subprocess.run(words, input=path.read_bytes(), capture_output=True, cwd=ROOT, check=False)
+    for line in (done.stdout + done.stderr).decode().splitlines():
+        yield f"ruff: {line.partition('.ipynb:')[2] or line}"
+
+
+def check_cell(cell):
+    """A readable id that isn't made by a machine, and no metadata but the known tags."""
+    if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", cell.id) or re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]+)*", cell.id):
+        yield "has an id that isn't made of words"
+    if other := (set(cell.metadata) - {"tags"}) | (set(cell.metadata.get("tags", [])) - TAGS):
+        yield f"has other metadata or tags than the known ones: {', '.join(sorted(other))}"
+
+
+def check_code(cell):
+    """Plain Python of at most 25 lines that hides nothing from comparison; its constant texts state no result."""
+    lines = cell.source.rstrip().splitlines() or [""]
+    if not cell.source.strip() or len(lines) > 25:
+        yield f"has {len(lines)} lines" if cell.source.strip() else "is empty"
+    if lines[-1].rstrip().endswith(";"):
+        yield "hides its output with a semicolon"
+    if re.search(r"#\s*(?:NBVAL_|PYTEST_VALIDATE_)", cell.source):
+        yield "asks not to be compared"
+    if found := re.search(r"\b(?:get_ipython|os\.system)\(", cell.source):
+        yield f"leaves Python by {found.group()}"
+    try:
+        tree = ast.parse(cell.source)
+    except SyntaxError:
+        yield "isn't plain Python: a magic, or a shell command?"
+        return
+    for text in _told(tree):
+        for number in numbers(text):
+            yield f"states {number!r} in a constant text; put the run's value there"
+
+
+def _told(tree):
+    """The constant parts of texts that a reader is told: prints, titles, alternative texts."""
+    for call in ast.walk(tree):
+        if isinstance(call, ast.Call):
+            name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+            texts = call.args if name in {"print", "Markdown", "set_title", "suptitle"} else []
+            for text in [*texts, *(word.value for word in call.keywords if word.arg in {"alt", "title"})]:
+                parts = text.values if isinstance(text, ast.JoinedStr) else [text]
+                yield from (p.value for p in parts if isinstance(p, ast.Constant) and isinstance(p.value, str))
+
+
+def check_outputs(cell):
+    """Outputs of the kinds that are compared, which hold nothing that changes by itself."""
+    errors = [output for output in cell.outputs if output.output_type == "error"]
+    meant = "raises-exception" in cell.metadata.get("tags", [])
+    if errors and not meant:
+        yield f"shows an error that isn't meant: {errors[0].ename}"
+    if meant and not errors:
+        yield "is tagged raises-exception, and shows no error"
+    for output in cell.outputs:
+        data = output.get("data", {})
+        if output.get("name") == "stderr":
+            yield f"writes to stderr: {output.text[:200]}"
+        if other := set(data) - COMPARED:
+            yield f"has an output that isn't compared: {', '.join(sorted(other))}"
+        texts = [output.get("text", ""), output.get("evalue", ""), *output.get("traceback", [])]
+        for text in texts + [value for kind, value in data.items() if kind.startswith("text/")]:
+            for what, pattern in VOLATILE.items():
+                if found := re.search(pattern, text):
+                    yield f"prints {what}: {found.group()}"
+        if data.get("text/html", "").startswith(PANDAS) and "\ntypes: " not in data.get("text/plain", ""):
+            yield "shows a table without its types: `plots.use_style()` and `make notebooks` write them"
+        if "image/png" in data:
+            yield from check_picture(output)
+
+
+def check_picture(output):
+    """At most 60 KB that decode to more than one colour, told in words, with the data as text."""
+    try:
+        png = base64.b64decode(output.data["image/png"])
+        with Image.open(io.BytesIO(png)) as picture:
+            if picture.convert("RGBA").getcolors(1) is not None:
+                yield "shows a picture of one colour"
+    except (OSError, ValueError, SyntaxError):
+        yield "stores a picture that can't be decoded"
+        return
+    if len(png) > 60_000:
+        yield f"shows a picture of {len(png)} bytes, more than 60 KB"
+    alt, text = output.metadata.get("image/png", {}).get("alt", ""), output.data.get("text/plain", "")
+    if len(alt) <= 20 or not text.startswith(f"Figure: {alt}\n"):
+        yield "shows a picture without alternative text: end the cell with `plots.show(figure, alt=...)`"
+    if not re.search(r"n=[1-9]|texts: ", text):
+        yield "shows a figure without data"
+
+
+def check_prose(cell):
+    """A number in Markdown that may state a result is refused; see `tests.prose`."""
+    for number in numbers(cell.source):
+        yield f"states {number!r} in prose, which no run can hold to the truth"
+
+
+def check_links(cell, notebook, home):
+    """Every link in the prose leads to a file, or to a heading of the notebook; every picture has a text."""
+    if re.search(r"!\[\s*\]|<img(?![^>]*\balt=)", cell.source):
+        yield "shows a picture without alternative text"
+    prose = "\n\n".join(other.source for other in notebook.cells if other.cell_type == "markdown")
+    headings = {heading.replace(" ", "-") for heading in re.findall(r"^#+ +(.+?)\s*$", prose, re.MULTILINE)}
+    for target in re.findall(r"\]\(([^)\s]+)[^)]*\)", re.sub(r"```.*?```|`[^`]*`", "", cell.source, flags=re.DOTALL)):
+        file, _, part = target.partition("#")
+        if not re.match(r"[a-z]+:", target) and not (home / file).exists():
+            yield f"links to {file}, which isn't there"
+        if not file and part not in headings:
+            yield f"links to #{part}, which is no heading"

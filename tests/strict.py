@@ -1,0 +1,229 @@
+"""A pytest plugin over nbval that can't be fooled: a notebook runs as in JupyterLab, every output is compared.
+
+    python -m pytest -p tests.strict --nbval --nbval-current-env notebooks/00_environment.ipynb
+
+nbval finds the notebooks, starts the kernel and shows failures. Running a cell and judging it are done here:
+
+- The file itself comes first (`tests.static_checks`), so a notebook that was stripped or never run is red.
+- A cell is judged by the kernel's reply, not only by what it shows: an unknown magic, a failing shell command and
+  ``sys.exit()`` leave no error output. A kernel that dies is seen within a second.
+- Outputs are compared in their order with all that they hold. Nothing is skipped and no cell can ask to be.
+- A figure's data come first, as its text describes them (`lepton_lib.plots.Picture`); then each pixel, which the
+  pinned versions make the same everywhere.
+- Types: of what a cell can show, only a DataFrame hides them, so `lepton_lib.plots.use_style` ends its text with them.
+  A type behind a ``print`` isn't seen, and what is printed doesn't depend on it.
+"""
+
+import base64
+import difflib
+import io
+import json
+import os
+import time
+from queue import Empty
+
+import matplotlib
+import numpy as np
+import pytest
+from nbval.cover import setup_coverage
+from nbval.kernel import CURRENT_ENV_KERNEL_NAME, RunningKernel
+from nbval.plugin import IPyNbCell, IPyNbFile, NbCellError
+from PIL import Image
+
+from tests.static_checks import check_notebook
+
+# Python's words for a run of its own; xdist would spread a notebook's cells over kernels.
+STRICT = ["-m", "pytest", "-p", "tests.strict", "-p", "no:xdist", "-p", "no:cacheprovider", "--color=no"]
+STRICT += ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=300"]
+POLL_SECONDS = 0.5  # how often a silent kernel is asked whether it's alive
+OUTPUTS = {"stream", "display_data", "execute_result", "error"}
+SILENT = {"status", "execute_input", "comm_open", "comm_msg", "comm_close"}
+EXIT_CODE = "globals().pop('_exit_code', 0)"  # IPython keeps a shell command's here
+SHOWN_LINES = 40  # of a difference
+
+
+def pytest_configure():
+    """Progress bars and threads as in `make notebooks`."""
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collect_file(file_path, parent):
+    """Take nbval's notebooks over."""
+    found = yield
+    return [StrictFile.from_parent(parent, path=file_path) if isinstance(f, IPyNbFile) else f for f in found]
+
+
+class StrictFile(IPyNbFile):
+    """A notebook: first its file, then its code cells by their ids."""
+
+    def setup(self):
+        """Start the kernel: always this very Python."""
+        seconds = self.config.option.nbval_kernel_startup_timeout
+        self.kernel = StrictKernel(CURRENT_ENV_KERNEL_NAME, cwd=str(self.path.parent), startup_timeout=seconds)
+        if getattr(self.config.option, "cov_source", None):
+            setup_coverage(self.config, self.kernel, self.path)
+
+    def collect(self):
+        """The file, then the cells."""
+        yield FileItem.from_parent(self, name="file")
+        for item in super().collect():
+            cell, number = item.cell, item.cell_num
+            yield StrictCell.from_parent(self, name=cell.id, cell_num=number, cell=cell, options=item.options)
+
+
+class FileItem(pytest.Item):
+    """What holds of the file without running it."""
+
+    def runtest(self):
+        """Check the file."""
+        problems = check_notebook(self.path)
+        assert not problems, "\n".join(problems)
+
+    def repr_failure(self, excinfo):
+        """The problems, a line each."""
+        return str(excinfo.value)
+
+
+class StrictCell(IPyNbCell):
+    """A code cell."""
+
+    def runtest(self):
+        """Run the cell and judge it."""
+        if not self.parent.kernel.is_alive():
+            raise NbCellError(self.cell_num, "the kernel is gone since an earlier cell", self.cell.source)
+        try:
+            reply, outputs = self.parent.kernel.run(self.cell.source, self.config.option.nbval_cell_timeout)
+        except KernelError as error:
+            raise NbCellError(self.cell_num, str(error), self.cell.source) from error
+        if problem := judge(self.cell, reply, outputs):
+            raise NbCellError(self.cell_num, problem, self.cell.source)
+
+
+class KernelError(Exception):
+    """The kernel didn't come to the cell's end, or sent what can't be compared."""
+
+
+class StrictKernel(RunningKernel):
+    """A kernel that runs cells as JupyterLab does, and is watched."""
+
+    def run(self, source, seconds):
+        """The reply to a cell and its outputs, in their order."""
+        asked = self.kc.execute(source, store_history=True, allow_stdin=False, user_expressions={"exit": EXIT_CODE})
+        deadline = time.monotonic() + seconds
+        outputs = []
+        while True:
+            message = self._next("iopub", deadline, seconds)
+            kind, content = message["msg_type"], message["content"]
+            if message["parent_header"].get("msg_id") != asked:
+                if kind in OUTPUTS:
+                    raise KernelError(f"an output of an earlier cell came only now: {content}")
+            elif kind in OUTPUTS:
+                outputs.append({"output_type": kind, **content})
+            elif kind not in SILENT:
+                raise KernelError(f"the cell sends {kind}, which changes outputs afterwards and can't be compared")
+            elif content.get("execution_state") == "idle":
+                break
+        while (message := self._next("shell", deadline, seconds))["parent_header"].get("msg_id") != asked:
+            pass
+        return message["content"], outputs
+
+    def _next(self, stream, deadline, seconds):
+        while time.monotonic() < deadline:
+            try:
+                return self.get_message(stream, timeout=POLL_SECONDS)
+            except Empty:
+                if not self.is_alive():
+                    raise KernelError("the kernel died in this cell") from None
+        self.stop()
+        raise KernelError(f"the cell came to no end within {seconds:g} s")
+
+
+def judge(cell, reply, outputs):
+    """What is wrong with a cell that ran: one text, empty where nothing is.
+
+    Args:
+        cell: As stored.
+        reply: The kernel's reply to it.
+        outputs: What it gave now.
+    """
+    meant = "raises-exception" in cell.metadata.get("tags", [])
+    if reply["status"] != "ok" and not meant:
+        trace = "\n".join(line for output in outputs for line in output.get("traceback", []))
+        return f"the cell failed: {reply.get('ename')}: {reply.get('evalue')}\n{trace}"
+    if reply["status"] == "ok" and meant:
+        return "the cell is tagged raises-exception, and raised nothing"
+    code = reply.get("user_expressions", {}).get("exit", {}).get("data", {}).get("text/plain", "0")
+    if code != "0":
+        return f"a shell command failed with exit code {code}"
+    if any(part.get("source") == "ask_exit" for part in reply.get("payload", [])):
+        return "the cell asked the kernel to exit"
+    if cell.execution_count is None:
+        return "the cell was never run: nothing is stored that could be compared"
+    if cell.execution_count != reply["execution_count"]:
+        number = reply["execution_count"]
+        return f"the cell was run as number {cell.execution_count}, but is number {number} from the top"
+    return compare(cell.outputs, outputs)
+
+
+def compare(stored, fresh):
+    """The first difference between the stored outputs and those of a fresh run, empty where there is none."""
+    stored, fresh = _parts(stored), _parts(fresh)
+    for was, now in zip(stored, fresh, strict=False):
+        if list(was) != list(now):
+            return f"another kind of output: {', '.join(was)} is stored, the run gives {', '.join(now)}"
+        for part in (part for part in was if was[part] != now[part]):
+            if part != "image/png":
+                what = "the figure's data" if part == "text/plain" and "image/png" in was else part
+                return f"{what}: the run gives something else than is stored\n{_difference(was[part], now[part])}"
+            if problem := _pixels(was[part], now[part]):
+                return problem
+    if len(stored) == len(fresh):
+        return ""
+    number, more = (
+        (len(stored), stored[len(fresh) :]) if len(stored) > len(fresh) else (len(fresh), fresh[len(stored) :])
+    )
+    less = f"{len(stored)} outputs are stored, the run gives {len(fresh)}"
+    return f"{less}; without a counterpart from number {number - len(more) + 1} on:\n{more[0]}"[:2000]
+
+
+def _parts(outputs):
+    """Each output as a dictionary from its parts' names to their values, in the order in which they are judged."""
+    found = []
+    for output in outputs:
+        kind = output["output_type"]
+        if kind == "stream":
+            if found and list(found[-1]) == [output["name"]]:
+                found[-1][output["name"]] += output["text"]
+            else:
+                found.append({output["name"]: output["text"]})
+        elif kind == "error":
+            found.append({"error": f"{output['ename']}: {output['evalue']}"})
+        else:
+            data = sorted(output["data"].items(), key=lambda item: (item[0] == "image/png", item[0]))
+            found.append(dict(data) | {"metadata": json.dumps(output["metadata"], sort_keys=True), kind: ""})
+    return found
+
+
+def _difference(was, now):
+    lines = list(difflib.unified_diff(str(was).splitlines(), str(now).splitlines(), "stored", "now", lineterm="", n=1))
+    return "\n".join(lines[:SHOWN_LINES])
+
+
+def _pixels(was, now):
+    """What differs between two pictures of the same data; nothing where only their files do."""
+    try:
+        before, after = (
+            np.asarray(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGBA")) for png in (was, now)
+        )
+    except (OSError, ValueError, SyntaxError):
+        return "the stored picture can't be decoded"
+    if before.shape != after.shape:
+        change = f"its size was {before.shape[1::-1]} and is {after.shape[1::-1]}"
+    elif (changed := int((before != after).any(axis=2).sum())) > 0:
+        change = f"{changed} of {before[..., 0].size} pixels differ"
+    else:
+        return ""
+    versions = f"matplotlib is {matplotlib.__version__}; constraints.txt has the pinned one"
+    return f"the figure shows the same data, but {change} ({versions}). If it's meant, store it by `make notebooks`"

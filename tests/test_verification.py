@@ -1,0 +1,332 @@
+"""The verifier, itself verified: faults planted in copies of a real notebook turn red, and the rest stays green."""
+
+import base64
+import copy
+import io
+import json
+import sys
+import xml.etree.ElementTree as ET
+from itertools import count
+
+import nbformat
+import pytest
+from PIL import Image
+
+from tests import offline
+from tests.prose import numbers
+from tests.static_checks import check_notebook
+from tests.strict import STRICT
+
+NOTEBOOK = offline.ROOT / "notebooks" / "00_environment.ipynb"
+
+
+@pytest.fixture(scope="module")
+def original():
+    return nbformat.read(NOTEBOOK, 4)
+
+
+class Planting:
+    """A copy of a notebook, to plant faults in."""
+
+    def __init__(self, original):
+        self.notebook = copy.deepcopy(original)
+
+    def __getitem__(self, name):
+        return next(cell for cell in self.notebook.cells if cell.id == name)
+
+    def source(self, name, old, new):
+        """Replace a part of a cell's source."""
+        assert old in self[name].source
+        self[name].source = self[name].source.replace(old, new)
+
+    def stored(self, name, kind, old, new):
+        """Replace a part of a cell's last stored output of that kind."""
+        outputs = [output for output in self[name].outputs if kind in output.get("data", output)]
+        place = outputs[-1].get("data", outputs[-1])
+        assert old in place[kind]
+        place[kind] = place[kind].replace(old, new)
+
+    def prose(self, text):
+        """Add a paragraph."""
+        self["promise"].source += f"\n\n{text}"
+
+    def swap(self, one, other):
+        """Let two cells change places."""
+        cells, ids = self.notebook.cells, [cell.id for cell in self.notebook.cells]
+        i, j = ids.index(one), ids.index(other)
+        cells[i], cells[j] = cells[j], cells[i]
+
+    def add(self, name, source, **content):
+        """Add a code cell at the end, by default one that was run and showed nothing."""
+        number = sum(cell.cell_type == "code" for cell in self.notebook.cells) + 1
+        content = {"execution_count": number, "id": name, **content}
+        self.notebook.cells.append(nbformat.v4.new_code_cell(source, **content))
+
+    def write(self, path):
+        """Write the copy to that path."""
+        path.write_text(json.dumps(self.notebook), encoding="utf-8")  # nbformat would mend what is planted
+        return path
+
+
+def png(colours):
+    """A picture of so many colours, as a notebook stores it."""
+    picture, file = Image.new("RGB", (40, 30), "white"), io.BytesIO()
+    for k in range(1, colours):
+        picture.putpixel((k % 40, k // 40), (k % 256, k // 256, 7))
+    picture.save(file, "png")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def output(kind, name="first-auc"):
+    """A function that turns the first output of a cell into another kind."""
+    return lambda nb: nb[name].outputs.__setitem__(0, nbformat.v4.new_output(**kind))
+
+
+def picture(data):
+    """A function that puts another PNG in the place of the first figure."""
+    return lambda nb: nb["first-picture"].outputs[0].data.__setitem__("image/png", data)
+
+
+STDERR = {"output_type": "stream", "name": "stderr"}
+WIDGET = {"output_type": "display_data", "data": {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}}}
+ERROR = {"output_type": "error", "ename": "ValueError", "evalue": "no", "traceback": ["ValueError: no"]}
+STATIC_FAULTS = {
+    "stripped": (lambda nb: nb["seeded"].update(outputs=[], execution_count=None), "seeded: was never run"),
+    "new cell, never run": (lambda nb: nb.add("more", "1 + 1", execution_count=None), "more: was never run"),
+    "run in another order": (
+        lambda nb: nb.swap("columns", "criteria"),
+        "criteria: was run as number 17, but is number",
+    ),
+    "run twice": (lambda nb: nb["resume"].update(execution_count=99), "resume: was run as number 99"),
+    "unknown magic": (lambda nb: nb.add("magic", "%nosuch"), "magic: isn't plain Python"),
+    "shell command": (lambda nb: nb.add("shell", "!false"), "shell: isn't plain Python"),
+    "shell by the back door": (lambda nb: nb.add("shell", "get_ipython().system('false')"), "shell: leaves Python by"),
+    "syntax error": (lambda nb: nb.source("seeded", "first,", "first,,"), "seeded: isn't plain Python"),
+    "semicolon": (lambda nb: nb.add("quiet", "1 + 1;"), "quiet: hides its output with a semicolon"),
+    "asks not to be compared": (lambda nb: nb.source("seeded", "first", "# NBVAL_SKIP\nfirst"), "seeded: asks not"),
+    "tag of nbval": (
+        lambda nb: nb["seeded"].metadata.update(tags=["nbval-skip"]),
+        "seeded: has other metadata or tags",
+    ),
+    "long cell": (lambda nb: nb.add("long", "\n".join(["len('')"] * 26)), "long: has 26 lines"),
+    "empty cell": (lambda nb: nb.add("empty", " "), "empty: is empty"),
+    "error not meant": (output(ERROR), "first-auc: shows an error that isn't meant: ValueError"),
+    "no error where one is meant": (
+        lambda nb: nb["seeded"].metadata.update(tags=["raises-exception"]),
+        "seeded: is tagged raises-exception, and shows no error",
+    ),
+    "warning": (output(STDERR | {"text": "UserWarning: x"}), "first-auc: writes to stderr: UserWarning"),
+    "path": (lambda nb: nb.stored("first-auc", "text", "AUC", "/tmp/tmpab12/x"), "first-auc: prints a path: /tmp/"),
+    "address": (
+        lambda nb: nb.stored("columns", "text/plain", "a number", "<Case at 0x7f12ab34cd>"),
+        "columns: prints an address of an object: 0x7f12ab34cd",
+    ),
+    "date": (lambda nb: nb.stored("first-auc", "text", "AUC", "2026-11-23"), "first-auc: prints a date"),
+    "duration": (
+        lambda nb: nb.stored("first-auc", "text", "AUC", "took 3.1 ms"),
+        "first-auc: prints a duration: 3.1 ms",
+    ),
+    "tqdm's rate": (lambda nb: nb.stored("first-auc", "text", "AUC", "412.07it/s"), "prints a duration: 412.07it/s"),
+    "port": (lambda nb: nb.stored("first-auc", "text", "AUC", "http://127.0.0.1:41233"), "first-auc: prints a port"),
+    "widget": (output(WIDGET), "first-auc: has an output that isn't compared: application/vnd.jupyter"),
+    "table without types": (
+        lambda nb: nb.stored("columns", "text/plain", "types: ", ""),
+        "columns: shows a table without its types",
+    ),
+    "empty picture": (picture(png(1)), "first-picture: shows a picture of one colour"),
+    "cut picture": (picture(png(9)[:60]), "first-picture: stores a picture that can't be decoded"),
+    "no picture": (picture(""), "first-picture: stores a picture that can't be decoded"),
+    "big picture": (
+        picture(base64.b64encode(base64.b64decode(png(9)) + bytes(60_000)).decode()),
+        "first-picture: shows a picture of 60",
+    ),
+    "figure without data": (
+        lambda nb: nb.stored("first-picture", "text/plain", "n=", "m="),
+        "first-picture: shows a figure without data",
+    ),
+    "picture without words": (
+        lambda nb: nb["first-picture"].outputs[0].metadata.clear(),
+        "first-picture: shows a picture without alternative text",
+    ),
+    "result in prose": (lambda nb: nb.prose("The AUC is 0.845."), "promise: states '0.845' in prose"),
+    "result in a title": (
+        lambda nb: nb.source("first-picture", "cleanly", "cleanly: AUC 0.85"),
+        "first-picture: states '0.85' in a constant text",
+    ),
+    "result in an f-string": (
+        lambda nb: nb.source("first-auc", "rows held back", "1336 rows"),
+        "first-auc: states '1336' in a constant text",
+    ),
+    "dead link": (lambda nb: nb.prose("[Next](06_gone.ipynb)"), "promise: links to 06_gone.ipynb, which isn't there"),
+    "dead heading": (lambda nb: nb.prose("[above](#Nowhere)"), "promise: links to #Nowhere, which is no heading"),
+    "image without words": (lambda nb: nb.prose("![](images/run.png)"), "promise: shows a picture without alternative"),
+    "id of a machine": (lambda nb: nb["seeded"].update(id="1f2e3d4c"), "1f2e3d4c: has an id that isn't made of words"),
+    "id by chance a word": (lambda nb: nb["seeded"].update(id="deadbeef"), "deadbeef: has an id that isn't made of"),
+    "id twice": (lambda nb: nb["seeded"].update(id="unseeded"), "Non-unique cell id 'unseeded' detected"),
+    "other kernel": (lambda nb: nb.notebook.metadata.kernelspec.update(name="base"), "notebook: got other metadata"),
+    "other minor version": (lambda nb: nb.notebook.update(nbformat_minor=4), "notebook: isn't valid nbformat"),
+    "two cells of parameters": (
+        lambda nb: nb["seeded"].metadata.update(tags=["parameters"]),
+        "parameters: notebook 00_environment: got 2 cells tagged 'parameters'",
+    ),
+    "computed parameter": (lambda nb: nb.source("parameters", "seed = 0", "seed = 1 - 1"), "parameters: notebook 00"),
+    "parameter without comment": (
+        lambda nb: nb.source("parameters", "  # where", "\n# where"),
+        "'run_dir' has no comment",
+    ),
+    "parameter left out": (lambda nb: nb.source("parameters", "seed = 0", "sead = 0"), "parameters: lacks 'seed'"),
+    "unused import": (
+        lambda nb: nb.source("imports", "import pandas", "import json\nimport pandas"),
+        "`json` imported",
+    ),
+    "subprocess unchecked": (
+        lambda nb: nb.add("start", "import subprocess\n\nsubprocess.run(['false'])"),
+        "PLW1510",
+    ),
+}
+
+
+def test_the_notebook_itself_is_green():
+    """The control: nothing is wrong with the untouched notebook."""
+    assert check_notebook(NOTEBOOK) == []
+
+
+@pytest.mark.parametrize("fault", STATIC_FAULTS)
+def test_a_fault_of_the_file_is_found(original, tmp_path, fault):
+    """A fault planted in a copy of the notebook is told in its own words."""
+    plant, message = STATIC_FAULTS[fault]
+    planted = Planting(original)
+    plant(planted)
+    problems = check_notebook(planted.write(tmp_path / NOTEBOOK.name))
+    assert [problem for problem in problems if message in problem], problems
+
+
+def test_an_error_that_is_meant_is_no_fault(original, tmp_path):
+    """A cell tagged raises-exception may store its error."""
+    planted = Planting(original)
+    planted.add("meant", "1 / 0", metadata={"tags": ["raises-exception"]}, outputs=[nbformat.v4.new_output(**ERROR)])
+    assert check_notebook(planted.write(tmp_path / NOTEBOOK.name)) == []
+
+
+def test_a_file_that_is_no_notebook_is_found(tmp_path):
+    """A notebook cut off in the middle is told as such."""
+    path = tmp_path / NOTEBOOK.name
+    path.write_bytes(NOTEBOOK.read_bytes()[:5000])
+    assert check_notebook(path)[0].startswith("notebook: isn't valid nbformat")
+
+
+@pytest.mark.parametrize(
+    ("text", "refused"),
+    [
+        ("The AUC is **0.85**, or 85 %.", ["0.85", "85 %"]),
+        ("| model | AUC |\n| --- | --- |\n| linear | .79 |", ["79"]),
+        ("We lost 12 rows (3.5% of 400), and 1 column.", ["12", "3.5%", "400", "1"]),
+        ("It reached `0.845`, that is $84.5\\%$.", ["0.845", "84.5"]),
+        ("<b>17</b> applicants; AUC-0.85; n=500", ["17", "-0.85", "500"]),
+        ("## 2. Results of 3 runs\n\n1. The first\n2. and 5 more", ["3", "5"]),
+        ("A scale from 0 to 1; a coin reaches 0, perfection 1.", []),
+        ("A 95 % interval and the 90% confidence level (Efron, 1979), as in 1997.", []),
+        ("SHA-256, UTF-8, float32, $L_2$, `seed=7`, [01 Data](01_data.ipynb), notebook 3, 02.3", []),
+        ("The labels 0, 1, 2 or 3; codes 0, 1, 2; status 503 (RFC 9457); the 99th percentile; near 1 it is $-1$.", []),
+        ("The middle 95 % differ by less than 1e-10 in 32-bit floats.", []),
+        ("```\nx = 0.85\n```\n<!-- 3 --> <img width=300> &#8211; https://example.org/v2 [b](page-12.html)", []),
+        ("**Time:** 30 minutes. **Prerequisites:** 00.", []),
+        ("## References\n\n- B. Efron: Bootstrap methods. Ann. Statist. 7, 1-26 (1979).", []),
+    ],
+)
+def test_prose_may_not_state_results(text, refused):
+    """Numbers that a run could change are refused in Markdown; those of definitions and references pass."""
+    assert numbers(text) == refused
+
+
+def plant_strict_faults(nb):
+    """Plant faults that only a run can tell, each in a cell of its own; what must be said of each cell."""
+    nb.source("map-of-the-loop", "plots.GREY", "plots.RED")
+    nb.source("first-picture", "0, 1, 26", "0, 1, 25")
+    nb.source("luck-picture", "ax.scatter(values, np.full(8, height)", "ax.scatter([], []")
+    nb["first-auc"].outputs.clear()
+    nb["first-model"].outputs.append(nbformat.v4.new_output("stream", text="10 epochs\n"))
+    nb.source("ask-the-model", ".round(2)", ".round(2).astype('float32')")
+    nb["generator-by-hand"].execution_count = None
+    nb.source("seeded", "bit for bit", "to the bit")
+    nb.stored("who-holds-the-state", "text/html", "our own", "your own")
+    nb.stored("stop-and-risks", "text/markdown", "Risks", "Chances")
+    nb.stored("half-written-file", "text", "old result", "new result")
+    nb.swap("columns", "criteria")
+    nb["finish-too-early"].metadata.tags = ["raises-exception"]
+    nb["doctor"].outputs[0].data.pop("text/html")
+    nb.add("control", "1 + 1;")
+    nb.add("magic", "%nosuch")
+    nb.add("shell", "!exit 3")
+    nb.add("leaves", "import sys\n\nsys.exit(0)")
+    nb.add("warns", "import warnings\n\nwarnings.warn('look out')")
+    nb.add("updates", "shown = display(1, display_id=True)\nshown.update(2)", outputs=[])
+    nb.add("other-error", "1 / 0", metadata={"tags": ["raises-exception"]}, outputs=[nbformat.v4.new_output(**ERROR)])
+    nb.add("later", "import asyncio\n\n\nasync def tell():\n    print('late')\n\n\ntask = asyncio.create_task(tell())")
+    nb.add("after-later", "await asyncio.sleep(0.2)")
+    nb.add("dies", "import os\n\nos.kill(os.getpid(), 9)")
+    nb.add("after-death", "2")
+    return {
+        "file": "generator-by-hand: was never run",
+        "map-of-the-loop": "pixels differ (matplotlib is",
+        "first-picture": "the figure's data: the run gives something else",
+        "luck-picture": "the figure's data: the run gives something else",
+        "first-auc": "0 outputs are stored, the run gives 1",
+        "first-model": "1 outputs are stored, the run gives 0",
+        "ask-the-model": "+types: str | float32",
+        "generator-by-hand": "the cell was never run",
+        "seeded": "+the same seed, the same predictions, to the bit",
+        "who-holds-the-state": "text/html: the run gives something else",
+        "stop-and-risks": "-**Chances that we know of**",
+        "half-written-file": "stdout: the run gives something else",
+        "columns": "the cell was run as number 16, but is number 17",
+        "criteria": "the cell was run as number 17, but is number 16",
+        "finish-too-early": "tagged raises-exception, and raised nothing",
+        "doctor": "another kind of output: text/plain, metadata, execute_result is stored",
+        "magic": "UsageError: Line magic function `%nosuch` not found",
+        "shell": "a shell command failed with exit code 3",
+        "leaves": "the cell failed: SystemExit: 0",
+        "warns": "0 outputs are stored, the run gives 1",
+        "updates": "sends update_display_data",
+        "other-error": "+ZeroDivisionError: division by zero",
+        "after-later": "an output of an earlier cell came only now",
+        "dies": "the kernel died in this cell",
+        "after-death": "the kernel is gone since an earlier cell",
+    }
+
+
+def run_strictly(path, *options):
+    """Every cell's failure text, None where it passed, and how long it took in seconds."""
+    report = path.with_suffix(".xml")
+    words = [*STRICT, "--rootdir", str(path.parent), f"--junitxml={report}", *options]
+    done = offline.run(sys.executable, *words, str(path), cwd=path.parent)
+    assert done.returncode == 1, done.stdout[-4000:] + done.stderr[-4000:]
+    told = {}
+    for case in ET.parse(report).iter("testcase"):
+        failures = [part.text for part in case if part.tag in ("failure", "error")]
+        told[case.get("name")] = ("\n".join(failures) if failures else None, float(case.get("time")))
+    return told
+
+
+def test_a_fault_that_only_a_run_can_tell_is_found(original, tmp_path):
+    """Each cell with a fault is red for its own reason, and every other cell of the same run is green."""
+    planted = Planting(original)
+    expected = plant_strict_faults(planted)
+    told = run_strictly(planted.write(tmp_path / NOTEBOOK.name))
+    assert {name for name, (text, _) in told.items() if text} == set(expected)
+    for name, message in expected.items():
+        assert message in told[name][0], name
+    assert told["dies"][1] < 2
+
+
+def test_a_cell_without_an_end_is_found(tmp_path):
+    """A cell that runs past its time is red, and so are those after it: their kernel is ended."""
+    notebook = nbformat.v4.new_notebook(metadata={})
+    number = count(1)
+    for name, source in {"endless": "while True:\n    print('.')", "next": "1"}.items():
+        notebook.cells.append(nbformat.v4.new_code_cell(source, id=name, execution_count=next(number)))
+    path = tmp_path / "endless.ipynb"
+    nbformat.write(notebook, path)
+    told = run_strictly(path, "--nbval-cell-timeout=1")
+    assert "the cell came to no end within 1 s" in told["endless"][0]
+    assert "the kernel is gone since an earlier cell" in told["next"][0]
