@@ -31,7 +31,7 @@ class Interval(NamedTuple):
     high: float
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+        return f"{self.value:.3g} ({self.low:.3g} to {self.high:.3g})"
 
 
 def bootstrap_interval(
@@ -265,6 +265,7 @@ def group_table(
     *,
     seed: int,
     groups: Mapping[str, pd.Series] | None = None,
+    block: int = 1,
     **options: Any,
 ) -> pd.DataFrame:
     """The case's metric in every group, with its interval.
@@ -276,7 +277,8 @@ def group_table(
         probabilities: ``(n, n_classes)`` or predictions ``(n, 1)``, of the same rows.
         seed: Of the bootstrap.
         groups: Other groups than the sensitive columns': name to a label for each row.
-        **options: For `bootstrap_interval`: ``n``, ``level``, ``block``.
+        block: Rows of ``frame`` that belong together, as for `bootstrap_interval`; of a group the same share of it.
+        **options: For `bootstrap_interval`: ``n``, ``level``.
 
     Returns:
         One line a group: ``column``, ``group``, ``rows``; ``observed`` and ``stated``: the positive class's frequency
@@ -296,8 +298,9 @@ def group_table(
             interval = Interval(math.nan, math.nan, math.nan)
             if counts.min() > 0:
                 strata = labels[rows] if case.classes else None
+                share = max(round(block * len(rows) / len(labels)), 1)
                 chosen = labels[rows], probabilities[rows]
-                interval = bootstrap_interval(metric, *chosen, seed=seed, stratify=strata, **options)
+                interval = bootstrap_interval(metric, *chosen, seed=seed, stratify=strata, block=share, **options)
             judged = len(rows) >= MIN_GROUP_ROWS and (not case.classes or counts.min() >= MIN_GROUP_CLASS_ROWS)
             lines.append((column, group, len(rows), observed[rows].mean(), stated[rows].mean(), *interval, judged))
     header = ["column", "group", "rows", "observed", "stated", name, "low", "high", "judged"]

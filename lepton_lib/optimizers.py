@@ -26,7 +26,7 @@ class AdamW(torch.optim.AdamW):
         **options: For `torch.optim.AdamW`: ``betas``, ``eps``, ...
 
     Raises:
-        ParameterError: A rate, a share or a number of steps that can't be meant.
+        ParameterError: A rate, a decay, a share or a number of steps that can't be meant.
     """
 
     def __init__(
@@ -41,6 +41,8 @@ class AdamW(torch.optim.AdamW):
     ) -> None:
         if not 0 < lr < math.inf:
             raise ParameterError("lr", got=lr, expected="a positive number", remedy="Start with 1e-3.")
+        if not 0 <= weight_decay < math.inf:
+            raise ParameterError("weight_decay", got=weight_decay, expected="0 or more", remedy="Start with 0.01.")
         if not 0 <= warmup < 1:
             raise ParameterError("warmup", got=warmup, expected="a share from 0 to below 1", remedy="Start with 0.1.")
         if total_steps is not None and total_steps < 1:

@@ -60,7 +60,8 @@ class Picture:
         """The alternative text, then for each set of axes its title, labels and the data on it, rounded."""
         lines = [f"Figure: {self.alt}"]
         for axes in self.figure.axes:
-            lines.append(f"  [{axes.get_title(loc='left')}] x: {axes.get_xlabel()}, y: {axes.get_ylabel()}")
+            title = axes.get_title(loc="left") or axes.get_title()  # left in the course's style, else in the middle
+            lines.append(f"  [{title}] x: {axes.get_xlabel()}, y: {axes.get_ylabel()}")
             lines += [f"    {line}" for line in _describe_axes(axes)]
         return "\n".join(lines)
 

@@ -157,7 +157,7 @@ def _losses(model: TabularModel, raw: torch.Tensor, labels: Any) -> tuple[torch.
     model.eval()
     position = raw.detach().clone().requires_grad_()
     outputs = model(position)
-    truth = torch.as_tensor(np.asarray(labels), device=outputs.device)
+    truth = torch.tensor(np.asarray(labels), device=outputs.device)
     if model.task == "regression":
         losses = (outputs[:, 0] - truth).abs()
     elif model.task == "binary":

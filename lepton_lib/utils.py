@@ -42,15 +42,15 @@ def normalize(values: Array, *, reference: Array | None = None) -> Array:
             from ``values`` itself, which is right for training rows and leaks when ``values`` holds any other row.
 
     Returns:
-        The same type and shape; a column that is constant in ``reference`` becomes zero there, but for rounding.
+        The same type and shape; a column that is constant in ``reference`` becomes zero there.
     """
     rows: Any = values if reference is None else reference
-    mean = rows.mean(0)
+    low, high = (rows.amin(0), rows.amax(0)) if hasattr(rows, "amin") else (rows.min(axis=0), rows.max(axis=0))
+    constant = low == high  # by its range, for rounding would leave it a deviation that is tiny but not zero
+    centre = rows.mean(axis=0) * ~constant + low * constant
     # The population's deviation for every type: pandas and torch would divide by n - 1, numpy by n.
-    scale = ((rows - mean) ** 2).mean(0) ** 0.5
-    # By its range, for rounding leaves a constant column a deviation that is tiny but not zero.
-    constant = (rows.amax(0) == rows.amin(0)) if hasattr(rows, "amax") else (rows.max(0) == rows.min(0))
-    result: Array = (values - mean) / (scale * ~constant + constant)
+    scale = ((rows - centre) ** 2).mean(axis=0) ** 0.5
+    result: Array = (values - centre) / (scale + constant)
     return result
 
 

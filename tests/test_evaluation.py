@@ -397,6 +397,18 @@ def test_groups_of_a_regression():
     assert group_gap(table, 2.0) == 1.0
 
 
+def test_stretches_shrink_with_the_group():
+    """A group with every tenth row of a series has stretches of a tenth of the rows: the same span of time."""
+    case = load_case("traffic")
+    noise = np.random.default_rng(0).normal(size=1000)
+    hours = pd.Series(np.tile(np.arange(10), 100))
+    options = {"seed": 0, "n": 30}
+    table = group_table(pd.DataFrame(), case, noise, np.zeros((1000, 1)), groups={"hour": hours}, block=70, **options)
+    some = noise[hours == 3]
+    interval = bootstrap_interval(mean_absolute_error, some, np.zeros(100), block=7, **options)
+    assert table.loc[3, ["low", "high"]].tolist() == [interval.low, interval.high]
+
+
 # The gate
 
 

@@ -153,10 +153,10 @@ class Preprocessor(nn.Module):
         numbers = numbers.masked_fill(missing, torch.nan)
         median = numbers.nanmedian(0).values.nan_to_num()  # a number that no row has: 0
         filled = torch.where(missing, median, numbers)
-        scale = filled.std(0, correction=0)
+        scale = (filled - filled.mean(0)).square().mean(0).sqrt()
         device = self.mean.device
         self.median, self.mean = median.float().to(device), filled.mean(0).float().to(device)
-        self.scale = torch.where(scale > 0, scale, 1.0).float().to(device)
+        self.scale = torch.where(filled.amax(0) > filled.amin(0), scale, 1.0).float().to(device)
         self.flagged = missing.any(0).nonzero().flatten().to(device)
         if self.config["encoding"] == "piecewise":
             grid = np.linspace(0, 1, self.config["n_bins"] + 1)
