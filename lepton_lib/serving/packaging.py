@@ -101,9 +101,10 @@ def model_card(
     inputs = [(c.name, describe(c) + (", or nothing" if c.nullable else ""), c.meaning) for c in case.inputs]
     features = [(feature.name, f"`{feature.expression}`", feature.meaning) for feature in case.features]
     criteria = [
-        (item["name"], _number(item["value"]), item["bound"], "yes" if item["passed"] else "**no**", item["why"])
+        (item["name"], _number(item["value"]), _number(item.get("judged", item["value"])), item["bound"],
+         "yes" if item["passed"] else "**no**", item["why"])
         for item in gate["criteria"]
-    ]
+    ]  # fmt: skip
     models = [(item["name"], _number(item["validation_loss"])) for item in comparison["models"]]
     kind = "predicts a number" if case.task == "regression" else f"tells {len(case.classes)} classes apart"
     sections = [
@@ -115,7 +116,7 @@ def model_card(
         f"Source: {case.source.citation}.",
         f"**Quality on test rows.** {metrics['metric']}: {value}, 95 % interval {low} to {high}.",
         "## The gate\n\n" + ("Passed." if gate["passed"] else "**Not passed.**"),
-        _table("", ("criterion", "value", "bound", "passed", "why"), criteria),
+        _table("", ("criterion", "value", "judged by", "bound", "passed", "why"), criteria),
         _table("## Models compared on validation rows\n\n", ("model", "validation loss"), models),
         _table("## Inputs\n\n", ("field", "accepts", "meaning"), inputs),
         _table("", ("computed inside", "formula", "meaning"), features),

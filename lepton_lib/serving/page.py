@@ -55,7 +55,8 @@ def _field(column: Column, example: object) -> str:
     elif column.kind == "timestamp":
         control = f'<input type="datetime-local" {common}>'
     else:
-        bounds = "".join(f' {key}="{value:.15g}"' for key in ("min", "max") if (value := getattr(column, key)) is not None)
+        limits = {"min": column.min, "max": column.max}
+        bounds = "".join(f' {key}="{value:.15g}"' for key, value in limits.items() if value is not None)
         control = f'<input type="number" step="any" inputmode="decimal"{bounds} {common}>'
     unit = f" <span>({escape(column.unit)})</span>" if column.unit else ""
     accepts = "" if column.kind == "category" else f": {describe(column)}"
