@@ -86,7 +86,7 @@ class Column(_Section):
     """
 
     name: Identifier
-    kind: Literal["number", "category", "timestamp"]
+    kind: Literal["number", "category", "timestamp", "text"]  # text only to be ignored
     meaning: str
     source: str = ""  # the header in the file, where it isn't the name
     unit: str = ""
@@ -112,6 +112,8 @@ class Column(_Section):
             raise ValueError(f"a name other than {TARGET!r}, which the cleaned tables use for the label")
         if self.kind == "category" and (not self.categories or len(set(self.categories)) != len(self.categories)):
             raise ValueError("a category column with its categories listed, each once")
+        if self.kind == "text" and (self.role == "input" or self.sensitive):
+            raise ValueError("role 'ignored' and sensitive false on a text column: no model here reads text")
         if self.kind != "category" and self.categories:
             raise ValueError(f"no categories on a {self.kind} column")
         if self.min is not None and self.max is not None and self.min > self.max:
@@ -370,11 +372,12 @@ def list_cases() -> list[str]:
     return sorted({toml.parent.name for place in _search_path() for toml in place.glob("*/case.toml")})
 
 
-def load_case(name: str | Path) -> Case:
+def load_case(name: str | Path, *, verify: bool = True) -> Case:
     """Read, validate and verify a case.
 
     Args:
         name: A case's name, such as ``"credit"``, or the path of a folder that holds a case.toml.
+        verify: Compare the data files with their hashes. Only a step that makes such a file has reason not to.
 
     Raises:
         CaseError: No such case; or the file, a key of it, a data file or a hash is wrong: which, got, expected, remedy.
@@ -400,7 +403,7 @@ def load_case(name: str | Path) -> Case:
         )
     case._folder = folder
     for key, part in (("data", case.data), ("records", case.records)):
-        if part is not None:
+        if part is not None and verify:
             _verify(file, key, case.path(part.file), part.sha256)
     return case
 

@@ -257,6 +257,8 @@ def _parse(text: pd.Series, column: Column) -> tuple[pd.Series, pd.Series]:
         values = values.where(np.isfinite(values) & values.between(low, high))
     elif column.kind == "category":
         values = pd.Series(pd.Categorical(text.mask(missing), categories=list(column.categories)), index=text.index)
+    elif column.kind == "text":
+        values = text.mask(missing)
     else:
         values = pd.to_datetime(text.mask(missing), errors="coerce", format="ISO8601")
     return values, values.isna() & ~missing
