@@ -31,12 +31,33 @@ class DataError(LeptonError):
     """A data file, a table or a record that doesn't agree with its case."""
 
 
+class RecordError(DataError):
+    """A record that its case refuses.
+
+    Args:
+        position: Of the record among those that were sent, from 0.
+        field: The field at fault.
+        got: What was found there.
+        expected: What should have been there.
+        remedy: What to do.
+    """
+
+    def __init__(self, position: int, field: str, *, got: object, expected: object, remedy: str) -> None:
+        self.position = position
+        self.field = field
+        super().__init__(f"record {position}, field {field!r}", got=got, expected=expected, remedy=remedy)
+
+
 class ParameterError(LeptonError):
     """A parameter with an unknown name, a wrong type or a value out of range."""
 
 
 class RunError(LeptonError):
     """A run folder that can't be read or written, or a step that didn't come to its end."""
+
+
+class NotebookError(RunError):
+    """A notebook that was started and didn't come to its end."""
 
 
 class TrainingError(LeptonError):

@@ -119,22 +119,30 @@ class AUC:
         if not self._outputs:
             raise MetricError("AUC", got="no batch", expected="at least one", remedy="Call add(outputs, labels) first.")
         outputs, labels = np.concatenate(self._outputs), np.concatenate(self._labels)
+        if outputs.shape[1] > 2 and not np.isin(labels, np.arange(outputs.shape[1])).all():
+            raise MetricError(
+                "AUC",
+                got="labels that are no class index",
+                expected=f"0 to {outputs.shape[1] - 1}",
+                remedy="Number the classes from 0.",
+            )
         if outputs.shape[1] == 1:
             return [area_under_curve(labels, outputs)]
         if outputs.shape[1] == 2 and not _are_probabilities(outputs):
             # The difference of two logits ranks like the probability, and doesn't round to 0 or 1.
             return [area_under_curve(labels, outputs[:, 1].astype(np.float64) - outputs[:, 0])]
         outputs = outputs if _are_probabilities(outputs) else _softmax(outputs)
+        if outputs.shape[1] == 2:
+            return [area_under_curve(labels, outputs[:, 1])]
         counts = np.bincount(labels.astype(np.int64), minlength=outputs.shape[1]).tolist()
-        if 0 in counts or len(counts) > outputs.shape[1]:
+        if 0 in counts:
             raise MetricError(
                 "AUC",
                 got=f"{counts} examples by class",
                 expected=f"some of each of {outputs.shape[1]} classes",
                 remedy="Add more rows before asking for the average.",
             )
-        areas = range(1, 2) if len(counts) == 2 else range(len(counts))
-        return [area_under_curve(labels == k, outputs[:, k]) for k in areas]
+        return [area_under_curve(labels == k, outputs[:, k]) for k in range(len(counts))]
 
     def average(self) -> float:
         """The area over all that was added; of several classes the mean over the classes.
@@ -154,22 +162,57 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
     return np.asarray(shifted / shifted.sum(1, keepdims=True))
 
 
+def _classified(name: str, labels: Any, probabilities: Any) -> tuple[np.ndarray, np.ndarray]:
+    labels, probabilities = _array(labels), _array(probabilities).astype(np.float64)
+    n = len(labels)
+    if labels.ndim != 1 or probabilities.ndim != 2 or len(probabilities) != n or n == 0 or probabilities.shape[1] < 2:
+        raise MetricError(
+            name,
+            got=f"labels of shape {labels.shape} and probabilities of shape {probabilities.shape}",
+            expected="(n,) and (n, n_classes), with n at least 1 and a column for every class",
+            remedy="Take both from the same rows; TabularModel.predict gives the probabilities.",
+        )
+    if not np.isin(labels, np.arange(probabilities.shape[1])).all() or np.isnan(probabilities).any():
+        raise MetricError(
+            name,
+            got="a label that is no class index, or a probability that is NaN",
+            expected=f"labels from 0 to {probabilities.shape[1] - 1} and numbers",
+            remedy="Number the classes from 0, and look for the row where the model gives NaN.",
+        )
+    return labels.astype(np.int64), probabilities
+
+
 def log_loss(labels: Any, probabilities: Any) -> float:
-    """Mean cross-entropy in nats; ``labels`` ``(n,)`` class indices, ``probabilities`` ``(n, n_classes)``."""
-    labels, probabilities = _array(labels).astype(np.int64), _array(probabilities).astype(np.float64)
+    """Mean cross-entropy in nats; ``labels`` ``(n,)`` class indices, ``probabilities`` ``(n, n_classes)``.
+
+    A probability of nought counts as the smallest step from one, 2.2e-16, as in scikit-learn.
+
+    Raises:
+        MetricError: Shapes that don't agree, a label that is no class, or a NaN.
+    """
+    labels, probabilities = _classified("log_loss", labels, probabilities)
     chosen = probabilities[np.arange(len(labels)), labels]
-    return float(-np.log(chosen.clip(np.finfo(np.float64).tiny)).mean())
+    return float(-np.log(chosen.clip(np.finfo(np.float64).eps)).mean())
 
 
 def brier_score(labels: Any, probabilities: Any) -> float:
-    """Mean squared distance between ``(n, n_classes)`` probabilities and the one-hot labels, summed over classes."""
-    labels, probabilities = _array(labels).astype(np.int64), _array(probabilities).astype(np.float64)
+    """Mean squared distance between ``(n, n_classes)`` probabilities and the one-hot labels, summed over classes.
+
+    Raises:
+        MetricError: As for `log_loss`.
+    """
+    labels, probabilities = _classified("brier_score", labels, probabilities)
     return float(((probabilities - np.eye(probabilities.shape[1])[labels]) ** 2).sum(1).mean())
 
 
 def accuracy(labels: Any, probabilities: Any) -> float:
-    """Share of rows whose most probable class is the label."""
-    return float((_array(probabilities).argmax(1) == _array(labels)).mean())
+    """Share of rows whose most probable class is the label.
+
+    Raises:
+        MetricError: As for `log_loss`.
+    """
+    labels, probabilities = _classified("accuracy", labels, probabilities)
+    return float((probabilities.argmax(1) == labels).mean())
 
 
 def calibration_error(
@@ -185,6 +228,9 @@ def calibration_error(
         probabilities: ``(n, n_classes)``.
         n_bins: Number of bins.
         bins: Of equal ``width``, as in the paper, or of equal ``mass``: as many rows each, so that none hangs on a few.
+
+    Raises:
+        MetricError: As for `log_loss`.
     """
     stated, happened, weights = reliability(labels, probabilities, n_bins=n_bins, bins=bins)
     return float(np.sum(weights * np.abs(stated - happened)) / weights.sum())
@@ -193,8 +239,12 @@ def calibration_error(
 def reliability(
     labels: Any, probabilities: Any, *, n_bins: int = 10, bins: Literal["width", "mass"] = "mass"
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The points of a reliability diagram: mean probability, observed frequency and row count of each filled bin."""
-    labels, probabilities = _array(labels), _array(probabilities).astype(np.float64)
+    """The points of a reliability diagram: mean probability, observed frequency and row count of each filled bin.
+
+    Raises:
+        MetricError: As for `log_loss`.
+    """
+    labels, probabilities = _classified("reliability", labels, probabilities)
     if probabilities.shape[1] == 2:
         confidence, hit = probabilities[:, 1], labels == 1
     else:
@@ -225,8 +275,20 @@ def average_precision(labels: Any, scores: Any) -> float:
 
 
 def mean_absolute_error(targets: Any, predictions: Any) -> float:
-    """Mean distance between targets ``(n,)`` and predictions ``(n,)`` or ``(n, 1)``, in the target's unit."""
-    return float(np.abs(_array(targets).astype(np.float64).ravel() - _array(predictions).ravel()).mean())
+    """Mean distance between targets ``(n,)`` and predictions ``(n,)`` or ``(n, 1)``, in the target's unit.
+
+    Raises:
+        MetricError: The lengths differ, or there is no row.
+    """
+    targets, predictions = _array(targets).astype(np.float64).ravel(), _array(predictions).ravel()
+    if len(targets) != len(predictions) or len(targets) == 0:
+        raise MetricError(
+            "mean_absolute_error",
+            got=f"{len(targets)} targets and {len(predictions)} predictions",
+            expected="as many of both, and at least one",
+            remedy="Take both from the same rows.",
+        )
+    return float(np.abs(targets - predictions).mean())
 
 
 def mean_decision_cost(labels: Any, decisions: Any, costs: Sequence[Sequence[float]] | np.ndarray) -> float:

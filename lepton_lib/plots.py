@@ -15,8 +15,9 @@ from cycler import cycler
 from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection, QuadMesh
+from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle, StepPatch
+from matplotlib.patches import StepPatch
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers.
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#767676"
@@ -75,13 +76,16 @@ class Picture:
 def _describe_axes(axes: Axes) -> list[str]:
     lines = []
     for line in axes.get_lines():
-        lines.append(f"line {_label(line)}: {_summary(line.get_xdata())} | {_summary(line.get_ydata())}")
+        lines.append(
+            f"line {_label(line)}: {_summary(line.get_xdata(orig=False))} | {_summary(line.get_ydata(orig=False))}"
+        )
     for container in axes.containers:
-        boxes = [patch for patch in container if isinstance(patch, Rectangle)]
-        widths, heights = [box.get_width() for box in boxes], [box.get_height() for box in boxes]
+        if not isinstance(container, BarContainer):
+            continue  # the lines of error bars are described as lines and areas
+        widths, heights = [box.get_width() for box in container], [box.get_height() for box in container]
         lines.append(f"bars {_label(container)}: {_summary(widths)} | {_summary(heights)}")
     for steps in axes.patches:
-        if isinstance(steps, StepPatch) and steps.get_fill():
+        if isinstance(steps, StepPatch):
             values, edges, _ = steps.get_data()
             lines.append(f"steps {_label(steps)}: {_summary(edges)} | {_summary(values)}")
     for collection in axes.collections:
@@ -160,8 +164,7 @@ def histograms(axes: Axes, groups: Mapping[str, Any], *, bins: int | Sequence[fl
     edges = np.histogram_bin_edges(np.concatenate(list(arrays.values())), bins=bins)
     for colour, (name, values) in zip(COLOURS, arrays.items(), strict=False):
         density, _ = np.histogram(values, bins=edges, density=True)
-        axes.stairs(density, edges, label=name, color=colour, fill=True, alpha=0.3)
-        axes.stairs(density, edges, color=colour, linewidth=1.4)
+        axes.stairs(density, edges, label=name, fill=True, facecolor=(colour, 0.3), edgecolor=colour, linewidth=1.4)
     axes.legend()
 
 

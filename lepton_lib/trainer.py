@@ -23,12 +23,12 @@ from tqdm import tqdm
 
 from lepton_lib.cases import Case
 from lepton_lib.data import DataLoader, Dataset
-from lepton_lib.errors import TrainingError
+from lepton_lib.errors import ParameterError, TrainingError
 from lepton_lib.models import TabularModel, build_model
 from lepton_lib.models.preprocessing import Encoding
 from lepton_lib.models.tabular import Kind
 from lepton_lib.optimizers import AdamW
-from lepton_lib.utils import write_atomic
+from lepton_lib.utils import first_line, write_atomic
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -64,7 +64,7 @@ class History:
 
     def to_frame(self) -> pd.DataFrame:
         """The rows as a frame, indexed by epoch."""
-        return pd.DataFrame(self.rows).astype({"epoch": int}).set_index("epoch")
+        return pd.DataFrame(self.rows or {"epoch": []}).astype({"epoch": int}).set_index("epoch")
 
     def _repr_html_(self) -> str:
         return str(self.to_frame().to_html(float_format="{:.4f}".format))
@@ -84,6 +84,9 @@ class Trainer:
         checkpoint: File that holds the whole state after every epoch; safetensors, no pickle.
         log_dir: Folder for TensorBoard.
         progress: Show a progress bar. The environment's ``TQDM_DISABLE=1`` hides it, too.
+
+    Raises:
+        ParameterError: No epoch, or no patience at all.
     """
 
     def __init__(
@@ -100,6 +103,9 @@ class Trainer:
         log_dir: Path | None = None,
         progress: bool = True,
     ) -> None:
+        for name, number in (("epochs", epochs), ("patience", patience)):
+            if number is not None and number < 1:
+                raise ParameterError(name, got=number, expected="at least 1", remedy="Start with 10.")
         self.device = torch.device(_best_device() if device == "auto" else device)
         self.model = model.to(self.device)
         self.optimizer = optimizer or AdamW(model.parameters())
@@ -134,6 +140,7 @@ class Trainer:
             initial=len(self.history.rows) * len(train),
             desc="training",
             unit="batch",
+            mininterval=0.5,
             **options,
         )
         try:
@@ -221,13 +228,16 @@ class Trainer:
         for index, entries in state["state"].items():
             tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in entries.items()}
         tensors["rng"] = torch.get_rng_state()
+        if self.device.type != "cpu":  # dropout draws from the device's own generator
+            tensors["rng.device"] = torch.get_device_module(self.device).get_rng_state()
         if train.generator is not None:
             tensors["rng.loader"] = train.generator.get_state()
         notes = {"history": self.history.rows, "best_loss": self._best_loss} | {
             "optimizer": {name: value for name, value in state.items() if name != "state"}
         }
-        content = save({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, {"notes": json.dumps(notes)})
-        write_atomic(self.checkpoint, content)
+        # Cloned, for safetensors refuses tensors that share memory, as tied weights do.
+        copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+        write_atomic(self.checkpoint, save(copies, {"notes": json.dumps(notes)}))
 
     def _load(self, train: DataLoader) -> None:
         assert self.checkpoint is not None
@@ -247,17 +257,18 @@ class Trainer:
                 state.setdefault(int(index), {})[name] = tensor
             self.optimizer.load_state_dict(notes["optimizer"] | {"state": state})
             torch.set_rng_state(tensors["rng"])
+            if self.device.type != "cpu":
+                torch.get_device_module(self.device).set_rng_state(tensors["rng.device"])
             if train.generator is not None:
                 train.generator.set_state(tensors["rng.loader"])
+            self.history, self._best_loss = History(notes["history"]), notes["best_loss"]
         except (SafetensorError, KeyError, ValueError, RuntimeError, TypeError) as error:
             raise TrainingError(
                 str(self.checkpoint.name),
-                got=f"a checkpoint that doesn't fit ({str(error).splitlines()[0]})",
+                got=f"a checkpoint that doesn't fit ({first_line(error)})",
                 expected="one written by the same model, optimizer and loader",
                 remedy="Delete it, or train without resume.",
             ) from error
-        self.history = History(notes["history"])
-        self._best_loss = notes["best_loss"]
 
 
 def _best_device() -> str:
@@ -269,7 +280,7 @@ def _best_device() -> str:
 def fit_model(
     case: Case,
     train: tuple[np.ndarray, np.ndarray],
-    validation: tuple[np.ndarray, np.ndarray],
+    validation: tuple[np.ndarray, np.ndarray] | None,
     *,
     seed: int,
     kind: Kind = "ensemble",
@@ -288,7 +299,7 @@ def fit_model(
     Args:
         case: The case.
         train: Raw inputs ``(n, d)`` and labels ``(n,)``, from `lepton_lib.data.encode`.
-        validation: The same of the rows that pick the epoch.
+        validation: The same of the rows that pick the epoch; None keeps the last epoch.
         seed: Of first weights, dropout and batch order; the global generator is left as it was.
         kind: The network.
         encoding: Of the numbers.
@@ -309,5 +320,6 @@ def fit_model(
         )
         optimizer = AdamW(model.parameters(), lr=lr, weight_decay=weight_decay, total_steps=epochs * len(loader))
         trainer = Trainer(model, optimizer, loss, epochs=epochs, patience=patience, progress=progress)
-        history = trainer.fit(loader, DataLoader(Dataset(*validation), batch_size=4096))
+        held_out = None if validation is None else DataLoader(Dataset(*validation), batch_size=4096)
+        history = trainer.fit(loader, held_out)
     return model.cpu(), history

@@ -42,13 +42,15 @@ def normalize(values: Array, *, reference: Array | None = None) -> Array:
             from ``values`` itself, which is right for training rows and leaks when ``values`` holds any other row.
 
     Returns:
-        The same type and shape; a column that is constant in ``reference`` becomes zero there.
+        The same type and shape; a column that is constant in ``reference`` becomes zero there, but for rounding.
     """
     rows: Any = values if reference is None else reference
     mean = rows.mean(0)
     # The population's deviation for every type: pandas and torch would divide by n - 1, numpy by n.
     scale = ((rows - mean) ** 2).mean(0) ** 0.5
-    result: Array = (values - mean) / (scale + (scale == 0))
+    # By its range, for rounding leaves a constant column a deviation that is tiny but not zero.
+    constant = (rows.amax(0) == rows.amin(0)) if hasattr(rows, "amax") else (rows.max(0) == rows.min(0))
+    result: Array = (values - mean) / (scale * ~constant + constant)
     return result
 
 
@@ -83,13 +85,18 @@ def to_json(value: Any) -> str:
             return {str(key): plain(entry) for key, entry in item.items()}
         if isinstance(item, list | tuple):
             return [plain(entry) for entry in item]
-        if hasattr(item, "item") and not isinstance(item, str | bytes):  # a NumPy or torch scalar
-            item = item.item()
+        if hasattr(item, "tolist"):  # a NumPy or torch scalar or array
+            return plain(item.tolist())
         if isinstance(item, float) and not math.isfinite(item):
             return None
         return str(item) if isinstance(item, Path) else item
 
     return json.dumps(plain(value), indent=2, ensure_ascii=False) + "\n"
+
+
+def first_line(error: BaseException) -> str:
+    """An exception's kind and the first line of its message: what fits into another message."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
 def free_port() -> int:

@@ -17,5 +17,6 @@ if __name__ == "__main__":
     case = load_case(Path(__file__).parent, verify=False)  # the file may not be there yet
     assert case.records is not None
     target = case.path(case.records.file)
-    write_atomic(target, gzip.compress(applications(case), compresslevel=9, mtime=0))  # mtime 0: the same bytes each time
+    # mtime 0, so that the same rows give the same bytes
+    write_atomic(target, gzip.compress(applications(case), compresslevel=9, mtime=0))
     print(f'sha256 = "{sha256_of(target)}"')

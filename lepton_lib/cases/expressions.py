@@ -29,6 +29,12 @@ _BINARY: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
 _ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.Div)
 
 
+def _is_condition(node: ast.AST) -> bool:
+    return isinstance(node, ast.Compare | ast.BoolOp) or (
+        isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not)
+    )
+
+
 class Expression:
     """A parsed formula.
 
@@ -49,6 +55,10 @@ class Expression:
             raise ValueError(f"{text!r} is not a formula: {error.msg}") from error
         names: dict[str, None] = {}  # ordered, without repeats
         self._body = self._compile(tree.body, names, arithmetic)
+        if not names:
+            raise ValueError(f"{text!r} names no column")
+        if not arithmetic and not _is_condition(tree.body):
+            raise ValueError(f"{text!r} is a value, not a condition: compare it with something")
         self.names = tuple(names)
 
     def __call__(self, columns: Mapping[str, Any]) -> Any:
@@ -86,14 +96,16 @@ class Expression:
             case ast.UnaryOp(op=ast.USub(), operand=part):
                 inner = compile_part(part)
                 return lambda columns: -inner(columns)
-            case ast.UnaryOp(op=ast.Not(), operand=part) if not arithmetic:
+            case ast.UnaryOp(op=ast.Not(), operand=part) if not arithmetic and _is_condition(part):
                 inner = compile_part(part)
                 return lambda columns: ~inner(columns)
             case ast.BinOp(left=left, op=op, right=right) if isinstance(op, _ARITHMETIC):
                 return fold([_BINARY[type(op)]], [left, right])
-            case ast.Compare(left=left, ops=[op], comparators=[right]) if not arithmetic and type(op) in _BINARY:
+            case ast.Compare(left=left, ops=[op], comparators=[right]) if (
+                not arithmetic and type(op) in _BINARY and any(isinstance(part, ast.Name) for part in ast.walk(node))
+            ):
                 return fold([_BINARY[type(op)]], [left, right])
-            case ast.BoolOp(op=op, values=parts) if not arithmetic:
+            case ast.BoolOp(op=op, values=parts) if not arithmetic and all(map(_is_condition, parts)):
                 return fold([_BINARY[type(op)]] * (len(parts) - 1), parts)
         allowed = "+ - * / ( ), numbers and column names"
         if not arithmetic:

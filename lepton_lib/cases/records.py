@@ -5,6 +5,7 @@ The service and the notebooks both go through here, so training and serving can'
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -13,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from lepton_lib.cases.schema import Case, Column
-from lepton_lib.errors import DataError
+from lepton_lib.errors import DataError, RecordError
 
+LARGEST = float(np.finfo(np.float32).max)  # the model's inputs are float32: what lies beyond would become infinite
 _PART = {"hour": lambda t: t.hour, "weekday": lambda t: t.weekday(), "month": lambda t: t.month - 1}
 
 
@@ -29,15 +31,23 @@ def encode_records(case: Case, records: Sequence[Mapping[str, Any]]) -> np.ndarr
         float32 ``(n, len(case.fields))``; NaN where a value is missing.
 
     Raises:
-        DataError: An unknown field, a wrong type, a value out of range or not among the categories, or a missing value
-            in a column that isn't nullable: which record and field, got, expected.
+        RecordError: An unknown field, a wrong type, a value out of range or not among the categories, or a missing
+            value in a column that isn't nullable: which record and field, got, expected.
     """
     known = {column.name for column in case.inputs}
     rows: list[list[float]] = []
     for position, record in enumerate(records):
-        if unknown := [name for name in record if name not in known]:
+        if not isinstance(record, Mapping):
             raise DataError(
-                f"record {position}, field {unknown[0]!r}",
+                f"record {position}",
+                got=repr(record)[:80],
+                expected="an object of field names and values",
+                remedy="Send such an object.",
+            )
+        if unknown := [name for name in record if name not in known]:
+            raise RecordError(
+                position,
+                str(unknown[0])[:80],
                 got="a field that the case doesn't know",
                 expected=f"only {sorted(known)}",
                 remedy="Take it out, or check its spelling.",
@@ -56,11 +66,8 @@ def _encode_value(column: Column, value: Any, position: int) -> list[float]:
             raise _refusal(column, position, "nothing")
         return [math.nan] * width
     if column.kind == "number":
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise _refusal(column, position, repr(value)[:80])
-        low = -math.inf if column.min is None else column.min
-        high = math.inf if column.max is None else column.max
-        if not low <= value <= high:
+        low, high = limits(column)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
             raise _refusal(column, position, repr(value)[:80])
         return [float(value)]
     if not isinstance(value, str):
@@ -69,16 +76,28 @@ def _encode_value(column: Column, value: Any, position: int) -> list[float]:
         if value not in column.categories:
             raise _refusal(column, position, repr(value)[:80])
         return [float(column.categories.index(value))]
-    try:
-        moment = datetime.fromisoformat(value)
-    except ValueError:
-        raise _refusal(column, position, repr(value)[:80]) from None
+    if (moment := parse_moment(value)) is None:
+        raise _refusal(column, position, repr(value)[:80])
     return [float(_PART[part](moment)) for part in column.parts]
 
 
-def _refusal(column: Column, position: int, got: str) -> DataError:
-    return DataError(
-        f"record {position}, field {column.name!r}",
+def limits(column: Column) -> tuple[float, float]:
+    """The least and the greatest number that the column accepts."""
+    return -LARGEST if column.min is None else column.min, LARGEST if column.max is None else column.max
+
+
+def parse_moment(text: str) -> datetime | None:
+    """A moment in ISO 8601 without a time zone, for the hour of another zone is another hour; None if it is none."""
+    with contextlib.suppress(ValueError):
+        moment = datetime.fromisoformat(text)
+        return moment if moment.tzinfo is None else None
+    return None
+
+
+def _refusal(column: Column, position: int, got: str) -> RecordError:
+    return RecordError(
+        position,
+        column.name,
         got=got,
         expected=describe(column),
         remedy="Send such a value" + (", or null." if column.nullable else "."),
@@ -89,8 +108,10 @@ def describe(column: Column) -> str:
     """What the column accepts, in words: ``a number from 18 to 99 (years)``."""
     if column.kind == "category":
         return "one of " + ", ".join(map(repr, column.categories))
+    if column.kind == "text":
+        return "text"
     if column.kind == "timestamp":
-        return "a moment in ISO 8601, such as '2018-03-01T08:00:00'"
+        return "a moment in ISO 8601 without a time zone, such as '2018-03-01T08:00:00'"
     match column.min, column.max:
         case None, None:
             text = "a finite number"

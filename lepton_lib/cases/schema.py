@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import tomllib
 from functools import cached_property
@@ -38,6 +39,22 @@ def _inside(name: str) -> str:
     return name
 
 
+def _known(encoding: str) -> str:
+    try:
+        codecs.lookup(encoding)
+    except LookupError:
+        raise ValueError("an encoding that Python knows, such as 'utf-8' or 'gb18030'") from None
+    return encoding
+
+
+def _number_formula(text: str) -> str:
+    return Expression(text, arithmetic=True).text
+
+
+def _condition(text: str) -> str:
+    return Expression(text).text
+
+
 FileName = Annotated[str, AfterValidator(_inside)]
 Identifier = Annotated[str, Key(pattern=r"^[a-z_][a-z0-9_]*$")]
 Sha256 = Annotated[str, Key(pattern=r"^[0-9a-f]{64}$")]
@@ -45,7 +62,7 @@ Share = Annotated[float, Key(gt=0, lt=1)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Source(_Section):
@@ -62,8 +79,8 @@ class Data(_Section):
     file: FileName
     sha256: Sha256
     row: str  # what one row is: "one loan application"
-    delimiter: str = ","
-    encoding: str = "utf-8"
+    delimiter: str = Key(default=",", min_length=1, max_length=1)
+    encoding: Annotated[str, AfterValidator(_known)] = "utf-8"
     skip_rows: int = Key(default=0, ge=0)  # lines between the header and the first row
     duplicates: Literal["error", "drop"] = "error"
     unique: tuple[str, ...] = ()  # columns whose values tell two rows apart; later rows with the same are dropped
@@ -75,6 +92,14 @@ class Records(_Section):
     file: FileName
     sha256: Sha256
     paths: dict[str, str]
+
+    @model_validator(mode="after")
+    def _paths_are_apart(self) -> Self:
+        paths = [tuple(path.split(".")) for path in self.paths.values()]
+        for path in paths:
+            if "" in path or sum(other[: len(path)] == path for other in paths) > 1:
+                raise ValueError(f"paths of which none is empty or leads through another; got {'.'.join(path)!r}")
+        return self
 
 
 class Column(_Section):
@@ -88,7 +113,7 @@ class Column(_Section):
     name: Identifier
     kind: Literal["number", "category", "timestamp", "text"]  # text only to be ignored
     meaning: str
-    source: str = ""  # the header in the file, where it isn't the name
+    source: str | None = None  # the header in the file, where it isn't the name
     unit: str = ""
     min: float | None = None
     max: float | None = None
@@ -104,7 +129,7 @@ class Column(_Section):
     @property
     def header(self) -> str:
         """The column's name in the file."""
-        return self.source or self.name
+        return self.name if self.source is None else self.source
 
     @model_validator(mode="after")
     def _kind_has_what_it_needs(self) -> Self:
@@ -112,8 +137,10 @@ class Column(_Section):
             raise ValueError(f"a name other than {TARGET!r}, which the cleaned tables use for the label")
         if self.kind == "category" and (not self.categories or len(set(self.categories)) != len(self.categories)):
             raise ValueError("a category column with its categories listed, each once")
-        if self.kind == "text" and (self.role == "input" or self.sensitive):
-            raise ValueError("role 'ignored' and sensitive false on a text column: no model here reads text")
+        if self.kind == "text" and self.role == "input":
+            raise ValueError("role 'ignored' on a text column: no model here reads text")
+        if self.sensitive and self.kind not in ("number", "category"):
+            raise ValueError(f"a number or a category where groups are compared; got sensitive on a {self.kind}")
         if self.kind != "category" and self.categories:
             raise ValueError(f"no categories on a {self.kind} column")
         if self.min is not None and self.max is not None and self.min > self.max:
@@ -131,7 +158,7 @@ class TargetClass(_Section):
     """One class and the values of the target column that stand for it."""
 
     name: str
-    values: tuple[str, ...]
+    values: tuple[str, ...] = Key(min_length=1)
 
 
 class Target(_Section):
@@ -149,7 +176,7 @@ class Feature(_Section):
     """A number computed from number columns; it is part of the model's graph, so nobody has to send it."""
 
     name: Identifier
-    expression: str
+    expression: Annotated[str, AfterValidator(_number_formula)]
     meaning: str
     unit: str = ""
 
@@ -162,7 +189,7 @@ class Feature(_Section):
 class Rule(_Section):
     """Rows that must not be learnt from, and why."""
 
-    drop: str
+    drop: Annotated[str, AfterValidator(_condition)]
     why: str
 
     @cached_property
@@ -233,6 +260,14 @@ class Charter(_Section):
     criteria: dict[Metric, Criterion]
     stop: tuple[str, ...]
     risks: tuple[str, ...]
+
+    @model_validator(mode="after")
+    def _bounds_point_the_right_way(self) -> Self:
+        for metric, criterion in self.criteria.items():
+            bound = "at_least" if metric in ("auc", "accuracy") else "at_most"
+            if getattr(criterion, bound) is None:
+                raise ValueError(f"{bound} for {metric}, not its opposite")
+        return self
 
 
 class Field(NamedTuple):
@@ -328,12 +363,15 @@ class Case(_Section):
             raise ValueError(f"{wanted} classes in [[target.classes]] for a {self.task} task; got {n_classes}")
         if len(set(self.classes)) != n_classes:
             raise ValueError("every class named once")
-        if any(c.header == self.target.column and c.role == "input" for c in self.columns):
-            raise ValueError(f"the target column {self.target.column!r} not to be among the inputs")
+        values = [value for entry in self.target.classes for value in entry.values]
+        if len(set(values)) != len(values):
+            raise ValueError("every value of the target in one class only")
+        if self.target.column in headers:
+            raise ValueError(f"the target column {self.target.column!r} in [target] only, not among the columns")
         numbers = {column.name for column in self.inputs if column.kind == "number"}
-        for feature in self.features:
-            if feature.name in names:
-                raise ValueError(f"a feature name that is no column; got {feature.name!r}")
+        for position, feature in enumerate(self.features):
+            if feature.name in (*names, *(earlier.name for earlier in self.features[:position])):
+                raise ValueError(f"a feature name that nothing else has; got {feature.name!r}")
             if unknown := set(feature.formula.names) - numbers:
                 raise ValueError(f"feature {feature.name!r} to use number inputs only; got {sorted(unknown)}")
         for rule in self.rules:
@@ -342,11 +380,24 @@ class Case(_Section):
         for where, used in (("data.unique", self.data.unique), ("split.column", (self.split.column,))):
             if unknown := set(filter(None, used)) - set(names):
                 raise ValueError(f"{where} to name known columns; got {sorted(unknown)}")
-        if self.split.method == "time" and self.column(self.split.column).kind == "category":
-            raise ValueError("split.column to be a timestamp or a number for a 'time' split")
+        if self.split.method != "stratified":
+            by = self.column(self.split.column)
+            if (
+                by.nullable
+                or by.kind not in {"time": ("timestamp", "number"), "given": ("category",)}[self.split.method]
+            ):
+                wanted = {"time": "timestamp or number", "given": "category"}[self.split.method]
+                raise ValueError(f"split.column to be a {wanted} that isn't nullable")
+            if self.split.method == "given" and set(by.categories) != {"train", "test"}:
+                raise ValueError("the categories 'train' and 'test' in the column of a 'given' split")
         if self.records and set(self.records.paths) != set(names) | {TARGET}:
             odd = sorted(set(self.records.paths) ^ (set(names) | {TARGET}))
             raise ValueError(f"records.paths to name every column and {TARGET!r} once; at fault: {odd}")
+        needs = dict.fromkeys(("auc", "accuracy", "log_loss", "calibration_error", "group_gap"), n_classes > 0)
+        needs |= {"mean_absolute_error": n_classes == 0, "cost": self.costs is not None}
+        for metric in self.charter.criteria:
+            if not needs.get(metric, True) or (metric == "group_gap" and not self.sensitive):
+                raise ValueError(f"criteria that this case can be judged by; got {metric!r}")
         if self.bands and self.task != "binary":
             raise ValueError("bands on a binary task only")
         if self.costs:
@@ -385,7 +436,7 @@ def load_case(name: str | Path, *, verify: bool = True) -> Case:
     folder = _find(name)
     file = folder / "case.toml"
     try:
-        raw = tomllib.loads(file.read_text(encoding="utf-8"))
+        raw = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise CaseError(
             str(file), got=f"text that is not TOML ({error})", expected="a TOML file in UTF-8", remedy="Mend that line."
@@ -436,13 +487,13 @@ def _explain(file: Path, error: ValidationError) -> CaseError:
     first, others = problems[0], len(problems) - 1
     parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]]
     key = "".join(parts).lstrip(".") or "(whole file)"
-    message = first["msg"].removeprefix("Value error, ")
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     got = "a contradiction" if isinstance(first["input"], dict) else repr(first["input"])
     remedy = "Mend that key."
     if first["type"] == "extra_forbidden":
         message, remedy = "no key of that name", "Check its spelling, or take it out."
     if first["type"] == "missing":
-        got = "nothing"
+        got, message = "nothing", "a value"
     if others:
         remedy += f" ({others} more problem{'s' if others > 1 else ''} after this one.)"
     return CaseError(f"{file}, key '{key}'", got=got, expected=message, remedy=remedy)

@@ -21,19 +21,19 @@ class Dataset:
         labels: ``(n,)`` tensor, array or series; whole numbers become int64 (classes), others float32.
 
     Raises:
-        DataError: The lengths differ, there is no row, or something isn't numeric.
+        DataError: The lengths differ, there is no row, labels have columns, or something isn't numeric.
     """
 
     def __init__(self, inputs: Any, labels: Any) -> None:
         self.inputs = _to_tensor(inputs, "inputs").to(torch.float32)
         labels = _to_tensor(labels, "labels")
         self.labels = labels.to(torch.float32 if labels.is_floating_point() else torch.int64)
-        if len(self.inputs) != len(self.labels) or len(self.inputs) == 0:
+        if labels.ndim != 1 or self.inputs.shape[:1] != labels.shape or len(labels) == 0:
             raise DataError(
                 "Dataset",
-                got=f"{len(self.inputs)} inputs and {len(self.labels)} labels",
-                expected="as many labels as inputs, and at least one",
-                remedy="Take both from the same rows.",
+                got=f"inputs of shape {tuple(self.inputs.shape)} and labels of shape {tuple(labels.shape)}",
+                expected="(n, ...) and (n,), with n at least 1",
+                remedy="Take both from the same rows, the labels as one column.",
             )
 
     def __len__(self) -> int:
@@ -60,6 +60,9 @@ class DataLoader:
         shuffle: Draw a new order for every pass.
         drop_last: Leave a shorter last batch out.
         generator: Source of the order; torch's global generator without one.
+
+    Raises:
+        DataError: A batch of no rows, or no whole batch where only whole ones are wanted.
     """
 
     def __init__(
@@ -73,6 +76,13 @@ class DataLoader:
     ) -> None:
         if batch_size < 1:
             raise DataError("batch_size", got=batch_size, expected="at least 1", remedy="Choose 64, for example.")
+        if drop_last and batch_size > len(dataset):
+            raise DataError(
+                "batch_size",
+                got=f"{batch_size} with drop_last and {len(dataset)} rows",
+                expected="at least one whole batch",
+                remedy="Choose a smaller batch, or keep the last one.",
+            )
         self.dataset = dataset
         self.batch_size = batch_size
         self.shuffle = shuffle
@@ -110,4 +120,6 @@ def _to_tensor(values: Any, what: str) -> torch.Tensor:
             expected="numbers",
             remedy="Encode categories first: data.encode(frame, case) does.",
         )
-    return torch.from_numpy(np.ascontiguousarray(array))
+    array = np.ascontiguousarray(array)
+    # torch can't promise not to write, so memory that pandas has marked read-only is copied.
+    return torch.from_numpy(array if array.flags.writeable else array.copy())

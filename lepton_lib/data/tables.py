@@ -1,23 +1,19 @@
-"""Tables as their case describes them: read, checked, cleaned, split, encoded.
+"""Tables as their case describes them: checked, cleaned, split, encoded.
 
-A *raw* frame holds text only, as it stands in the file, its index the line number; a *clean* frame holds numbers,
-categories and timestamps, and the label in the column ``target``.
+A *raw* frame holds text only, as `reading` leaves it; a *clean* frame holds numbers, categories and timestamps, and
+the label in the column ``target``.
 """
 
 from __future__ import annotations
 
-import gzip
-import json
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from lepton_lib.cases import Case, Column
-from lepton_lib.cases.records import describe
+from lepton_lib.cases.records import describe, limits, parse_moment
 from lepton_lib.cases.schema import TARGET
 from lepton_lib.errors import DataError
 
@@ -58,170 +54,6 @@ class Cleaning:
         return str(self.to_frame().to_html(index=False))
 
 
-def read_table(case: Case) -> pd.DataFrame:
-    """Read the case's table as text.
-
-    Returns:
-        A raw frame ``(n, columns + target)``: columns by their names in case.toml, index = line number in the file.
-
-    Raises:
-        DataError: Not a table in the stated encoding and delimiter; columns missing or too many; no rows.
-    """
-    path, wanted = case.path(case.data.file), _headers(case)
-    remedy = f"Mend the file, or set data.delimiter and data.encoding in {case.name}/case.toml."
-    try:
-        frame = pd.read_csv(
-            path,
-            sep=case.data.delimiter,
-            dtype=str,
-            keep_default_na=False,
-            skip_blank_lines=False,
-            encoding="utf-8-sig" if case.data.encoding == "utf-8" else case.data.encoding,
-            skiprows=range(1, 1 + case.data.skip_rows),
-        )
-    except UnicodeError as error:
-        raise DataError(
-            path.name,
-            got=f"bytes that are not {case.data.encoding} ({getattr(error, 'reason', error)})",
-            expected=f"text in {case.data.encoding}",
-            remedy=remedy,
-        ) from error
-    except pd.errors.EmptyDataError as error:
-        raise DataError(path.name, got="an empty file", expected="a header and rows", remedy=remedy) from error
-    except (pd.errors.ParserError, gzip.BadGzipFile, EOFError) as error:
-        raise DataError(
-            path.name,
-            got=str(error).strip().removeprefix("Error tokenizing data. C error: "),
-            expected=f"{len(wanted)} cells in every line",
-            remedy=remedy,
-        ) from error
-    frame.columns = [str(header).strip() for header in frame.columns]
-    _check_headers(case, path, frame.columns)
-    frame = frame[list(wanted)].rename(columns=wanted)
-    frame.index = pd.RangeIndex(2 + case.data.skip_rows, 2 + case.data.skip_rows + len(frame), name="line")
-    return _nonempty(frame, path)
-
-
-def _headers(case: Case) -> dict[str, str]:
-    """Header in the file to name; the target comes last."""
-    return {column.header: column.name for column in case.columns} | {case.target.column: TARGET}
-
-
-def _check_headers(case: Case, path: Path, headers: Iterable[str]) -> None:
-    headers = list(headers)
-    wanted = list(_headers(case))
-    if len(headers) == 1 and len(wanted) > 1:
-        got = f"one column, {headers[0][:60]!r}"
-        raise DataError(
-            f"{path.name}, line 1",
-            got=got,
-            expected=f"{len(wanted)} columns divided by {case.data.delimiter!r}",
-            remedy="Set data.delimiter in case.toml to the character between the names.",
-        )
-    for header in wanted:
-        if header not in headers:
-            raise DataError(
-                f"{path.name}, line 1",
-                got=f"no column {header!r}",
-                expected=f"the columns {wanted}",
-                remedy="Add the column, or take it out of case.toml.",
-            )
-    for header in headers:
-        if header not in wanted:
-            raise DataError(
-                f"{path.name}, line 1",
-                got=f"a column {header!r}",
-                expected=f"only the columns {wanted}",
-                remedy='Describe it in case.toml; role = "ignored" if nobody should use it.',
-            )
-
-
-def _nonempty(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
-    if frame.empty:
-        raise DataError(
-            path.name,
-            got="a header and no rows",
-            expected="one row for each example",
-            remedy="Check that the export was complete.",
-        )
-    return frame
-
-
-def read_records(case: Case) -> pd.DataFrame:
-    """Read the case's nested JSON lines into the same raw frame as `read_table`.
-
-    Raises:
-        DataError: The case has no such file, a line isn't JSON, or a path leads nowhere: file, line, got, expected.
-    """
-    if case.records is None:
-        raise DataError(
-            f"case {case.name!r}",
-            got="no [records] section",
-            expected="a file of JSON lines and its paths",
-            remedy="Read the table instead, or describe the records in case.toml.",
-        )
-    path = case.path(case.records.file)
-    rows: dict[int, dict[str, str]] = {}
-    for number, line in _lines(path):
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise DataError(
-                f"{path.name}, line {number}",
-                got=f"no JSON ({error})",
-                expected="one JSON object a line",
-                remedy="Mend or remove that line.",
-            ) from error
-        rows[number] = {
-            name: _text(_follow(record, name, where, path, number)) for name, where in case.records.paths.items()
-        }
-    frame = pd.DataFrame.from_dict(rows, orient="index", columns=[*(c.name for c in case.columns), TARGET], dtype=str)
-    frame.index.name = "line"
-    return _nonempty(frame, path)
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8") as file:
-        yield from enumerate(file, start=1)
-
-
-def _follow(record: Any, name: str, where: str, path: Path, number: int) -> Any:
-    value = record
-    for key in where.split("."):
-        if not isinstance(value, dict) or key not in value:
-            raise DataError(
-                f"{path.name}, line {number}",
-                got=f"no {where!r}",
-                expected=f"the value of {name!r} there, or null",
-                remedy="Mend the record, or the path in [records.paths] of case.toml.",
-            )
-        value = value[key]
-    return value
-
-
-def _text(value: Any) -> str:
-    return "" if value is None else str(value)
-
-
-def nest_records(raw: pd.DataFrame, case: Case) -> Iterator[str]:
-    """Write rows as nested JSON lines, as an application system would post them: the inverse of `read_records`."""
-    assert case.records is not None
-    numbers = {column.name for column in case.columns if column.kind == "number"}
-    marks = {column.name: {"", *column.missing} for column in case.columns}
-    for row in raw.to_dict("records"):
-        nested: dict[str, Any] = {}
-        for name, where in case.records.paths.items():
-            *parents, leaf = where.split(".")
-            place = nested
-            for parent in parents:
-                place = place.setdefault(parent, {})
-            text = row[name]
-            missing = text in marks.get(name, {""})
-            place[leaf] = None if missing else json.loads(text) if name in numbers else text
-        yield json.dumps(nested, ensure_ascii=False)
-
-
 def find_problems(raw: pd.DataFrame, case: Case) -> pd.DataFrame:
     """Every value that breaks its column's rule: not a number, not finite, out of range, not among the categories.
 
@@ -235,7 +67,7 @@ def find_problems(raw: pd.DataFrame, case: Case) -> pd.DataFrame:
             problems.append((line, column.name, got, describe(column), column.on_invalid))
     known = _target_values(case)
     bounds = Column(name="label", kind="number", meaning="", min=case.target.min, max=case.target.max)
-    wrong = ~raw[TARGET].isin([*known, ""]) if known else _parse(raw[TARGET], bounds)[1]
+    wrong = ~raw[TARGET].str.strip().isin([*known, ""]) if known else _parse(raw[TARGET], bounds)[1]
     expected = f"one of {list(known)}" if known else describe(bounds)
     problems += [(line, TARGET, got, expected, "error") for line, got in raw.loc[wrong, TARGET].items()]
     return pd.DataFrame(problems, columns=["line", "column", "got", "expected", "becomes"])
@@ -252,15 +84,14 @@ def _parse(text: pd.Series, column: Column) -> tuple[pd.Series, pd.Series]:
     values: pd.Series
     if column.kind == "number":
         values = pd.to_numeric(text.mask(missing), errors="coerce").astype("float64")
-        low = -np.inf if column.min is None else column.min
-        high = np.inf if column.max is None else column.max
-        values = values.where(np.isfinite(values) & values.between(low, high))
+        values = values.where(values.between(*limits(column)))
     elif column.kind == "category":
-        values = pd.Series(pd.Categorical(text.mask(missing), categories=list(column.categories)), index=text.index)
+        known = text.where(text.isin(column.categories) & ~missing)
+        values = pd.Series(pd.Categorical(known, categories=list(column.categories)), index=text.index)
     elif column.kind == "text":
         values = text.mask(missing)
     else:
-        values = pd.to_datetime(text.mask(missing), errors="coerce", format="ISO8601")
+        values = pd.to_datetime(text.map(parse_moment)).mask(missing)
     return values, values.isna() & ~missing
 
 
@@ -276,11 +107,11 @@ def clean(raw: pd.DataFrame, case: Case) -> tuple[pd.DataFrame, Cleaning]:
     Raises:
         DataError: A value breaks the rule of a column that allows no such value, or duplicates where none may be.
     """
-    report = Cleaning(rows_read=len(raw))
+    report, file = Cleaning(rows_read=len(raw)), raw.attrs.get("file", case.data.file)
     repeated = raw.duplicated()
     if repeated.any() and case.data.duplicates == "error":
         raise DataError(
-            f"{case.data.file}, line {raw.index[repeated][0]}",
+            f"{file}, line {raw.index[repeated][0]}",
             got=f"{repeated.sum()} rows that repeat an earlier one",
             expected="no duplicate rows",
             remedy='Remove them, or set data.duplicates = "drop" in case.toml.',
@@ -291,7 +122,7 @@ def clean(raw: pd.DataFrame, case: Case) -> tuple[pd.DataFrame, Cleaning]:
     if (fatal := problems[problems["becomes"] == "error"]).size:
         first = fatal.iloc[0]
         raise DataError(
-            f"{case.data.file}, line {first['line']}, column {first['column']!r}",
+            f"{file}, line {first['line']}, column {first['column']!r}",
             got=repr(first["got"]),
             expected=first["expected"],
             remedy=f"Mend the value, or correct the column in case.toml ({len(fatal)} such values in all).",
@@ -300,7 +131,7 @@ def clean(raw: pd.DataFrame, case: Case) -> tuple[pd.DataFrame, Cleaning]:
 
     frame = pd.DataFrame({column.name: _parse(raw[column.name], column)[0] for column in case.columns})
     known = _target_values(case)
-    frame[TARGET] = raw[TARGET].map(known) if known else pd.to_numeric(raw[TARGET], errors="coerce")
+    frame[TARGET] = raw[TARGET].str.strip().map(known) if known else pd.to_numeric(raw[TARGET], errors="coerce")
     for name in [TARGET, *(column.name for column in case.columns if not column.nullable)]:
         frame = _drop(frame, frame[name].isna(), f"no {name}", report)
     frame = frame.astype({TARGET: "int64" if known else "float64"})
@@ -308,7 +139,15 @@ def clean(raw: pd.DataFrame, case: Case) -> tuple[pd.DataFrame, Cleaning]:
     for rule in case.rules:
         if known:
             names[TARGET] = frame[TARGET].map(dict(enumerate(case.classes)))
-        hit = rule.formula({str(name): values.loc[frame.index] for name, values in names.items()})
+        try:
+            hit = rule.formula({str(name): values.loc[frame.index] for name, values in names.items()})
+        except TypeError as error:
+            raise DataError(
+                f"case {case.name!r}, rule {rule.drop!r}",
+                got=f"a comparison that makes no sense ({error})",
+                expected="numbers beside number columns, quoted words beside the others",
+                remedy="Mend the rule in case.toml.",
+            ) from error
         frame = _drop(frame, hit, rule.why, report)
     if case.data.unique:
         frame = _drop(frame, frame.duplicated(list(case.data.unique)), f"repeats {', '.join(case.data.unique)}", report)
@@ -394,7 +233,21 @@ def encode(frame: pd.DataFrame, case: Case) -> tuple[np.ndarray, np.ndarray]:
             columns.append(np.where(codes < 0, np.nan, codes))
         else:
             for part in column.parts:
-                numbers = getattr(values.dt, part).to_numpy(dtype="float64")
+                numbers = getattr(values.dt, "day_of_week" if part == "weekday" else part).to_numpy(dtype="float64")
                 columns.append(numbers - 1 if part == "month" else numbers)
     inputs = np.column_stack(columns).astype(np.float32)
     return inputs, frame[TARGET].to_numpy(dtype=np.int64 if case.classes else np.float32)
+
+
+def to_records(frame: pd.DataFrame, case: Case) -> list[dict[str, Any]]:
+    """A clean frame's inputs as a client would post them: numbers, texts, ISO 8601 moments, ``None`` where missing.
+
+    ``cases.encode_records(case, to_records(frame, case))`` equals the inputs of `encode`.
+    """
+    columns: list[list[Any]] = []
+    for column in case.inputs:
+        values = frame[column.name]
+        plain = values.dt.strftime("%Y-%m-%dT%H:%M:%S") if column.kind == "timestamp" else values
+        columns.append(plain.astype(object).where(values.notna(), None).tolist())
+    names = [column.name for column in case.inputs]
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]

@@ -7,14 +7,14 @@ that it is given, which must be training rows only, and is stored with the model
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import torch
 from torch import nn
 
 from lepton_lib.cases import Case, Expression
-from lepton_lib.errors import DataError
+from lepton_lib.errors import DataError, ParameterError
 
 Encoding = Literal["standard", "piecewise"]
 CLIP = 5.0  # standard deviations: a number beyond them tells the model nothing more
@@ -36,6 +36,9 @@ class Preprocessor(nn.Module):
         features: Name and formula of each computed number.
         encoding: How numbers are encoded.
         n_bins: Quantile bins of each number for ``piecewise``; repeated quantiles are merged.
+
+    Raises:
+        ParameterError: No such encoding, or no bin.
     """
 
     def __init__(
@@ -47,6 +50,12 @@ class Preprocessor(nn.Module):
         n_bins: int = 12,
     ) -> None:
         super().__init__()
+        if encoding not in get_args(Encoding):
+            raise ParameterError(
+                "encoding", got=repr(encoding), expected="'standard' or 'piecewise'", remedy="Choose one of them."
+            )
+        if n_bins < 1:
+            raise ParameterError("n_bins", got=n_bins, expected="at least 1", remedy="Start with 12.")
         self.config: dict[str, Any] = {
             "fields": [list(field) for field in fields],
             "features": [list(feature) for feature in features],
@@ -95,24 +104,50 @@ class Preprocessor(nn.Module):
     def numbers(self, raw: torch.Tensor) -> torch.Tensor:
         """The numbers and computed features ``(b, m)``, NaN or infinite where missing or undefined."""
         columns = {name: raw[:, index] for name, index in self._numbers}
-        values = [*columns.values(), *(formula(columns) for formula in self._formulas)]
+        values = [*columns.values(), *(formula(self._guarded(columns)) for formula in self._formulas)]
         return torch.stack(values, dim=1) if values else raw[:, :0]
+
+    def as_raw(self, raw: torch.Tensor | np.ndarray) -> torch.Tensor:
+        """Raw inputs as a float32 tensor on this module's device.
+
+        Raises:
+            DataError: Their shape isn't ``(n, d)`` with the fields' ``d``.
+        """
+        width = len(self.config["fields"])
+        if raw.ndim != 2 or raw.shape[1] != width:
+            raise DataError(
+                "raw inputs",
+                got=f"an array of shape {tuple(raw.shape)}",
+                expected=f"(n, {width})",
+                remedy="Encode the rows with data.encode(frame, case).",
+            )
+        if isinstance(raw, np.ndarray):
+            raw = torch.from_numpy(np.require(raw, np.float32, ["C", "W"]))  # a copy of what is read-only
+        return raw.to(self.mean.device, torch.float32)
+
+    @staticmethod
+    def _guarded(columns: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The same columns, whose gradient through one formula is 0, not NaN, where another of its columns is missing.
+
+        The chain rule there multiplies 0 (a missing feature is replaced by the median) by NaN.
+        """
+        if not any(column.requires_grad for column in columns.values()):
+            return columns
+        guarded = {name: column.view_as(column) for name, column in columns.items()}
+        for column in guarded.values():
+            column.register_hook(torch.nan_to_num)
+        return guarded
 
     @torch.no_grad()
     def fit(self, raw: torch.Tensor | np.ndarray) -> Self:
         """Learn medians, means, scales and bins from the training rows ``(n, d)``.
 
         Raises:
-            DataError: The width isn't the fields' or there is no row.
+            DataError: The width isn't the fields', or there is no row.
         """
-        raw = torch.as_tensor(raw, dtype=torch.float32)
-        if raw.ndim != 2 or raw.shape[1] != len(self.config["fields"]) or len(raw) == 0:
-            raise DataError(
-                "Preprocessor.fit",
-                got=f"an array of shape {tuple(raw.shape)}",
-                expected=f"(n, {len(self.config['fields'])}) with n at least 1",
-                remedy="Encode the rows with data.encode(frame, case).",
-            )
+        raw = self.as_raw(raw).cpu()
+        if len(raw) == 0:
+            raise DataError("Preprocessor.fit", got="no row", expected="at least one", remedy="Pass the training rows.")
         numbers = self.numbers(raw).double()
         missing = ~numbers.isfinite()
         numbers = numbers.masked_fill(missing, torch.nan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any, Literal
@@ -9,15 +10,15 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from lepton_lib.cases import Case
 from lepton_lib.cases.schema import Task
-from lepton_lib.errors import DataError
+from lepton_lib.errors import DataError, LeptonError
 from lepton_lib.models.networks import MLP, Ensemble, LinearModel
 from lepton_lib.models.preprocessing import Encoding, Preprocessor
-from lepton_lib.utils import to_json, write_atomic
+from lepton_lib.utils import first_line, sha256_of, to_json, write_atomic
 
 Kind = Literal["linear", "mlp", "ensemble"]
 
@@ -59,10 +60,14 @@ class TabularModel(nn.Module):
 
     @torch.no_grad()
     def predict(self, raw: torch.Tensor | np.ndarray) -> np.ndarray:
-        """`probabilities` without gradients, in evaluation mode, as float64; the mode is put back afterwards."""
+        """`probabilities` without gradients, in evaluation mode, as float64; the mode is put back afterwards.
+
+        Raises:
+            DataError: The width isn't the fields'.
+        """
         was_training = self.training
         self.eval()
-        result = self.probabilities(torch.as_tensor(raw, device=self.temperature.device)).cpu().numpy()
+        result = self.probabilities(self.preprocessor.as_raw(raw)).cpu().numpy()
         self.train(was_training)
         return np.asarray(result, dtype=np.float64)
 
@@ -128,10 +133,13 @@ def _assemble(config: dict[str, Any], preprocessor: Preprocessor) -> TabularMode
 
 
 def save_model(model: TabularModel, *, weights: Path, config: Path) -> None:
-    """Store a model as safetensors and JSON: no pickle, nothing that runs when it is read."""
+    """Store a model as safetensors and JSON: no pickle, nothing that runs when it is read.
+
+    The JSON holds the weights' SHA-256, for safetensors itself reads a flipped byte without a word.
+    """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(state, weights)
-    write_atomic(config, to_json(model.config))
+    write_atomic(weights, save(state))
+    write_atomic(config, to_json(model.config | {"weights_sha256": sha256_of(weights)}))
 
 
 def load_model(*, weights: Path, config: Path) -> TabularModel:
@@ -142,16 +150,27 @@ def load_model(*, weights: Path, config: Path) -> TabularModel:
     """
     try:
         description = json.loads(config.read_text(encoding="utf-8"))
+        if description.pop("weights_sha256") != sha256_of(weights):
+            raise ValueError("the weights are not the ones that the configuration was stored with")
         state = load_file(weights)
         preprocessor = Preprocessor(**description["preprocessor"])
         prefix = "preprocessor."
         preprocessor.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
         model = _assemble(description, preprocessor)
         model.load_state_dict(state)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+        SafetensorError,
+        LeptonError,
+    ) as error:
         raise DataError(
             f"{weights.name} and {config.name}",
-            got=f"files that make no model ({str(error).splitlines()[0]})",
+            got=f"files that make no model ({first_line(error)})",
             expected="what save_model wrote",
             remedy="Run notebook 02_training again.",
         ) from error
@@ -172,7 +191,7 @@ def export_onnx(model: TabularModel, path: Path) -> None:
     class Graph(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.model = model
+            self.model = copy.deepcopy(model)  # the caller's stays in its mode and on its device
 
         def forward(self, records: torch.Tensor) -> torch.Tensor:
             return self.model.probabilities(records)

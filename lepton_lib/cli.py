@@ -1,0 +1,217 @@
+"""The desk: the `lepton` command. Prints, parses, and leaves the work to the floors below."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lepton_lib.errors import LeptonError, NotebookError, ParameterError
+
+if TYPE_CHECKING:
+    from lepton_lib.runs import Event
+
+app = typer.Typer(
+    help="Machine learning from research to application: run the course's notebooks, serve what they leave.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+FAILED, USAGE, INTERRUPTED = 1, 2, 130  # exit codes
+
+
+@app.command()
+def run(
+    notebook: Annotated[str, typer.Argument(help="A stem, its prefix or a path; 'loop' for 00 to 05.")] = "loop",
+    *,
+    case: Annotated[str | None, typer.Option(help="A case's name, or a folder with a case.toml.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder; runs/CASE by default.")] = None,
+    parameter: Annotated[
+        list[str] | None, typer.Option("-p", metavar="NAME=VALUE", help="A parameter; as often as needed.")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Run every step, also those that are done already.")] = False,
+    whole: Annotated[bool, typer.Option("--whole", help="Run the cells of exercises and lessons, too.")] = False,
+) -> None:
+    """Run one notebook, or the whole loop, into a run folder."""
+    from lepton_lib.runs import find_notebook, run_loop, run_notebook
+    from lepton_lib.runs.parameters import loop_notebooks
+
+    given = _parameters(parameter or [], case, out)
+    notebooks = loop_notebooks() if notebook == "loop" else [find_notebook(notebook)]
+    if "case" in given:
+        given["case"] = _case_by_name(given["case"])
+    run_dir = Path(given.pop("run_dir", "") or Path("runs", given.get("case") or _default_case(notebooks)))
+    show = _Progress()
+    try:
+        if notebook == "loop":
+            run_loop(run_dir=run_dir, parameters=given, notebooks=notebooks, progress=show, whole=whole, fresh=fresh)
+        else:
+            executed = run_notebook(notebooks[0], run_dir=run_dir, parameters=given, progress=show, whole=whole)
+    finally:
+        show.close()
+    if notebook == "loop":
+        from lepton_lib.artefacts import Run
+        from lepton_lib.runs import Summary
+
+        typer.echo(f"\n{Summary.of(Run(run_dir)).to_text()}\n\nAll of it on one page: {run_dir / 'index.html'}")
+    else:
+        typer.echo(f"To read: {executed.with_suffix('.html')}")
+
+
+def _parameters(pairs: list[str], case: str | None, out: Path | None) -> dict[str, str]:
+    """``name=value`` pairs and the two options as one; each name once."""
+    options = [("case", case), ("run_dir", None if out is None else str(out))]
+    given = {name: value for name, value in options if value is not None}
+    for pair in pairs:
+        name, sign, value = pair.partition("=")
+        if not sign or not name.strip():
+            raise ParameterError(f"-p {pair}", got="no '='", expected="name=value", remedy="Write -p epochs=10.")
+        if name.strip() in given:
+            raise ParameterError(
+                f"parameter {name.strip()!r}", got="two values", expected="one", remedy="Take one of them out."
+            )
+        given[name.strip()] = value
+    return given
+
+
+def _case_by_name(case: str) -> str:
+    """The case's name; where a folder was given, notebooks will find it by its name, too."""
+    from lepton_lib.cases import load_case
+
+    found = load_case(Path(case) if os.sep in case else case)
+    if os.sep in case:
+        places = [str(found.folder.absolute().parent), os.environ.get("LEPTON_DATASETS", "")]
+        os.environ["LEPTON_DATASETS"] = os.pathsep.join(filter(None, places))
+    return found.name
+
+
+def _default_case(notebooks: list[Path]) -> str:
+    from lepton_lib.runs import read_parameters
+
+    for path in notebooks:
+        if (parameter := read_parameters(path).get("case")) is not None:
+            return str(parameter.default)
+    return notebooks[0].stem
+
+
+class _Progress:
+    """One line a notebook on stderr: a bar over its cells in a terminal, else a line when it has ended."""
+
+    def __init__(self) -> None:
+        self.bar: Any = None
+
+    def __call__(self, event: Event) -> None:
+        terminal = sys.stderr.isatty()
+        if event.state == "running" and terminal:
+            if self.bar is None:
+                from tqdm import tqdm
+
+                form = "{desc:<16} {bar:24} {n_fmt:>3}/{total_fmt} cells {elapsed}"
+                width = min(80, shutil.get_terminal_size().columns)  # nrows: some terminals say that they have none
+                self.bar = tqdm(
+                    total=event.total, desc=event.notebook, bar_format=form, ncols=width, nrows=24, disable=False
+                )
+            self.bar.update(event.done - self.bar.n)
+        elif event.state != "running":
+            cells = f"{event.done:3}/{event.total} cells {event.seconds:6.1f} s" if event.total else ""
+            if self.bar is None or event.state == "failed":
+                self.close()
+                typer.echo(f"{event.notebook:<16} {event.state:<12} {cells}".rstrip(), err=True)
+            self.close()
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+
+@app.command()
+def doctor() -> None:
+    """Look at this machine, and name each problem and its mend."""
+    from lepton_lib.doctor import examine
+
+    report = examine()
+    typer.echo(report.to_text(details=True))
+    raise typer.Exit(0 if report.ok else FAILED)
+
+
+@app.command()
+def cases() -> None:
+    """List the cases."""
+    from lepton_lib.cases import list_cases, load_case
+
+    for name in list_cases():
+        try:
+            typer.echo(f"{name:<16} {load_case(name).title}")
+        except LeptonError as error:
+            typer.echo(f"{name:<16} can't be used: {error}")
+
+
+@app.command("new-case")
+def new_case(
+    file: Annotated[Path, typer.Argument(help="A CSV file.")],
+    target: Annotated[str, typer.Option(help="The column to predict.")],
+    out: Annotated[Path | None, typer.Option(help="The new case's folder; datasets/NAME by default.")] = None,
+) -> None:
+    """Draft a case from a CSV file."""
+    from lepton_lib.data import draft_case
+
+    drafted = draft_case(file, target=target, folder=out)
+    typer.echo(f"Drafted {drafted}: read and correct it, then `lepton run loop --case {drafted.parent}`.")
+
+
+@app.command()
+def serve(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder in which 04_deployment has run.")],
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
+    host: Annotated[str, typer.Option()] = "127.0.0.1",
+) -> None:
+    """Serve a run's model over HTTP."""
+    from lepton_lib.serving import serve as serve_run
+
+    serve_run(run_dir, host=host, port=port)
+
+
+@app.command()
+def notebooks(
+    names: Annotated[list[str] | None, typer.Argument(help="Stems, prefixes or paths; all by default.")] = None,
+) -> None:
+    """Re-execute stored notebooks and write their outputs back."""
+    from lepton_lib.runs import find_notebook, find_notebooks, refresh_notebooks
+
+    paths = [find_notebook(name) for name in names] if names else list(find_notebooks().values())
+    show = _Progress()
+    try:
+        refresh_notebooks(paths, progress=show)
+    finally:
+        show.close()
+
+
+def main() -> None:
+    """The entry point: a mistake that the reader can mend is one message on stderr, never a traceback."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that kernels are ended
+    try:
+        app()
+    except NotebookError as error:
+        sys.exit(_told(error, FAILED))
+    except LeptonError as error:
+        sys.exit(_told(error, USAGE))
+    except KeyboardInterrupt:
+        typer.echo("Interrupted. The same command goes on from there.", err=True)
+        sys.exit(INTERRUPTED)
+
+
+def _told(error: LeptonError, code: int) -> int:
+    typer.echo(f"lepton: {error}", err=True)
+    return code
+
+
+if __name__ == "__main__":
+    main()

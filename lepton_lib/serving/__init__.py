@@ -1,0 +1,38 @@
+"""The service: a model packaged, verified, asked over HTTP, and every answer kept.
+
+Knows cases and service folders; the part that answers needs neither torch nor pandas.
+"""
+
+from typing import TYPE_CHECKING
+
+from lepton_lib.serving.log import PredictionLog, attach_labels, read_log
+from lepton_lib.serving.packaging import check_parity, model_card, package
+from lepton_lib.serving.process import LocalService, serve, start
+from lepton_lib.serving.scoring import Scorer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lepton_lib.serving.app import Service
+
+
+def create_app(run_dir: "str | Path") -> "Service":
+    """`lepton_lib.serving.app.create_app`, whose libraries are imported only when it is called."""
+    from lepton_lib.serving.app import create_app
+
+    return create_app(run_dir)
+
+
+__all__ = [
+    "LocalService",
+    "PredictionLog",
+    "Scorer",
+    "attach_labels",
+    "check_parity",
+    "create_app",
+    "model_card",
+    "package",
+    "read_log",
+    "serve",
+    "start",
+]

@@ -1,0 +1,87 @@
+"""The OpenAPI description of the prediction route, made from a case. Knows cases only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lepton_lib.cases import Case, Column, example_record
+from lepton_lib.cases.records import describe
+
+_PROBLEMS = {
+    400: "Not JSON",
+    405: "Not a POST",
+    413: "A body over 1 MiB",
+    415: "Not application/json",
+    422: "A record that the case refuses: which record, which field, got, expected",
+    503: "The answer could not be kept, and is not given",
+}
+
+
+def describe_predict(case: Case, *, record_limit: int) -> dict[str, Any]:
+    """The path item of ``POST /v1/predict`` (OpenAPI 3.1): names, units, ranges, categories from case.toml."""
+    record = {
+        "type": "object",
+        "title": case.data.row,
+        "properties": {column.name: _value(column) for column in case.inputs},
+        "required": [column.name for column in case.inputs if not column.nullable],
+        "additionalProperties": False,
+    }
+    records = {"type": "array", "items": record, "minItems": 1, "maxItems": record_limit}
+    body = _object({"records": records}) | {"additionalProperties": False}
+    predictions = {"type": "array", "items": _prediction(case)}
+    answer = _object({"request_id": _TEXT, "model_version": _TEXT, "predictions": predictions})
+    problem = _object({"title": _TEXT, "status": {"type": "integer"}, "detail": _TEXT, "request_id": _TEXT})
+    problem["properties"] |= {"record": {"type": "integer"}, "field": _TEXT}
+    return {
+        "post": {
+            "summary": case.question,
+            "operationId": "predict",
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": body, "example": {"records": [example_record(case)]}}},
+            },
+            "responses": {
+                "200": {"description": "One prediction a record", "content": {"application/json": {"schema": answer}}}
+            }
+            | {
+                str(status): {"description": why, "content": {"application/problem+json": {"schema": problem}}}
+                for status, why in _PROBLEMS.items()
+            },
+        }
+    }
+
+
+_TEXT = {"type": "string"}
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _value(column: Column) -> dict[str, Any]:
+    kind = "number" if column.kind == "number" else "string"
+    schema: dict[str, Any] = {
+        "type": [kind, "null"] if column.nullable else kind,
+        "description": f"{column.meaning}: {describe(column)}",
+    }
+    if column.kind == "category":
+        schema["enum"] = [*column.categories, *([None] if column.nullable else [])]
+    if column.kind == "timestamp":
+        schema["format"] = "date-time"
+    bounds = {"minimum": column.min, "maximum": column.max, "x-unit": column.unit or None}
+    return schema | {key: value for key, value in bounds.items() if value is not None}
+
+
+def _prediction(case: Case) -> dict[str, Any]:
+    if not case.classes:
+        return _object({"id": _TEXT, "prediction": {"type": "number", "x-unit": case.target.unit}, "unit": _TEXT})
+    share = {"type": "number", "minimum": 0, "maximum": 1.000001}  # float32 may round a little above
+    probabilities = _object(dict.fromkeys(case.classes, share))
+    schema = _object(
+        {"id": _TEXT, "class": {"type": "string", "enum": list(case.classes)}, "probabilities": probabilities}
+    )
+    if case.costs and case.costs.decisions:
+        schema["properties"]["action"] = {"type": "string", "enum": list(case.costs.decisions.values())}
+    if case.bands:
+        schema["properties"]["band"] = {"type": "string", "enum": list(case.bands.names)}
+    return schema

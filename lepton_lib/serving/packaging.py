@@ -1,0 +1,137 @@
+"""From a trained model to a service folder: weights, graph, card, manifest. Imports torch only when it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lepton_lib.cases import Case
+from lepton_lib.cases.records import describe
+from lepton_lib.errors import RunError
+from lepton_lib.serving.scoring import FILES, Scorer, contract_of, version_of
+from lepton_lib.utils import sha256_of, to_json, write_atomic
+
+if TYPE_CHECKING:
+    from lepton_lib.models import TabularModel
+
+TOLERANCE = 1e-6
+
+
+def package(
+    folder: Path,
+    model: TabularModel,
+    case: Case,
+    *,
+    metrics: Mapping[str, Any],
+    gate: Mapping[str, Any],
+    comparison: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write what a service needs: model.safetensors, config.json, model.onnx, card.md, and manifest.json last.
+
+    Args:
+        folder: Where to; must exist.
+        model: Trained and calibrated: its temperature goes with the weights.
+        case: Its case.
+        metrics: ``evaluation/metrics.json``; goes into the card and the manifest.
+        gate: ``evaluation/gate.json``; goes into the card.
+        comparison: ``model/comparison.json``; goes into the card.
+
+    Returns:
+        The manifest: version, case, contract (hash of the case's rules), files with their sha256, metrics.
+    """
+    from lepton_lib.models import export_onnx, save_model
+
+    save_model(model, weights=folder / "model.safetensors", config=folder / "config.json")
+    export_onnx(model, folder / "model.onnx")
+    write_atomic(folder / "card.md", model_card(case, model.config, metrics, gate, comparison))
+    files = {name: sha256_of(folder / name) for name in FILES}
+    contract = contract_of(case)
+    manifest = {
+        "version": version_of(files, contract),
+        "case": case.name,
+        "contract": contract,
+        "files": files,
+        "metrics": dict(metrics),
+    }
+    write_atomic(folder / "manifest.json", to_json(manifest))
+    return manifest
+
+
+def check_parity(model: TabularModel, scorer: Scorer, inputs: np.ndarray) -> float:
+    """The greatest difference between the answers of the model in torch and of its exported graph.
+
+    Args:
+        model: In torch.
+        scorer: The same model, packaged.
+        inputs: Raw inputs float32 ``(n, len(case.fields))``.
+
+    Returns:
+        In probabilities; for regression in standard deviations of the training target.
+
+    Raises:
+        RunError: It exceeds 1e-6: the graph is not the model that was judged.
+    """
+    scale = float(model.target_scale) if model.task == "regression" else 1.0
+    difference = float(np.abs(model.predict(inputs) - scorer.probabilities(inputs)).max()) / scale
+    if not difference <= TOLERANCE:
+        raise RunError(
+            "model.onnx",
+            got=f"answers that differ from the model's by {difference:.1e}",
+            expected=f"at most {TOLERANCE:.0e}",
+            remedy="Package the model that was evaluated, in evaluation mode.",
+        )
+    return difference
+
+
+def model_card(
+    case: Case,
+    config: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    gate: Mapping[str, Any],
+    comparison: Mapping[str, Any],
+) -> str:
+    """The model card as Markdown: what the model is for, what it was made from, how good it is, what to fear.
+
+    After Mitchell et al., Model Cards for Model Reporting, 2019.
+    """
+    value, low, high = (f"{metrics[key]:.3f}" for key in ("value", "low", "high"))
+    inputs = [(c.name, describe(c) + (", or nothing" if c.nullable else ""), c.meaning) for c in case.inputs]
+    features = [(feature.name, f"`{feature.expression}`", feature.meaning) for feature in case.features]
+    criteria = [
+        (item["name"], _number(item["value"]), item["bound"], "yes" if item["passed"] else "**no**", item["why"])
+        for item in gate["criteria"]
+    ]
+    models = [(item["name"], _number(item["validation_loss"])) for item in comparison["models"]]
+    kind = "predicts a number" if case.task == "regression" else f"tells {len(case.classes)} classes apart"
+    sections = [
+        f"# Model card: {case.title}",
+        f"**Question.** {case.question}",
+        f"**Model.** Kind `{config['kind']}`; it {kind} ({case.target.meaning}). Raw records go in: filling gaps, "
+        "scaling and encoding are part of its graph.",
+        f"**Data.** One row is {case.data.row}. {case.source.origin}. Licence: {case.source.licence}. "
+        f"Source: {case.source.citation}.",
+        f"**Quality on test rows.** {metrics['metric']}: {value}, 95 % interval {low} to {high}.",
+        "## The gate\n\n" + ("Passed." if gate["passed"] else "**Not passed.**"),
+        _table("", ("criterion", "value", "bound", "passed", "why"), criteria),
+        _table("## Models compared on validation rows\n\n", ("model", "validation loss"), models),
+        _table("## Inputs\n\n", ("field", "accepts", "meaning"), inputs),
+        _table("", ("computed inside", "formula", "meaning"), features),
+        "## Risks\n\n" + "\n".join(f"- {risk}" for risk in case.charter.risks),
+        "## When to stop using it\n\n" + "\n".join(f"- {reason}" for reason in case.charter.stop),
+        "## What the service keeps\n\nEvery request's inputs and answer, with its time and the model's version, in "
+        "`predictions.sqlite` beside the model: monitoring needs them. Its other logs hold nothing that was sent.",
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def _table(title: str, header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [header, tuple("---" for _ in header), *rows]
+    cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines]
+    return title + "\n".join("| " + " | ".join(line) + " |" for line in cells) if rows else ""

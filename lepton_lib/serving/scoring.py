@@ -1,0 +1,165 @@
+"""A service folder, verified, and what it answers to records. Knows cases and onnxruntime; no torch, no pandas."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from lepton_lib.cases import Case, encode_records, load_case
+from lepton_lib.errors import RunError
+
+FILES = ("model.safetensors", "config.json", "model.onnx", "card.md")  # what the manifest vouches for
+_REMEDY = "Bring the service folder back as it was, or run notebook 04_deployment again."
+
+
+def contract_of(case: Case) -> str:
+    """SHA-256 of what a model and its clients rely on in a case: the inputs' rules, the classes, costs and bands."""
+    rules = {"name", "kind", "unit", "min", "max", "categories", "parts", "nullable"}
+    parts = [column.model_dump(include=rules) for column in case.inputs]
+    rest = [part.model_dump() if part else None for part in (case.costs, case.bands)]
+    return hashlib.sha256(json.dumps([parts, case.classes, rest], sort_keys=True).encode()).hexdigest()
+
+
+def version_of(files: Mapping[str, str], contract: str) -> str:
+    """The model's version: twelve digits that follow from the content alone, never from a date."""
+    return hashlib.sha256(json.dumps([dict(files), contract], sort_keys=True).encode()).hexdigest()[:12]
+
+
+def read_service(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Read a service folder's manifest and files, once, and compare them.
+
+    Returns:
+        The manifest, and each file's content, so that what was verified is what is used.
+
+    Raises:
+        RunError: The manifest can't be read, or a file is missing or isn't the one that was packaged: which.
+    """
+    path = folder / "manifest.json"
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        files, version = manifest["files"], manifest["version"]
+        whole = set(files) == set(FILES) and version == version_of(files, manifest["contract"])
+        manifest["case"], manifest["metrics"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        got = "no such file" if isinstance(error, FileNotFoundError) else "a file that is no service's manifest"
+        raise RunError(
+            str(path),
+            got=got,
+            expected="the manifest that notebook 04_deployment writes",
+            remedy="Run notebook 04_deployment first, with the same run_dir.",
+        ) from error
+    if not whole:
+        raise RunError(
+            str(path),
+            got="a version that doesn't follow from the hashes beside it",
+            expected="the manifest as it was written",
+            remedy=_REMEDY,
+        )
+    contents: dict[str, bytes] = {}
+    for name in FILES:
+        try:
+            contents[name] = (folder / name).read_bytes()
+        except OSError as error:
+            raise RunError(
+                str(folder / name),
+                got=f"no file that can be read ({error.strerror})",
+                expected=f"sha256 {files[name][:12]}…",
+                remedy=_REMEDY,
+            ) from error
+        if (actual := hashlib.sha256(contents[name]).hexdigest()) != files[name]:
+            raise RunError(
+                str(folder / name),
+                got=f"sha256 {actual[:12]}…",
+                expected=f"{files[name][:12]}…, as the manifest says",
+                remedy=_REMEDY,
+            )
+    return manifest, contents
+
+
+class Scorer:
+    """Answers records with a packaged model.
+
+    Args:
+        folder: A service folder, from `package`; every file is verified against the manifest.
+        case: The case; found by the manifest's name if not given.
+
+    Raises:
+        RunError: A file is missing or changed, or the case has changed since the model was packaged.
+        CaseError: There is no such case.
+    """
+
+    def __init__(self, folder: str | Path, *, case: Case | None = None) -> None:
+        self.manifest, contents = read_service(Path(folder))
+        self.case = case or load_case(self.manifest["case"], verify=False)  # the service needs none of the data
+        self.version: str = self.manifest["version"]
+        if self.case.name != self.manifest["case"] or contract_of(self.case) != self.manifest["contract"]:
+            raise RunError(
+                f"{self.case.name}/case.toml",
+                got="inputs, classes, costs or bands other than those that the model was packaged with",
+                expected=f"case {self.manifest['case']!r} as it was then",
+                remedy="Bring case.toml back, or run the loop again.",
+            )
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1  # more are slower for models this small
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(
+            contents["model.onnx"], options, providers=["CPUExecutionProvider"]
+        )
+        names = self.case.classes
+        costs = self.case.costs
+        self._costs = (
+            np.array([[costs.matrix[t][d] for d in names] for t in names]) if costs else 1 - np.eye(len(names))
+        )
+
+    def probabilities(self, inputs: np.ndarray) -> np.ndarray:
+        """Class probabilities float32 ``(n, n_classes)``, for regression predictions ``(n, 1)``.
+
+        Args:
+            inputs: Raw inputs float32 ``(n, len(case.fields))``, from `encode_records` or ``data.encode``.
+
+        Raises:
+            RunError: The model gave something that is no number.
+        """
+        result: np.ndarray = self._session.run(None, {"records": inputs})[0]
+        if not np.isfinite(result).all():
+            raise RunError(
+                f"model {self.version}",
+                got="an answer that is not a finite number",
+                expected="numbers",
+                remedy="Don't use this model: train it again and look at its history.",
+            )
+        return result
+
+    def score(self, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Answer raw records.
+
+        Returns:
+            For each: ``class`` (the decision of least expected cost; the most probable class where the case states no
+            costs), ``probabilities`` by class, and ``action`` and ``band`` where the case has them. For regression:
+            ``prediction`` and ``unit``.
+
+        Raises:
+            RecordError: A record that the case refuses: which record and field, got, expected.
+            RunError: As for `probabilities`.
+        """
+        case, rows = self.case, self.probabilities(encode_records(self.case, records)).astype(np.float64)
+        if not case.classes:
+            return [{"prediction": value, "unit": case.target.unit} for value in rows[:, 0].tolist()]
+        decisions = (rows @ self._costs).argmin(1).tolist()
+        return [self._answer(row, decision) for row, decision in zip(rows.tolist(), decisions, strict=True)]
+
+    def _answer(self, row: list[float], decision: int) -> dict[str, Any]:
+        case, name = self.case, self.case.classes[decision]
+        answer: dict[str, Any] = {"class": name, "probabilities": dict(zip(case.classes, row, strict=True))}
+        if case.costs and name in case.costs.decisions:
+            answer["action"] = case.costs.decisions[name]
+        if case.bands:
+            answer["band"] = case.bands.names[bisect_right(case.bands.limits, row[1])]
+        return answer

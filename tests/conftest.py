@@ -1,0 +1,69 @@
+"""What several test modules share."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{json.dumps(key)} = {_toml(entry)}" for key, entry in value.items()) + " }"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    return repr(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False)  # inf is TOML, not JSON
+
+
+def small_table(rows: int = 40) -> str:
+    """A CSV ``x,colour,label`` with ``rows`` rows, every other one labelled ``yes``."""
+    lines = [f"{i / 4},{('red', 'blue', 'green')[i % 3]},{('no', 'yes')[i % 2]}" for i in range(rows)]
+    return "\n".join(["x,colour,label", *lines, ""])
+
+
+def write_case(folder: Path, table: str | bytes | None = None, **changes: Any) -> Path:
+    """Write a small binary case into ``folder``; ``changes`` replace its keys, and a dictionary adds to a section.
+
+    Args:
+        folder: Where; its name is the case's name.
+        table: The table, as text or bytes; without it `small_table`.
+        **changes: ``data={"delimiter": ";"}`` adds to [data], ``columns=[...]`` replaces; None takes the key out.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    table = small_table() if table is None else table
+    content = table.encode() if isinstance(table, str) else table
+    (folder / "table.csv").write_bytes(content)
+    case: dict[str, Any] = {
+        "name": folder.name,
+        "title": "Yes or no?",
+        "question": "Is it yes?",
+        "task": "binary",
+        "source": {"origin": "made up", "licence": "none needed", "citation": "none"},
+        "data": {"file": "table.csv", "sha256": hashlib.sha256(content).hexdigest(), "row": "one thing"},
+        "target": {
+            "column": "label",
+            "meaning": "the answer",
+            "classes": [{"name": "no", "values": ["no"]}, {"name": "yes", "values": ["yes"]}],
+        },
+        "split": {"method": "stratified"},
+        "columns": [
+            {"name": "x", "kind": "number", "min": 0, "max": 100, "meaning": "a number"},
+            {"name": "colour", "kind": "category", "categories": ["red", "blue", "green"], "meaning": "a word"},
+        ],
+        "charter": {"criteria": {"auc": {"at_least": 0.6, "why": "chance is 0.5"}}, "stop": [], "risks": []},
+    }
+    for key, value in changes.items():
+        case[key] = {**case[key], **value} if isinstance(value, dict) and key in case else value
+    lines = [f"{key} = {_toml(value)}" for key, value in case.items() if value is not None]
+    (folder / "case.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def make_case(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a small case into this test's own folder: ``make_case(table, **changes)``, see `write_case`."""
+    return lambda table=None, **changes: write_case(tmp_path / "small", table, **changes)

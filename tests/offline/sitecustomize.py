@@ -1,0 +1,38 @@
+"""Read by every Python that starts with this folder on PYTHONPATH: refuses connections to anything but this machine."""
+
+import ipaddress
+import socket
+
+_connect, _connect_ex, _getaddrinfo = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
+
+
+def _check(address):
+    if not isinstance(address, tuple):
+        return  # a Unix socket
+    host = address[0]
+    if host not in ("localhost", "") and not ipaddress.ip_address(host).is_loopback:
+        raise ConnectionRefusedError(f"the tests run without a network; got a connection to {host}")
+
+
+def _guarded_connect(self, address):
+    _check(address)
+    return _connect(self, address)
+
+
+def _guarded_connect_ex(self, address):
+    _check(address)
+    return _connect_ex(self, address)
+
+
+def _guarded_getaddrinfo(host, *args, **kwargs):
+    name = host.decode() if isinstance(host, bytes) else host
+    if name not in (None, "localhost", "") and not name.replace(".", "").replace(":", "").isalnum():
+        raise socket.gaierror(f"the tests run without a network; got a look-up of {name}")
+    if name not in (None, "localhost", ""):
+        _check((name,))
+    return _getaddrinfo(host, *args, **kwargs)
+
+
+socket.socket.connect = _guarded_connect
+socket.socket.connect_ex = _guarded_connect_ex
+socket.getaddrinfo = _guarded_getaddrinfo

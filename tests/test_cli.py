@@ -1,0 +1,198 @@
+"""The `lepton` command: exit codes, messages, and what it leaves."""
+
+import os
+import shutil
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from lepton_lib import cli, doctor
+from lepton_lib.cases import load_case
+from lepton_lib.errors import DataError
+from tests.tiny import PARAMETERS, write_loop, write_notebook
+
+LEPTON = [sys.executable, "-m", "lepton_lib.cli"]
+
+
+@pytest.fixture
+def lepton(monkeypatch, capsys):
+    """Calls the command in this process: exit code, stdout, stderr."""
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["lepton", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        told = capsys.readouterr()
+        return end.value.code or 0, told.out, told.err
+
+    return call
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A working directory with one training notebook that prints its parameters."""
+    cells = [("parameters", PARAMETERS + "\nlr = 1e-3  # (0, 1]", "parameters"), ("show", "print('LR', lr, case)")]
+    write_notebook(tmp_path / "notebooks" / "02_training.ipynb", *cells)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LEPTON_DATASETS", raising=False)
+    return tmp_path
+
+
+def test_help(lepton):
+    """Help lists the commands, without loading anything heavy."""
+    code, out, _ = lepton("--help")
+    assert code == 0
+    for command in ("run", "doctor", "cases", "new-case", "serve", "notebooks"):
+        assert f"  {command}" in out
+    heavy = "import sys, lepton_lib.cli; print({'torch', 'pandas', 'nbclient', 'pydantic', 'numpy'} & set(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "set()"
+
+
+def test_run_loop(tmp_path):
+    """A loop tells one line a notebook, then the summary, then where the page lies."""
+    write_loop(tmp_path)
+    command = [*LEPTON, "run", "-p", "epochs=7"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    lines = done.stderr.splitlines()
+    assert [line.split()[:2] for line in lines] == [
+        [step, "finished"]
+        for step in ("00_environment", "01_data", "02_training", "03_evaluation", "04_deployment", "05_monitoring")
+    ]
+    assert "AUC                   0.840  (95 % interval 0.810 to 0.870)" in done.stdout
+    assert done.stdout.endswith("All of it on one page: runs/credit/index.html\n")
+    assert (tmp_path / "runs" / "credit" / "index.html").is_file()
+
+
+def test_run_notebook(lepton, here):
+    """One notebook runs by its prefix, into the folder that was named."""
+    code, out, _ = lepton("run", "02", "--out", "x/y", "-p", "lr=1e-2", "-p", "seed=3")
+    assert (code, out) == (0, "To read: x/y/notebooks/02_training.html\n")
+    assert "LR 0.01 credit" in (here / "x" / "y" / "notebooks" / "02_training.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["02", "-p", "lrr=1"], "Did you mean 'lr'?"),
+        (["02", "-p", "lr=2"], "expected a value in (0, 1]"),
+        (["02", "-p", "lr"], "-p lr: got no '=', expected name=value"),
+        (["02", "-p", "=3"], "expected name=value"),
+        (["02", "-p", "lr=1", "-p", "lr=1"], "parameter 'lr': got two values"),
+        (["02", "-p", "case=credit", "--case", "credit"], "parameter 'case': got two values"),
+        (["02", "--case", "nope"], "case 'nope': got no such case"),
+        (["02", "--case", "./nope"], "got no such case"),
+        (["07"], "notebook '07': got no such notebook"),
+        (["loop"], "notebook '00_environment': got no such notebook"),
+        (["02", "--out", "notebooks/02_training.ipynb"], "can't be written to"),
+        (["02", "--nope"], "No such option"),
+    ],
+)
+def test_bad_usage(lepton, here, words, said):
+    """A mistake on the command line is one message on stderr and exit code 2, and nothing has been run."""
+    code, out, err = lepton("run", *words)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert "Traceback" not in err
+    assert os.listdir(here) == ["notebooks"]
+    assert os.listdir(here / "notebooks") == ["02_training.ipynb"]
+
+
+@pytest.mark.parametrize("source", ["1 / 0", "import os; os._exit(0)", "import sys; sys.exit(0)"])
+def test_failed_run(lepton, here, source):
+    """A notebook that doesn't come to its end is exit code 1, with the cell and the error."""
+    write_notebook(here / "notebooks" / "n.ipynb", ("p", "x = 1", "parameters"), ("bad", source))
+    code, out, err = lepton("run", "n")
+    assert (code, out) == (1, "")
+    assert "n                failed" in err
+    assert "lepton: notebook n, cell 'bad'" in err
+    assert "runs/n/notebooks/n.failed.ipynb" in err
+    assert "Traceback" not in err
+
+
+def test_case_by_folder(lepton, here, monkeypatch):
+    """A case is found by its folder, too, and notebooks then find it by its name."""
+    mine = here / "elsewhere" / "mine"
+    shutil.copytree(load_case("credit").folder, mine)
+    text = (mine / "case.toml").read_text().replace('name = "credit"', 'name = "mine"', 1)
+    (mine / "case.toml").write_text(text)
+    monkeypatch.setenv("LEPTON_DATASETS", "")
+    cells = [("p", PARAMETERS, "parameters"), ("c", "from lepton_lib.cases import load_case; load_case(case).name")]
+    write_notebook(here / "notebooks" / "n.ipynb", *cells)
+    assert lepton("run", "n", "--case", "elsewhere/mine")[0] == 0
+    assert "<pre>'mine'</pre>" in (here / "runs" / "mine" / "notebooks" / "n.html").read_text()
+
+
+def test_terminal_bar(here):
+    """In a terminal a bar over the cells shows how far a notebook is."""
+    master, slave = os.openpty()
+    process = subprocess.Popen([*LEPTON, "run", "02"], cwd=here, stdout=subprocess.PIPE, stderr=slave)
+    os.close(slave)
+    process.communicate(timeout=60)
+    shown = os.read(master, 100_000).decode()
+    os.close(master)
+    assert "02_training" in shown
+    assert "3/3 cells" in shown
+
+
+def test_doctor(lepton, monkeypatch):
+    """The doctor shows details, and exits with 1 where something is to mend."""
+    code, out, _ = lepton("doctor")
+    assert (code, out.splitlines()[-1]) == (0, "Ready.")
+    assert sys.executable in out
+    monkeypatch.setattr(doctor, "LEAST_MEMORY", 1e9)
+    code, out, _ = lepton("doctor")
+    assert (code, out.splitlines()[-1]) == (1, "1 problem to mend.")
+
+
+def test_cases(lepton, tmp_path, monkeypatch):
+    """The cases are listed with their titles, and one that is broken says so."""
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "case.toml").write_text("name = 3")
+    monkeypatch.setenv("LEPTON_DATASETS", str(tmp_path))
+    code, out, _ = lepton("cases")
+    assert code == 0
+    assert "credit           Will this applicant repay?" in out
+    assert "broken           can't be used: " in out
+
+
+def test_new_case(lepton, monkeypatch):
+    """A new case is drafted from a CSV, and a file that can't be used is one message."""
+    asked = []
+
+    def draft_case(csv, *, target, folder):
+        asked.append((csv, target, folder))
+        if csv.name == "bad.csv":
+            raise DataError("bad.csv", got="no rows", expected="rows", remedy="Add some.")
+        return Path("datasets/good")
+
+    monkeypatch.setattr("lepton_lib.data.draft_case", draft_case, raising=False)
+    code, out, _ = lepton("new-case", "good.csv", "--target", "y")
+    assert (code, "lepton run --case datasets/good" in out) == (0, True)
+    assert lepton("new-case", "bad.csv", "--target", "y", "--out", "d")[::2] == (
+        2,
+        "lepton: bad.csv: got no rows, expected rows. Add some.\n",
+    )
+    assert asked == [(Path("good.csv"), "y", None), (Path("bad.csv"), "y", Path("d"))]
+
+
+def test_serve(lepton, monkeypatch):
+    """Serving hands the run folder, the host and the port on."""
+    asked = []
+    serving = types.ModuleType("lepton_lib.serving")
+    serving.serve = lambda run_dir, *, host, port: asked.append((run_dir, host, port))
+    monkeypatch.setitem(sys.modules, "lepton_lib.serving", serving)
+    assert lepton("serve", "runs/credit", "--port", "0")[0] == 0
+    assert asked == [(Path("runs/credit"), "127.0.0.1", 0)]
+
+
+def test_notebooks(lepton, here):
+    """Stored notebooks are refreshed by name."""
+    write_notebook(here / "notebooks" / "extra.ipynb", ("p", "x = 1", "parameters"), ("show", "x + 41"))
+    code, _, err = lepton("notebooks", "extra")
+    assert (code, err.split()[:2]) == (0, ["extra", "finished"])
+    assert '"42"' in (here / "notebooks" / "extra.ipynb").read_text()

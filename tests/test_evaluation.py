@@ -1,0 +1,479 @@
+"""Judgement: intervals, temperature, decisions, bands, groups and the gate."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lepton_lib.cases import load_case
+from lepton_lib.errors import MetricError
+from lepton_lib.evaluation import (
+    band,
+    baselines,
+    bootstrap_interval,
+    case_metric,
+    cost_matrix,
+    cost_threshold,
+    decide,
+    fit_temperature,
+    gate,
+    group_gap,
+    group_labels,
+    group_table,
+    paired_difference,
+)
+from lepton_lib.metrics import accuracy, area_under_curve, mean_absolute_error, mean_decision_cost
+
+
+@pytest.fixture(scope="module")
+def credit():
+    return load_case("credit")
+
+
+def scores(seed, n=900, shift=1.4):
+    """Labels and scores whose true area under the curve is known."""
+    generator = np.random.default_rng(seed)
+    labels = (generator.random(n) < 0.3).astype(np.int64)
+    return labels, generator.normal(size=n) + shift * labels
+
+
+def two_columns(positive):
+    return np.column_stack([1 - positive, positive])
+
+
+# Intervals
+
+
+def test_interval_covers_the_mean():
+    """A 95 % interval holds the true mean in about 95 of 100 simulated samples."""
+    hits = 0
+    for seed in range(300):
+        sample = np.random.default_rng(seed).normal(2.0, 1.0, size=100)
+        interval = bootstrap_interval(np.mean, sample, n=300, seed=seed)
+        hits += interval.low <= 2.0 <= interval.high
+    assert 0.90 <= hits / 300 <= 0.98
+
+
+def test_interval_covers_the_area():
+    """A stratified 90 % interval of the AUC holds the true area in about 90 of 100 simulated samples."""
+    truth = 0.5 * (1 + math.erf(1.4 / 2))  # P(N(1.4, 2) > 0)
+    hits = 0
+    for seed in range(200):
+        labels, values = scores(seed, n=200)
+        interval = bootstrap_interval(area_under_curve, labels, values, n=200, level=0.9, seed=seed, stratify=labels)
+        hits += interval.low <= truth <= interval.high
+    assert 0.84 <= hits / 200 <= 0.95
+
+
+def test_interval_value_is_the_metric():
+    """The value is the metric on the rows as they are, and lies between the ends."""
+    labels, values = scores(0)
+    interval = bootstrap_interval(area_under_curve, labels, values, n=200, seed=0, stratify=labels)
+    assert interval.value == area_under_curve(labels, values)
+    assert interval.low < interval.value < interval.high
+
+
+def test_interval_is_seeded():
+    """The same seed gives the same interval, another seed another one, and NumPy's global generator stays as it was."""
+    labels, values = scores(0)
+    state = np.random.get_state()[1].copy()
+    first, again, other = (
+        bootstrap_interval(area_under_curve, labels, values, n=50, seed=seed, stratify=labels) for seed in (1, 1, 2)
+    )
+    assert first == again
+    assert first != other
+    assert (np.random.get_state()[1] == state).all()
+
+
+def test_stratified_draws_keep_the_counts():
+    """Every stratified draw holds each label as often as the rows do, so that a rare class is never lost."""
+    labels = np.array([1] + [0] * 99)
+    counts = set()
+    bootstrap_interval(lambda drawn: counts.add(int(drawn.sum())) or 0.0, labels, n=50, seed=0, stratify=labels)
+    assert counts == {1}
+
+
+def test_draws_keep_rows_together():
+    """All arrays are drawn with the same rows."""
+    rows = np.arange(50)
+    bootstrap_interval(lambda a, b: float((a * 2 != b).sum()), rows, rows * 2, n=20, seed=0)
+    assert bootstrap_interval(lambda a, b: float((a * 2 != b).sum()), rows, rows * 2, n=20, seed=0).high == 0
+
+
+def test_blocks_are_stretches():
+    """With blocks the drawn rows follow one another within each block, around the end, and are as many as before."""
+    seen = []
+    rows = np.arange(103)
+    bootstrap_interval(lambda drawn: seen.append(drawn) or 0.0, rows, n=20, seed=0, block=10)
+    for drawn in seen[:-1]:
+        assert len(drawn) == 103
+        steps = np.diff(drawn) % 103
+        assert all(step == 1 for i, step in enumerate(steps) if (i + 1) % 10)
+
+
+def test_blocks_widen_the_interval_of_a_slow_series():
+    """Where neighbours resemble each other, blocks give a wider interval, and one that holds the truth more often."""
+    alone, blocks, wider = 0, 0, 0
+    for seed in range(100):
+        noise = np.random.default_rng(seed).normal(size=620)
+        series = np.convolve(noise, np.ones(21) / np.sqrt(21), mode="valid")  # mean 0, neighbours alike
+        plain = bootstrap_interval(np.mean, series, n=100, seed=seed)
+        wide = bootstrap_interval(np.mean, series, n=100, seed=seed, block=60)
+        wider += wide.high - wide.low > plain.high - plain.low
+        alone += plain.low <= 0 <= plain.high
+        blocks += wide.low <= 0 <= wide.high
+    assert wider > 95
+    assert alone < 60
+    assert blocks > 70
+
+
+def test_interval_is_fast_enough_for_a_lesson():
+    """A thousand draws of the AUC of 900 rows take processor time that nobody has to wait for."""
+    labels, values = scores(0)
+    begun = time.process_time()
+    bootstrap_interval(area_under_curve, labels, values, n=1000, seed=0, stratify=labels)
+    assert time.process_time() - begun < 5  # about 0.2 s on an idle core
+
+
+@pytest.mark.parametrize(
+    ("arrays", "options"),
+    [
+        (([],), {}),
+        (([1.0, 2.0], [1.0]), {}),
+        (([1.0],), {"n": 0}),
+        (([1.0],), {"level": 1.0}),
+        (([1.0],), {"block": 0}),
+        (([1.0],), {"stratify": [0, 1]}),
+    ],
+)
+def test_interval_refuses_what_it_cannot_draw_from(arrays, options):
+    """No rows, other lengths or a setting out of range raise an error that names what was got."""
+    with pytest.raises(MetricError, match="arrays of length"):
+        bootstrap_interval(lambda *_: 0.0, *arrays, seed=0, **options)
+
+
+def test_paired_difference_is_a_minus_b():
+    """The value is the metric of a minus that of b, and its interval is narrower than one of unpaired models."""
+    labels, a = scores(0)
+    b = a + np.random.default_rng(1).normal(size=len(a)) * 0.2
+    options = {"n": 300, "stratify": labels}
+    paired = paired_difference(area_under_curve, labels, a, b, seed=0, **options)
+    alone = bootstrap_interval(area_under_curve, labels, a, seed=0, **options)
+    assert paired.value == area_under_curve(labels, a) - area_under_curve(labels, b)
+    assert paired.high - paired.low < 0.5 * (alone.high - alone.low)
+    swapped = paired_difference(area_under_curve, labels, b, a, seed=0, **options)
+    assert swapped == pytest.approx((-paired.value, -paired.high, -paired.low))
+
+
+def test_paired_difference_of_a_model_with_itself_is_zero():
+    """A model doesn't differ from itself in any draw."""
+    labels, a = scores(0)
+    assert paired_difference(area_under_curve, labels, a, a, seed=0, n=20, stratify=labels) == (0.0, 0.0, 0.0)
+
+
+# The case's metric and baselines
+
+
+def test_case_metric_by_task(credit):
+    """Classification is judged by AUC, pooled over the positive class or one-vs-rest, regression by absolute error."""
+    labels, values = scores(0)
+    probabilities = two_columns(1 / (1 + np.exp(-values)))
+    name, metric = case_metric(credit)
+    assert (name, metric(labels, probabilities)) == ("auc", area_under_curve(labels, values))
+    name, metric = case_metric(load_case("credit_tiers"))
+    assert name == "auc"
+    assert metric(np.array([0, 1, 2]), np.eye(3)) == 1.0
+    assert case_metric(load_case("traffic")) == ("mean_absolute_error", mean_absolute_error)
+
+
+def test_constant_decisions_cost_what_the_base_rate_says(credit):
+    """Deciding the same for everybody costs the other class's share times its cost."""
+    rows = np.zeros((4, 1)), np.array([0, 0, 0, 1])
+    assert baselines(credit, rows, rows) == {"always grant": 0.25 * 5, "always refuse": 0.75 * 1}
+
+
+def test_regression_baselines_use_training_rows_only():
+    """The table of means is made of training rows; an hour that they don't have gets the mean of them all."""
+    case = load_case("traffic")
+    names = [field.name for field in case.fields]
+
+    def inputs(*clock):
+        rows = np.zeros((len(clock), len(names)), dtype=np.float32)
+        rows[:, [names.index("date_time.hour"), names.index("date_time.weekday")]] = clock
+        return rows
+
+    train = inputs((8, 0), (8, 0), (9, 0)), np.array([10.0, 30.0, 100.0], dtype=np.float32)
+    test = inputs((8, 0), (3, 1)), np.array([25.0, 0.0], dtype=np.float32)
+    found = baselines(case, train, test)
+    assert found["training median"] == pytest.approx((5 + 30) / 2)
+    assert found["means by hour and weekday"] == pytest.approx((5 + 140 / 3) / 2)
+
+
+# Calibration
+
+
+@pytest.mark.parametrize("truth", [0.5, 1.0, 2.5])
+def test_temperature_recovers_a_known_one(truth):
+    """Labels drawn from softened logits give that temperature back, for two classes and for four."""
+    generator = np.random.default_rng(0)
+    logits = generator.normal(size=(40_000, 4)) * 2
+    noise = generator.gumbel(size=logits.shape)
+    assert fit_temperature(logits, (logits / truth + noise).argmax(1)) == pytest.approx(truth, rel=0.04)
+    single = generator.normal(size=40_000) * 2
+    labels = generator.random(len(single)) < 1 / (1 + np.exp(-single / truth))
+    assert fit_temperature(single, labels) == pytest.approx(truth, rel=0.06)
+    assert fit_temperature(single[:, None], labels) == fit_temperature(single, labels)
+
+
+def test_temperature_of_separable_logits_stays_finite():
+    """Logits that are never wrong give the lowest temperature, not zero."""
+    assert fit_temperature(np.array([-5.0, 5.0]), np.array([0, 1])) == pytest.approx(0.05, rel=0.01)
+
+
+@pytest.mark.parametrize("logits", [np.array([]), np.array([np.nan, 1.0]), np.array([1.0])])
+def test_temperature_refuses_what_is_no_logit(logits):
+    """No rows, NaN or another number of labels raise an error."""
+    with pytest.raises(MetricError, match="fit_temperature"):
+        fit_temperature(logits, np.zeros(2 if len(logits) else 0))
+
+
+# Decisions
+
+
+@pytest.mark.parametrize("costs", [[[0, 1], [5, 0]], [[-1, 2], [3, 1]], [[0, 0.3], [0.1, 0]]])
+def test_threshold_agrees_with_least_expected_cost(costs):
+    """For two classes the closed form and the least expected cost decide alike at every probability."""
+    positive = np.linspace(0, 1, 1002)
+    threshold = cost_threshold(costs)
+    apart = np.abs(positive - threshold) > 1e-9
+    assert (decide(two_columns(positive), costs) == (positive > threshold))[apart].all()
+
+
+def test_threshold_is_the_cheapest_of_all():
+    """On calibrated probabilities no other threshold costs noticeably less than the closed form's."""
+    generator = np.random.default_rng(0)
+    positive = generator.random(200_000)
+    labels = (generator.random(len(positive)) < positive).astype(np.int64)
+    costs = [[0, 1], [5, 0]]
+    grid = np.linspace(0.01, 0.99, 99)
+    paid = [mean_decision_cost(labels, positive > t, costs) for t in grid]
+    assert grid[np.argmin(paid)] == pytest.approx(cost_threshold(costs), abs=0.03)
+
+
+def test_three_classes_decided_as_by_brute_force():
+    """With three classes the decision is the one whose expected cost, summed by hand, is the least."""
+    case = load_case("credit_tiers")
+    costs = cost_matrix(case)
+    assert costs[2, 0] == case.costs.matrix["high"]["low"]  # truth, then decision
+    probabilities = np.random.default_rng(0).dirichlet([1, 1, 1], size=200)
+    for row, decision in zip(probabilities, decide(probabilities, costs), strict=True):
+        expected = [sum(row[truth] * costs[truth, k] for truth in range(3)) for k in range(3)]
+        assert decision == min(range(3), key=expected.__getitem__)
+
+
+def test_equal_costs_decide_for_the_most_probable():
+    """With every mistake costing the same the decision is the most probable class."""
+    probabilities = np.random.default_rng(0).dirichlet([1] * 5, size=50)
+    assert (decide(probabilities, 1 - np.eye(5)) == probabilities.argmax(1)).all()
+
+
+@pytest.mark.parametrize("costs", [np.zeros((2, 2)), [[0, -1], [5, 0]], 1 - np.eye(3)])
+def test_threshold_refuses_costs_without_one(costs):
+    """Costs under which mistakes don't cost, or of more classes, have no threshold."""
+    with pytest.raises(MetricError, match="cost_threshold"):
+        cost_threshold(costs)
+
+
+def test_bands_begin_at_their_limits(credit):
+    """A probability on a limit belongs to the band above it."""
+    assert band([0.0, 0.1499, 0.15, 0.399, 0.4, 1.0], credit.bands).tolist() == [
+        "low",
+        "low",
+        "medium",
+        "medium",
+        "high",
+        "high",
+    ]
+
+
+# Groups
+
+
+@pytest.fixture(scope="module")
+def people(credit):
+    generator = np.random.default_rng(0)
+    n = 600
+    frame = pd.DataFrame({"age": generator.integers(18, 80, n).astype(float)})
+    for name in ("home", "marital"):
+        frame[name] = pd.Categorical(generator.choice(list(credit.column(name).categories), n))
+    frame.loc[:19, "home"] = None
+    labels, values = scores(0, n=n)
+    return frame, labels, two_columns(1 / (1 + np.exp(-values)))
+
+
+def test_groups_of_a_number_lie_between_its_cuts(credit):
+    """A number's groups are below, between and above its cuts; a cut belongs to the group above."""
+    frame = pd.DataFrame({"age": [18, 29.9, 30, 44, 45, 90, np.nan]})
+    assert group_labels(frame, credit.column("age")).tolist() == [
+        "below 30",
+        "below 30",
+        "30 to below 45",
+        "30 to below 45",
+        "45 and above",
+        "45 and above",
+        "missing",
+    ]
+
+
+def test_group_counts_add_up(credit, people):
+    """Every sensitive column's groups hold all rows once, missing ones too, in the case's order."""
+    table = group_table(*people[:1], credit, *people[1:], seed=0, n=20)
+    assert table.groupby("column", sort=False)["rows"].sum().to_dict() == {"home": 600, "age": 600, "marital": 600}
+    homes = table.loc[table["column"] == "home", "group"].tolist()
+    assert homes == [*credit.column("home").categories, "missing"]
+
+
+def test_group_numbers_are_those_of_its_rows(credit, people):
+    """Rows, base rate, mean probability and AUC of a group are those of its rows alone."""
+    frame, labels, probabilities = people
+    table = group_table(frame, credit, labels, probabilities, seed=0, n=20).set_index("group")
+    rows = (frame["age"] < 30).to_numpy()
+    line = table.loc["below 30"]
+    assert line["rows"] == rows.sum()
+    assert line["observed"] == pytest.approx(labels[rows].mean())
+    assert line["stated"] == pytest.approx(probabilities[rows, 1].mean())
+    assert line["auc"] == area_under_curve(labels[rows], probabilities[rows, 1])
+    assert line["low"] <= line["auc"] <= line["high"]
+
+
+def test_small_groups_are_not_judged(credit, people):
+    """A group that is small or holds one class only is listed, but not judged, and doesn't count for the gap."""
+    frame, labels, probabilities = people
+    labels = labels.copy()
+    labels[:20] = 0  # the rows without a home
+    table = group_table(frame, credit, labels, probabilities, seed=0, n=20).set_index("group")
+    assert not table.loc["missing", "judged"]
+    assert math.isnan(table.loc["missing", "auc"])
+    assert table.loc["30 to below 45", "judged"]
+    table.loc["missing", "auc"] = 0.0
+    overall = area_under_curve(labels, probabilities[:, 1])
+    judged = table.loc[table["judged"], "auc"]
+    assert group_gap(table, overall) == pytest.approx(max(overall - judged.min(), 0))
+
+
+def test_groups_with_few_of_a_class_are_not_judged(credit, people):
+    """A large group isn't judged either where one class has hardly any row in it."""
+    frame, labels, probabilities = people
+    labels = labels.copy()
+    old = np.flatnonzero(frame["age"] >= 45)
+    labels[old], labels[old[:5]] = 0, 1
+    table = group_table(frame, credit, labels, probabilities, seed=0, n=20).set_index("group")
+    assert table.loc["45 and above", "rows"] > 50
+    assert not table.loc["45 and above", "judged"]
+
+
+def test_no_group_no_gap():
+    """A case without sensitive columns has an empty table and no gap."""
+    case = load_case("process_faults")
+    table = group_table(pd.DataFrame(), case, np.zeros(0, int), np.zeros((0, 9)), seed=0)
+    assert table.empty
+    assert group_gap(table, 0.9) == 0.0
+
+
+def test_groups_of_a_regression():
+    """In regression the worst group is the one with the largest error."""
+    case = load_case("traffic")
+    hours = pd.Series(np.repeat([7, 8], 60))
+    labels = np.zeros(120)
+    predictions = np.where(hours == 8, 3.0, 1.0)[:, None]
+    table = group_table(pd.DataFrame(), case, labels, predictions, seed=0, n=20, groups={"hour": hours})
+    assert table["mean_absolute_error"].tolist() == [1.0, 3.0]
+    assert table["stated"].tolist() == [1.0, 3.0]
+    assert group_gap(table, 2.0) == 1.0
+
+
+# The gate
+
+
+def test_gate_uses_the_worse_end(credit):
+    """A least value is held against the lower end of its interval, a greatest value against the upper one."""
+    opened = gate(credit, {"auc": (0.85, 0.80, 0.88), "cost": (0.5, 0.45, 0.55)})
+    assert opened.passed
+    assert [entry.judged for entry in opened.criteria] == [0.80, 0.55]
+    assert not gate(credit, {"auc": (0.85, 0.77, 0.88)}).passed
+    assert not gate(credit, {"cost": (0.5, 0.45, 0.61)}).passed
+
+
+def test_gate_takes_values_without_interval(credit):
+    """A value without an interval is held against the bound itself, and on the bound it passes."""
+    bound = credit.charter.criteria["calibration_error"].at_most
+    assert gate(credit, {"calibration_error": bound}).passed
+    assert not gate(credit, {"calibration_error": bound + 1e-6}).passed
+
+
+def test_gate_judges_only_what_was_measured(credit):
+    """Criteria without a value wait for a later step; values without a criterion are left aside."""
+    result = gate(credit, {"auc": 0.9, "accuracy": 0.1})
+    assert [entry.name for entry in result.criteria] == ["auc"]
+    assert result.passed
+
+
+def test_gate_that_judged_nothing_is_closed(credit):
+    """Nothing measured is nothing passed."""
+    assert not gate(credit, {}).passed
+    assert "nothing was judged" in repr(gate(credit, {}))
+
+
+def test_gate_fails_on_what_is_no_number(credit):
+    """A NaN doesn't pass, whichever way the bound points."""
+    assert not any(gate(credit, {name: math.nan}).passed for name in ("auc", "cost"))
+
+
+def test_one_failure_closes_the_gate(credit):
+    """All criteria must hold: any one that fails closes the gate and is named, without an exception."""
+    names = ("auc", "calibration_error", "cost")
+    good, bad = (0.9, 0.01, 0.1), (0.1, 0.9, 0.9)
+    for which in itertools.product([True, False], repeat=3):
+        values = {name: good[i] if which[i] else bad[i] for i, name in enumerate(names)}
+        result = gate(credit, values)
+        assert result.passed == all(which)
+        assert all((name in str(result)) != ok for name, ok in zip(names, which, strict=True))
+
+
+def test_gate_refuses_a_misspelt_metric(credit):
+    """A name that no charter can hold is an error: left aside in silence it would never be judged."""
+    with pytest.raises(MetricError, match="acu"):
+        gate(credit, {"acu": 0.9})
+
+
+def test_gate_shows_and_stores_itself(credit):
+    """A gate renders as a table and turns into plain JSON with bound, verdict and reason."""
+    result = gate(credit, {"auc": (0.85, 0.80, 0.88)})
+    assert result.to_dict() == {
+        "passed": True,
+        "criteria": [
+            {
+                "name": "auc",
+                "value": 0.85,
+                "judged": 0.80,
+                "bound": "at_least 0.78",
+                "passed": True,
+                "why": credit.charter.criteria["auc"].why,
+            }
+        ],
+    }
+    assert result._repr_html_().count("<tr") == 2
+    assert credit.charter.criteria["auc"].why in repr(result)
+    assert "0x" not in repr(result)
+
+
+def test_accuracy_fits_the_interval():
+    """Metrics of whole probability tables can be drawn as well."""
+    probabilities = np.random.default_rng(0).dirichlet([1, 1, 1], size=100)
+    labels = probabilities.argmax(1)
+    assert bootstrap_interval(accuracy, labels, probabilities, n=20, seed=0) == (1.0, 1.0, 1.0)

@@ -1,0 +1,35 @@
+"""The guard that keeps the course off the network, itself tried."""
+
+import sys
+
+from tests import offline
+
+REACH_OUT = "import socket; socket.create_connection(({host!r}, {port}), timeout=5)"
+
+
+def test_a_connection_to_another_machine_is_refused():
+    """A kernel that reaches for another machine fails at once."""
+    done = offline.run(sys.executable, "-c", REACH_OUT.format(host="192.0.2.1", port=80))
+    assert done.returncode == 1
+    assert "without a network; got a connection to 192.0.2.1" in done.stderr
+
+
+def test_a_look_up_of_a_name_is_refused():
+    """A kernel that asks for a host by name fails at once."""
+    done = offline.run(sys.executable, "-c", REACH_OUT.format(host="example-host.test", port=80))
+    assert done.returncode == 1
+    assert "without a network; got a look-up of example-host.test" in done.stderr
+
+
+def test_the_loopback_stays_open():
+    """A service on 127.0.0.1 can be started and called."""
+    code = "import socket; s = socket.create_server(('127.0.0.1', 0)); socket.create_connection(s.getsockname())"
+    done = offline.run(sys.executable, "-c", f"{code}; print('ok')")
+    assert done.stdout == "ok\n", done.stderr
+
+
+def test_a_program_that_is_not_python_has_no_network_either():
+    """Where namespaces are allowed, only the loopback interface exists for any program."""
+    if offline.namespace():
+        done = offline.run("cat", "/proc/net/dev")
+        assert [line.split(":")[0].strip() for line in done.stdout.splitlines()[2:]] == ["lo"]
