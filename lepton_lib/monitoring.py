@@ -84,6 +84,8 @@ def bin_counts(reference: Any, current: Any, *, n_bins: int = 10) -> tuple[np.nd
             return np.where(np.isnan(values), 0, index)
 
         first, second = place(x), place(y)
+    elif isinstance(a.dtype, pd.CategoricalDtype) and a.dtype == b.dtype:
+        first, second = (values.cat.codes.to_numpy(dtype=np.int64) + 1 for values in (a, b))
     else:
         codes, _ = pd.factorize(pd.concat([a.astype(object), b.astype(object)]).map(str, na_action="ignore"), sort=True)
         first, second = codes[: len(a)] + 1, codes[len(a) :] + 1
@@ -223,7 +225,7 @@ class ColumnDrift:
     why: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DriftReport:
     """Every column's finding, and one verdict.
 
@@ -259,15 +261,31 @@ class DriftReport:
         return {"verdict": self.verdict, "drifted": list(self.drifted)} | asdict(self)
 
     def to_frame(self) -> pd.DataFrame:
-        """One line a column, the strongest drift first."""
+        """One line a column: those that drifted first, then by PSI."""
         frame = pd.DataFrame([asdict(entry) for entry in self.columns], columns=list(ColumnDrift.__annotations__))
-        return frame.sort_values("psi", ascending=False, kind="stable").set_index("column")
+        return frame.sort_values(["verdict", "psi"], ascending=[True, False], kind="stable").set_index("column")
 
     def _repr_html_(self) -> str:
-        words = f"<b>{self.verdict}</b>: {self.n_current:,} current against {self.n_reference:,} reference rows; "
-        words += f"limit of the PSI {self.limit:g}, level {self.level:g}. {self.note}"
-        frame = self.to_frame().drop(columns=["statistic", "p"])
-        return f"<p>{words}</p>" + str(frame.to_html(float_format="{:.3g}".format, na_rep=""))
+        return f"<p>{self}</p>" + str(self._rounded().to_html())
+
+    def __str__(self) -> str:
+        rows = f"{self.n_current:,} current against {self.n_reference:,} reference rows"
+        words = f"Verdict {self.verdict}: {rows}; limit of the PSI {self.limit:g}, level {self.level:g}."
+        rest = len(self.columns) - len(self._rounded())
+        return words + (f" Of {rest} more columns none has drifted." if rest else "") + f" {self.note}".rstrip()
+
+    def __repr__(self) -> str:
+        return f"{self}\n{self._rounded().to_string()}"
+
+    def _rounded(self) -> pd.DataFrame:
+        """The strongest lines, for reading."""
+        frame = self.to_frame().head(max(12, len(self.drifted)))
+        shown = {name: frame[name].map("{:.3f}".format) for name in ("psi", "chance")}
+        p = ["<0.001" if value < 0.001 else f"{value:.3f}" for value in frame["p_holm"]]
+        moved = ["" if pd.isna(value) else f"{value:.3g}" for value in frame["moved"]]
+        missing = [f"{value:.1%}" for value in frame["missing"]]
+        columns = {"test": frame["test"], "p_holm": p, "moved": moved, "missing": missing}
+        return pd.DataFrame(shown | columns | {"verdict": frame["verdict"], "why": frame["why"]})
 
 
 def drift_report(
@@ -354,12 +372,12 @@ def _parts(column: Column, reference: pd.DataFrame, current: pd.DataFrame) -> di
     if column.kind == "number":
         return {column.name: (_numbers(pair[0]), _numbers(pair[1]))}
     if column.kind == "category":
-        return {column.name: (pair[0].astype(object), pair[1].astype(object))}
+        return {column.name: pair}
     moments = [pd.to_datetime(values, errors="coerce") for values in pair]
-    parts = {}
+    parts: dict[str, tuple[Any, Any] | None] = {}
     for name, part in zip(names, column.parts, strict=True):
-        first, second = (getattr(values.dt, PARTS[part]).astype("Int64").astype(object) for values in moments)
-        parts[name] = (first, second)
+        values = [getattr(moment.dt, PARTS[part]) for moment in moments]
+        parts[name] = (pd.Categorical(values[0], range(32)), pd.Categorical(values[1], range(32)))
     return parts
 
 
@@ -419,26 +437,29 @@ def count_problems(current: pd.DataFrame, case: Case) -> pd.DataFrame:
         else:
             unknown = ~gone & pd.to_datetime(values, errors="coerce").isna()
         broken = outside | unknown | (gone & (not column.nullable))
-        counts = (int(mask.sum()) for mask in (gone, outside, unknown))
-        lines.append((column.name, *counts, float(broken.sum()) / rows, ""))
+        missing, far, odd = (int(mask.sum()) for mask in (gone, outside, unknown))
+        lines.append((column.name, missing, far, odd, float(broken.sum()) / rows, ""))
     known = {column.name for column in case.columns} | {"target"}
     lines += [(str(name), 0, 0, 0, 0.0, "not in case.toml") for name in current if name not in known]
     return pd.DataFrame(lines, columns=["column", "missing", "out_of_range", "unknown", "broken", "remark"])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Decision:
     """What to do, and why, in words for the person who has to answer for it."""
 
     action: Literal["nothing", "watch", "retrain", "promote", "keep"]
     reasons: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        return "\n- ".join([self.action, *self.reasons])
+
     def _repr_html_(self) -> str:
         return f"<b>{self.action}</b><ul>" + "".join(f"<li>{reason}</li>" for reason in self.reasons) + "</ul>"
 
 
 def change_in_mean(reference: Any, current: Any) -> Interval:
-    """How much higher the mean of ``current`` is than that of ``reference``, two independent samples ``(n,)``, ``(m,)``.
+    """How much higher the mean of ``current`` ``(m,)`` is than that of ``reference`` ``(n,)``, rows independent.
 
     The interval is Welch's at 95 %, by the normal distribution; without two values on either side it is unbounded.
     """
@@ -481,8 +502,8 @@ def advise(
         reasons.append(f"drift in {', '.join(report.drifted)}")
     worse = loss_change is not None and loss_change[1] > 0
     if loss_change is not None:
-        state = "higher" if worse else "lower" if loss_change[2] < 0 else "not certainly different"
-        reasons.append(f"the loss on labelled rows is {state} than on the reference rows ({_signed(loss_change)})")
+        state = "higher than" if worse else "lower than" if loss_change[2] < 0 else "not certainly different from"
+        reasons.append(f"the loss on labelled rows is {state} that on the reference rows ({_signed(loss_change)})")
     if worse or (report.drifted and loss_change is not None):
         return Decision("retrain", (*reasons, "labels are there to learn from"))
     if report.drifted:
