@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from string import Template
@@ -58,7 +58,8 @@ a { color: var(--link); } :focus-visible { outline: 3px solid var(--link); outli
 .verdict::before { content: "\\25CB"; } .pass { color: var(--good); background: var(--good-bg); }
 .pass::before { content: "\\2714"; } .fail { color: var(--bad); background: var(--bad-bg); }
 .fail::before { content: "\\2716"; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: .8rem; margin: 1.5rem 0 0; }
+.figures { display: grid; grid-template-columns: repeat(2, 1fr); gap: .8rem; margin: 1.5rem 0 0; }
+@media (min-width: 44rem) { .figures { grid-template-columns: repeat(3, 1fr); } }
 .figures div { background: var(--card); border: 1px solid var(--line); border-radius: .7rem; padding: .8rem 1rem; }
 .figures dt { color: var(--soft); font-size: .9rem; } .figures dd { margin: 0; font-size: 1.35rem; font-weight: 650; }
 .figures dd small { display: block; font-size: .85rem; font-weight: 400; color: var(--soft); }
@@ -67,9 +68,15 @@ a { color: var(--link); } :focus-visible { outline: 3px solid var(--link); outli
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .95rem; }
 caption { text-align: left; color: var(--soft); padding: .7rem .9rem .3rem; font-size: .9rem; }
 th, td { text-align: left; padding: .45rem .9rem; border-top: 1px solid var(--line); vertical-align: top; }
-th { font-weight: 600; } td.number { text-align: right; }
+th { font-weight: 600; }
 details { margin: .6rem 0; } summary { cursor: pointer; font-weight: 600; padding: .3rem 0; }
 pre, code { font: .88rem/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
+@media (max-width: 44rem) {
+  .rows thead { position: absolute; clip-path: inset(50%); }
+  .rows :is(table, caption, tbody, tr, th, td) { display: block; }
+  .rows tbody tr { border-top: 1px solid var(--line); padding: .5rem .9rem; }
+  .rows tbody :is(th, td) { border: 0; padding: .1rem 0; }
+  .rows td::before { content: attr(data-name) " "; color: var(--soft); font-size: .85rem; } }
 """
 
 _NOTEBOOK_STYLE = """
@@ -79,7 +86,10 @@ pre { overflow-x: auto; margin: 0; padding: .6rem .9rem; } code { background: va
 .input_area, .rendered_html > pre, .highlight { background: var(--code); border-radius: .5rem; }
 .output_error pre { color: var(--bad); background: var(--bad-bg); border-radius: .5rem; }
 .output_area { margin: .4rem 0; } .output_html, .output_text { overflow-x: auto; }
-.output table { width: auto; margin: .6rem 0; } img, svg { max-width: 100%; height: auto; background: #fff; }
+.output_text pre { white-space: pre-wrap; }
+.output table { width: auto; margin: .6rem 0; border: 0; }
+.output :is(th, td) { border: 0; border-top: 1px solid var(--line); }
+img, svg { max-width: 100%; height: auto; background: #fff; }
 .highlight :is(.k,.kn,.kc,.kd,.ow,.nd) { color: var(--keyword); } .highlight :is(.c1,.cm) { color: var(--comment); }
 .highlight :is(.s1,.s2,.sd,.sa,.si,.se) { color: var(--string); }
 .highlight :is(.mi,.mf,.mh) { color: var(--number); }
@@ -199,6 +209,7 @@ def _index(run: Run) -> str:
     figures = "".join(
         f"<div><dt>{escape(label)}</dt><dd>{escape(figure)}<small>{escape(remark)}</small></dd></div>"
         for label, figure, remark in summary.lines()
+        if label != "gate"  # it stands above them
     )
     parameters: dict[str, dict[str, object]] = {}
     for step, entry in steps.items():
@@ -242,16 +253,17 @@ def _verdict(passed: bool | None, yes: str, no: str, unknown: str) -> str:
     return f'<span class="verdict {kind}">{text}</span>'
 
 
-def _table(caption: str, head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+def _table(caption: str, head: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
     """A table of cells that are HTML already; the first cell of a row is its heading."""
+    _, *names = head
     columns = "".join(f'<th scope="col">{name}</th>' for name in head)
     lines = []
     for first, *others in rows:
-        cells = "".join(f"<td>{cell}</td>" for cell in others)
+        cells = "".join(f'<td data-name="{name}">{cell}</td>' for name, cell in zip(names, others, strict=True))
         lines.append(f'<tr><th scope="row">{first}</th>{cells}</tr>')
     return (
-        f'<div class="wide" role="region" aria-label="{escape(caption)}" tabindex="0"><table><caption>{escape(caption)}'
-        f"</caption><thead><tr>{columns}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+        f'<div class="wide rows" role="region" aria-label="{escape(caption)}" tabindex="0">'
+        f"<table><caption>{escape(caption)}</caption><thead><tr>{columns}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
     )
 
 
@@ -262,7 +274,7 @@ def _gate(run: Run) -> str:
             [
                 escape(METRIC_NAMES.get(item["name"], item["name"].replace("_", " "))),
                 escape(number(item["value"])),
-                escape(str(item["bound"]).replace("_", " ")),
+                escape(str(item["bound"]).replace("_", " ")).replace(" ", "&nbsp;"),
                 _verdict(item["passed"], "passed", "not passed", "open"),
                 escape(item["why"]),
             ]
@@ -283,7 +295,7 @@ def _steps(run: Run, steps: Mapping[str, Any]) -> Iterable[list[str]]:
             for suffix, text in ((".html", "read"), (".ipynb", "open in Jupyter"))
             if (run.folder / "notebooks" / f"{step}{suffix}").is_file()
         ]
-        yield [step, state, ", ".join(links) or "–", number(steps[step]["seconds"]) if step in steps else "–"]
+        yield [step, state, ", ".join(links) or "–", f"{steps[step]['seconds']:.1f}" if step in steps else "–"]
 
 
 def _files(run: Run, steps: Mapping[str, Any]) -> Iterable[list[str]]:

@@ -31,7 +31,7 @@ function showPrediction(reply) {
   if ("prediction" in prediction) {
     parts.push(element("h2", prediction.prediction.toPrecision(4) + " " + prediction.unit));
   } else {
-    parts.push(element("h2", prediction.action || prediction.class));
+    parts.push(element("h2", prediction.action ? "Action: " + prediction.action : "Class: " + prediction.class));
     if (prediction.band) parts.push(element("p", "Risk band: " + prediction.band));
     const table = document.createElement("table");
     table.append(element("caption", "Probabilities"));
@@ -56,6 +56,7 @@ function showProblem(problem) {
   show(element("h2", "No answer"), element("p", problem.detail, "problem"));
   if (field) {
     field.setAttribute("aria-invalid", "true");
+    field.parentElement.append(element("p", problem.detail, "problem"));
     field.focus();
   }
 }
@@ -63,6 +64,7 @@ function showProblem(problem) {
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
   const record = {};
+  for (const told of form.querySelectorAll(".problem")) told.remove();
   for (const field of fields) {
     field.removeAttribute("aria-invalid");
     record[field.name] = valueOf(field);

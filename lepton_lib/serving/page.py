@@ -46,7 +46,7 @@ def desk_page(case: Case, version: str) -> str:
 def _field(column: Column, example: object) -> str:
     name, required = column.name, "" if column.nullable else " required"
     common = f'id="f-{name}" name="{name}" aria-describedby="h-{name}" data-kind="{column.kind}"{required}'
-    filled = f"{example:.6g}" if isinstance(example, float) else str(example)
+    filled = f"{example:.15g}" if isinstance(example, float) else str(example)
     common += f' data-example="{escape(filled)}"'
     if column.kind == "category":
         options = "".join(f"<option>{escape(entry)}</option>" for entry in column.categories)
