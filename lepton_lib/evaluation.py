@@ -161,6 +161,9 @@ def fit_temperature(logits: Any, labels: Any) -> float:
 
     Returns:
         The temperature, from 0.05 to 20.
+
+    Raises:
+        MetricError: There is no row, the lengths differ, or a logit isn't finite.
     """
     from scipy.optimize import minimize_scalar
     from scipy.special import logsumexp
@@ -193,16 +196,13 @@ def cost_matrix(case: Case) -> np.ndarray:
 
 
 def decide(probabilities: Any, costs: Sequence[Sequence[float]] | np.ndarray) -> np.ndarray:
-    """The decision with the least expected cost for each row; of equal ones the first.
+    """The decision with the least expected cost for each row, int64 ``(n,)``; of equal ones the first.
 
     Elkan, The Foundations of Cost-Sensitive Learning, 2001, eq. 1.
 
     Args:
         probabilities: ``(n, n_classes)``, calibrated: the expectation is only as true as they are.
         costs: ``costs[truth][decision]``, ``(n_classes, n_decisions)``.
-
-    Returns:
-        int64 ``(n,)``.
     """
     return np.asarray((np.asarray(probabilities) @ np.asarray(costs)).argmin(1))
 
@@ -229,23 +229,14 @@ def cost_threshold(costs: Sequence[Sequence[float]] | np.ndarray) -> float:
 
 
 def band(probabilities: Any, bands: Bands) -> np.ndarray:
-    """The name of each probability's band; a probability on a limit belongs to the band above.
-
-    Args:
-        probabilities: Of the positive class ``(n,)``.
-        bands: As in ``case.bands``.
-
-    Returns:
-        Array of names ``(n,)``.
-    """
+    """The name of the band of each probability of the positive class ``(n,)``; a limit belongs to the band above it."""
     return np.array(bands.names)[np.searchsorted(bands.limits, np.asarray(probabilities), side="right")]
 
 
 def group_labels(frame: pd.DataFrame, column: Column) -> pd.Series:
     """Which group of a category or number column each row belongs to; a number's groups lie between its ``cuts``.
 
-    Returns:
-        Categorical ``(n,)``, in the case's order, ``"missing"`` last.
+    Categorical ``(n,)``, in the case's order, ``"missing"`` last.
     """
     values, names = frame[column.name], list(column.categories)
     if column.kind == "number":
@@ -316,12 +307,7 @@ def _observed_and_stated(case: Case, labels: np.ndarray, probabilities: np.ndarr
 
 
 def group_gap(table: pd.DataFrame, overall: float) -> float:
-    """How far the worst judged group lies behind all rows; 0 where none does, or none is judged.
-
-    Args:
-        table: From `group_table`.
-        overall: The metric over all rows.
-    """
+    """How far the worst judged group of a `group_table` lies behind ``overall``; 0 where none does or is judged."""
     name = next(column for column in ("auc", "mean_absolute_error") if column in table)
     judged = table.loc[table["judged"].astype(bool), name]
     gaps = overall - judged if name == "auc" else judged - overall
