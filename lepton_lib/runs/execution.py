@@ -160,6 +160,7 @@ class _Execution:
             km=manager,
             timeout=self.timeout,
             record_timing=False,
+            coalesce_streams=True,  # how a text is cut depends on when the kernel flushes it
             on_cell_executed=keep,
             log=logging.Logger("nbclient", logging.CRITICAL),  # what it would log is said in the NotebookError
         )
