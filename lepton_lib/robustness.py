@@ -92,8 +92,8 @@ def jitter(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Augment training rows by copies whose numbers are moved at random, with the labels they had.
 
-    With normal noise of standard deviation ``radius`` the same as a penalty on the slope of the model (Bishop, Training
-    with Noise is Equivalent to Tikhonov Regularization, 1995).
+    For small noise this comes close to a penalty on the model's slope (Bishop, Training with Noise is Equivalent to
+    Tikhonov Regularization, 1995).
 
     Args:
         inputs: Raw ``(n, d)`` of training rows.
