@@ -242,7 +242,7 @@ def test_executed_pages_can_be_read(browser, run_dir, shots, size):
             page.goto(path.as_uri())
             check_layout(page)
             page.screenshot(path=shots / f"executed-{path.stem}-{size['width']}.png", full_page=True)
-        page.get_by_text("This run").click()
+        page.get_by_role("link", name="This run").click()
         expect(page.locator("h2").first).to_have_text("The gate")
 
 
