@@ -10,6 +10,17 @@ from typing import Any
 
 import pytest
 
+from tests import chromium
+
+if chromium.left_out():
+    collect_ignore = ["test_browser.py"]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say it at the end, where it is read, when the tests in a browser were left out."""
+    if chromium.left_out():
+        terminalreporter.write_line(chromium.MISSING)
+
 
 def _toml(value: Any) -> str:
     if isinstance(value, dict):

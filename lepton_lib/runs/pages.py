@@ -85,7 +85,7 @@ _NOTEBOOK_STYLE = """
 pre { overflow-x: auto; margin: 0; padding: .6rem .9rem; } code { background: var(--code); }
 .input_area, .rendered_html > pre, .highlight { background: var(--code); border-radius: .5rem; }
 .output_error pre { color: var(--bad); background: var(--bad-bg); border-radius: .5rem; }
-.output_area { margin: .4rem 0; } .output_html, .output_text { overflow-x: auto; }
+.output_area { margin: .4rem 0; } .output_subarea, .text_cell_render { overflow-x: auto; }
 .output_text pre { white-space: pre-wrap; }
 .output table { width: auto; margin: .6rem 0; border: 0; }
 .output :is(th, td) { border: 0; border-top: 1px solid var(--line); }
@@ -144,7 +144,7 @@ class Summary(NamedTuple):
             slowest = f"99 % within {number(self.latency_ms_p99)} ms" if self.latency_ms_p99 is not None else ""
             found.append(("one answer", f"{number(self.latency_ms)} ms", slowest))
         if self.drift is not None:
-            found.append(("drift", self.drift, ""))
+            found.append(("drift", "found" if self.drift == "drift" else self.drift, ""))
         if self.decision is not None:
             found.append(
                 (

@@ -21,6 +21,7 @@ nb_render_markdown_format = "gfm"
 nb_number_source_lines = False
 
 html_theme = "furo"
+pygments_dark_style = "github-dark"
 html_theme_options = {"navigation_with_keys": True}
 html_css_files = ["course.css"]
 mathjax_path = "tex-svg-full.js"  # one file, glyphs included

@@ -1,0 +1,342 @@
+"""What a reader sees, in a real browser: JupyterLab, a run's pages, the service's page and the course's site."""
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell
+from playwright.sync_api import expect, sync_playwright
+
+from lepton_lib.serving import start
+from tests import chromium, offline
+from tests.site import build
+
+WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+both_widths = pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
+PATIENCE = 120_000  # ms; a busy machine is slow, a hanging one must not hang the tests
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A browser with nothing in its memory, for playwright makes an empty folder for it."""
+    if chromium.path() is None:
+        pytest.fail(chromium.MISSING)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium.path(), args=chromium.ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def shots(tmp_path_factory):
+    """Where screenshots are kept: LEPTON_SCREENSHOTS, or a temporary folder."""
+    chosen = os.environ.get("LEPTON_SCREENSHOTS")
+    folder = Path(chosen) if chosen else tmp_path_factory.mktemp("screenshots")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@contextlib.contextmanager
+def looking(browser, size=WIDE, scheme="light", *, refusal=False):
+    """A page of that size; at the end, no complaint on the console and no request to anything but this machine.
+
+    Args:
+        browser: The browser.
+        size: Width and height in pixels.
+        scheme: ``light`` or ``dark``.
+        refusal: Whether the service is to refuse something, which a browser reports on the console.
+    """
+    context = browser.new_context(viewport=size, color_scheme=scheme)
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    complaints = []
+    page.on("console", lambda message: message.type == "error" and complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: local(request.url) or complaints.append(request.url))
+    yield page
+    context.close()
+    assert [text for text in complaints if not (refusal and "422" in text)] == []
+
+
+def local(url):
+    return re.match(r"file:|data:|blob:|(http|ws)://127\.0\.0\.1:", url)
+
+
+def check_layout(page):
+    """Nothing scrolls sideways but inside its own frame, and every picture and table is really there."""
+    assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
+    for picture in page.locator("img").all():
+        assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
+        assert picture.bounding_box()["width"] > 100
+        assert picture.get_attribute("alt")
+    for table in page.locator("table:visible").all():
+        box = table.bounding_box()
+        assert min(box["width"], box["height"]) > 20
+
+
+# JupyterLab
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """JupyterLab's address, started as `make learn` does, on a copy of the notebooks without any output."""
+    folder = tmp_path_factory.mktemp("lab")
+    (folder / "notebooks").mkdir()
+    for path in offline.ROOT.glob("notebooks/0*.ipynb"):
+        notebook = nbformat.read(path, 4)
+        if path.stem == "02_training":  # only a bar is looked for in it
+            notebook.cells = [new_code_cell(BAR, id="bar")]
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                cell.update(outputs=[], execution_count=None)
+        nbformat.write(notebook, folder / "notebooks" / path.name)
+    settings = {
+        "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+        "notebook-extension/tracker": {"windowingMode": "none"},  # all cells are in the page, seen or not
+    }
+    for name, values in settings.items():
+        file = folder / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(values))
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(offline.ROOT), os.environ.get("PYTHONPATH", "")])),
+        "LEPTON_DATASETS": str(offline.ROOT / "datasets"),
+        "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"),
+        "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
+        "JUPYTER_CONFIG_DIR": str(folder / "config"),
+        "IPYTHONDIR": str(folder / "ipython"),
+    }
+    environment.pop("TQDM_DISABLE", None)
+    root = ["--allow-root"] if hasattr(os, "getuid") and os.getuid() == 0 else []
+    opener = folder / "browser"  # what JupyterLab takes for the reader's browser
+    opener.write_text(f'#!/bin/sh\ncp "${{1#file://}}" "{folder}/opened.html"\n')
+    opener.chmod(0o755)
+    words = [sys.executable, "-m", "jupyterlab", *root, "notebooks/00_environment.ipynb"]
+    with (folder / "log").open("w") as log:
+        server = subprocess.Popen(words, cwd=folder, env=environment | {"BROWSER": str(opener)}, stdout=log, stderr=log)
+        try:
+            yield first_page(server, folder)
+        finally:
+            server.terminate()
+            server.wait(30)
+
+
+BAR = """from lepton_lib.cases import load_case
+from lepton_lib.data import clean, encode, read_table
+from lepton_lib.trainer import fit_model
+
+credit = load_case("credit")
+rows = encode(clean(read_table(credit), credit)[0], credit)
+_ = fit_model(credit, rows, None, seed=0, epochs=2)"""
+
+
+def first_page(server, folder):
+    """The address that JupyterLab opens in a reader's browser."""
+    deadline = time.monotonic() + PATIENCE / 1000
+    while server.poll() is None and time.monotonic() < deadline:
+        if (folder / "opened.html").exists():
+            found = re.search(r'href="(http[^"]+)"', (folder / "opened.html").read_text())
+            if found:
+                return found.group(1).replace("//localhost:", "//127.0.0.1:")
+        time.sleep(0.2)
+    pytest.fail("JupyterLab doesn't open a page: " + (folder / "log").read_text()[-2000:])
+
+
+RUN = r"""() => {
+  const prompts = [...document.querySelectorAll(".jp-CodeCell .jp-InputPrompt")];
+  return prompts.length > 0 && prompts.every((prompt) => /\[\d+\]/.test(prompt.textContent));
+}"""
+
+
+def run_all(page, url):
+    """Open a notebook, choose *Run All Cells* from the menu, and wait until each code cell has its number."""
+    with page.expect_websocket(lambda socket: "/api/kernels/" in socket.url):
+        page.goto(f"{url}&reset")  # no other notebook beside it
+    idle = page.locator("#jp-bottom-panel", has_text="| Idle")  # the indicator beside the name says so too early
+    expect(idle).to_be_visible(timeout=PATIENCE)
+    page.locator(".lm-MenuBar-itemLabel", has_text=re.compile("^Run$")).click()
+    page.locator(".lm-Menu-item[data-command='runmenu:run-all']").click()
+    page.wait_for_function(RUN, timeout=PATIENCE, polling=300)
+    expect(idle).to_be_visible(timeout=PATIENCE)
+    problems = page.locator(".jp-OutputArea-output[data-mime-type*='error']")
+    assert problems.all_text_contents() == []
+
+
+@pytest.mark.parametrize("step", ["00_environment", "01_data"])
+def test_run_all_cells_in_jupyterlab(browser, lab, shots, step):
+    """*Run All Cells* ends without an error, and each figure, table and formula of the notebook can be seen."""
+    notebook = nbformat.read(offline.ROOT / "notebooks" / f"{step}.ipynb", 4)
+    data = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])]
+    with looking(browser) as page:
+        run_all(page, lab.replace("00_environment", step))
+        panel = page.locator(".jp-NotebookPanel:visible")
+        for selector, kind in ((".jp-RenderedImage img", "image/png"), (".jp-OutputArea table", "text/html")):
+            shown = panel.locator(selector).all()
+            assert len(shown) >= sum(kind in output for output in data)
+            for element in shown:
+                element.scroll_into_view_if_needed()
+                box = element.bounding_box()
+                assert min(box["width"], box["height"]) > 20
+                if kind == "image/png":
+                    assert element.evaluate("image => image.naturalWidth") > 100
+        assert panel.locator(".jp-RenderedImage img").count() == sum("image/png" in output for output in data)
+        assert panel.locator("mjx-container").count() > 0
+        assert panel.locator("mjx-merror").count() == 0
+        page.screenshot(path=shots / f"lab-{step}.png")
+
+
+def test_the_progress_bar_is_seen_in_jupyterlab(browser, lab, shots):
+    """Training in a notebook shows a bar that ends full."""
+    with looking(browser) as page:
+        run_all(page, lab.replace("00_environment", "02_training"))
+        bar = page.locator(".jp-OutputArea-output", has_text="training: 100%")
+        expect(bar).to_be_visible()
+        assert "█" in bar.text_content()
+        page.screenshot(path=shots / "lab-bar.png")
+
+
+# A run's pages and its service
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    """A run folder after `lepton run loop`, quickly trained."""
+    folder = tmp_path_factory.mktemp("runs") / "credit"
+    words = ["run", "loop", "--case", "credit", "--out", str(folder), "-p", "epochs=2"]
+    done = offline.run(sys.executable, "-m", "lepton_lib.cli", *words)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return folder
+
+
+@both_widths
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_runs_index_can_be_read(browser, run_dir, shots, size, scheme):
+    """A run's first page fits its window, shows the gate, and opens its details and its notebooks."""
+    with looking(browser, size, scheme) as page:
+        page.goto((run_dir / "index.html").as_uri())
+        check_layout(page)
+        expect(page.locator("header .verdict")).to_be_in_viewport()
+        page.screenshot(path=shots / f"run-{size['width']}-{scheme}.png", full_page=True)
+        for summary in page.locator("summary").all():
+            summary.press("Enter")
+        check_layout(page)
+        assert page.locator("table:visible").count() == page.locator("table").count()
+        page.locator("a[href='notebooks/00_environment.html']").click()
+        expect(page.locator("h1")).to_contain_text("00")
+
+
+@both_widths
+def test_executed_pages_can_be_read(browser, run_dir, shots, size):
+    """Each executed notebook of a run is a page that fits its window, with its figures and tables in sight."""
+    pages = sorted((run_dir / "notebooks").glob("*.html"))
+    with looking(browser, size) as page:
+        for path in pages:
+            page.goto(path.as_uri())
+            check_layout(page)
+            page.screenshot(path=shots / f"executed-{path.stem}-{size['width']}.png", full_page=True)
+        page.get_by_role("link", name="This run").click()
+        expect(page.locator("h2").first).to_have_text("The gate")
+
+
+@both_widths
+def test_the_service_is_asked_by_keyboard(browser, run_dir, shots, size):
+    """The form is filled and sent without a mouse; the answer comes into sight and takes the focus."""
+    with start(run_dir) as service, looking(browser, size) as page:
+        page.goto(service.url)
+        check_layout(page)
+        fields = page.locator("#desk [data-kind]")
+        for field in fields.all():
+            page.keyboard.press("Tab")
+            expect(field).to_be_focused()
+            page.keyboard.type(field.get_attribute("data-example"))
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        expect(page.locator("#answer h2")).to_contain_text("Action: ")
+        expect(page.locator("#answer h2")).to_be_in_viewport()
+        expect(page.locator("#answer")).to_be_focused()
+        assert [value for value in fields.evaluate_all("all => all.map(field => field.value)") if not value] == []
+        check_layout(page)
+        page.screenshot(path=shots / f"service-{size['width']}.png", full_page=True)
+
+
+def test_the_service_says_what_it_refuses(browser, run_dir, shots):
+    """A value out of range is refused beside its field, which takes the focus, and mended it is answered."""
+    with start(run_dir) as service, looking(browser, PHONE, "dark", refusal=True) as page:
+        page.goto(service.url)
+        page.locator("#example").press("Enter")
+        page.locator("#desk").evaluate("form => { form.noValidate = true; }")  # as a client without checks would
+        field = page.locator("#desk input[type=number]").first
+        good = field.input_value()
+        field.fill("1e9")
+        page.locator("button[type=submit]").press("Enter")
+        expect(field).to_be_focused()
+        expect(page.locator(".fields .problem")).to_contain_text("expected a number from")
+        expect(page.locator(".fields .problem")).to_be_in_viewport()
+        page.screenshot(path=shots / "service-refusal.png", full_page=True)
+        field.fill(good)
+        field.press("Enter")
+        expect(page.locator("#answer h2")).to_contain_text("Action: ")
+        assert page.locator(".problem").count() == 0
+
+
+# The course's site
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The site's folder, and its pages."""
+    out = tmp_path_factory.mktemp("site") / "site"
+    return out, build(out)
+
+
+def test_the_sites_pages_can_be_read_from_the_disk(browser, site, shots):
+    """Every page opens without a server, fits a phone and a wide window, and typesets each formula."""
+    out, pages = site
+    for size, names in ((PHONE, ["index", *pages]), (WIDE, ["index", pages[0]])):
+        with looking(browser, size) as page:
+            for name in names:
+                page.goto((out / f"{name}.html").as_uri())
+                if page.locator(".math").count():
+                    expect(page.locator("mjx-container")).to_have_count(page.locator(".math").count())
+                    assert page.locator("mjx-merror, [data-mjx-error]").count() == 0
+                check_layout(page)
+                page.screenshot(path=shots / f"site-{name.replace('/', '-')}-{size['width']}.png", full_page=True)
+
+
+@both_widths
+def test_the_sites_search_finds_a_page_from_the_disk(browser, site, shots, size):
+    """A word typed into the search leads to the notebook about it, with no server."""
+    out, pages = site
+    with looking(browser, size) as page:
+        page.goto((out / f"{pages[-1]}.html").as_uri())
+        if size is PHONE:
+            page.locator("label.nav-overlay-icon").first.click()
+        page.locator("input[name=q]").fill("leakage")
+        page.locator("input[name=q]").press("Enter")
+        found = page.locator("#search-results a", has_text="01 Data")
+        expect(found).to_be_visible()
+        page.screenshot(path=shots / f"site-search-{size['width']}.png")
+        found.click()
+        expect(page.locator("h1")).to_contain_text("01 Data")
+        expect(page.locator(".highlighted").first).to_be_attached()
+        page.locator("a.next-page").click()
+        expect(page.locator("h1")).to_contain_text("02 Training")
+
+
+def test_dark_pages_of_the_site_keep_figures_on_white(browser, site, shots):
+    """In the dark scheme a figure stands on white ground, so that its black text can be read."""
+    out, pages = site
+    with looking(browser, WIDE, "dark") as page:
+        page.goto((out / f"{pages[0]}.html").as_uri())
+        figure = page.locator(".cell_output img").first
+        assert figure.evaluate("image => getComputedStyle(image).backgroundColor") == "rgb(255, 255, 255)"
+        figure.scroll_into_view_if_needed()
+        page.screenshot(path=shots / "site-dark.png")
