@@ -40,7 +40,7 @@ def rows() -> list[Row]:
             "< 1",
         )
     )
-    return [*result, _loop(inputs[:200_000], labels[:200_000])]
+    return [*result, _loop(inputs[:100_000], labels[:100_000])]
 
 
 def _epoch(inputs: torch.Tensor, labels: torch.Tensor, batch_size: int) -> list[Row]:
@@ -87,6 +87,6 @@ def _loop(inputs: torch.Tensor, labels: torch.Tensor) -> Row:
         with open(os.devnull, "w") as sink, contextlib.redirect_stderr(sink):
             Trainer(model, optimizer, epochs=epochs, device="cpu").fit(loader)
 
-    best = best_of({"trainer": trainer, "bare": bare}, rounds=9)
+    best = best_of({"trainer": trainer, "bare": bare}, rounds=20)
     what = "Trainer, progress bar on, against a bare loop (same loader, model, optimizer): time"
     return (what, f"{best['trainer'] / best['bare']:.3f}", "<= 1.05")
