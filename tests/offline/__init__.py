@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent
@@ -40,3 +42,22 @@ def run(*command: str, cwd: Path = ROOT, timeout: float = 900, **variables: str)
         text=True,
         check=False,
     )
+
+
+def lepton(*words: str) -> subprocess.CompletedProcess[str]:
+    """The `lepton` command, offline."""
+    return run(sys.executable, "-m", "lepton_lib.cli", *words)
+
+
+def loop(folder: Path, case: str, *parameters: str) -> Path:
+    """Run the whole loop as a pipeline into ``folder``; it must come to its end."""
+    words = [word for parameter in parameters for word in ("-p", parameter)]
+    done = lepton("run", "loop", "--case", case, "--out", str(folder), *words)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return folder
+
+
+def steps(folder: Path) -> dict[str, Any]:
+    """What the manifest of a run says of its steps."""
+    entries: dict[str, Any] = json.loads((folder / "manifest.json").read_text())["steps"]
+    return entries

@@ -1,0 +1,17 @@
+"""The same six notebooks on every case that is shipped."""
+
+import pytest
+
+from lepton_lib.artefacts import STEPS
+from tests import offline
+
+
+@pytest.mark.parametrize("case", ["credit_tiers", "heart", "process_faults", "traffic"])
+def test_the_loop_runs_on_every_case_and_heeds_its_parameters(tmp_path, case):
+    """Two, three or nine classes or a number: the same notebooks end, and other epochs give another model."""
+    folder = offline.loop(tmp_path / case, case, "epochs=2")
+    assert list(offline.steps(folder)) == list(STEPS)
+    before = offline.steps(folder)["02_training"]["metrics"]["validation_loss"]
+    done = offline.lepton("run", "02_training", "--case", case, "--out", str(folder), "-p", "epochs=1", "-p", "seed=1")
+    assert done.returncode == 0, done.stderr
+    assert offline.steps(folder)["02_training"]["metrics"]["validation_loss"] != before
