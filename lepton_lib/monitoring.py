@@ -15,6 +15,8 @@ import numpy as np
 import pandas as pd
 
 from lepton_lib.cases import Case, Column
+from lepton_lib.cases.schema import PARTS
+from lepton_lib.data.tables import timestamp_part
 from lepton_lib.errors import DataError
 
 SMOOTHING = 0.5  # added to every bin's count (Jeffreys): an empty bin has a small share, and its logarithm is finite
@@ -23,8 +25,6 @@ EXACT_ROWS = 10_000  # up to this many rows the Kolmogorov-Smirnov p-value is ex
 SPARSE = 5.0  # expected counts below this spoil the chi-square distribution (Cochran's rule)
 DRAWS = 4_999  # of a sparse table: the smallest p is 1 / 5000
 DEFAULT_LIMIT = 0.2  # for the PSI, where the charter sets none
-
-PARTS = {"hour": "hour", "weekday": "day_of_week", "month": "month"}  # a timestamp's parts, as pandas calls them
 
 Verdict = Literal["none", "drift"]
 Interval = tuple[float, float, float]  # an estimate, the lower and the upper end of its 95 % interval
@@ -376,8 +376,8 @@ def _parts(column: Column, reference: pd.DataFrame, current: pd.DataFrame) -> di
     moments = [pd.to_datetime(values, errors="coerce") for values in pair]
     parts: dict[str, tuple[Any, Any] | None] = {}
     for name, part in zip(names, column.parts, strict=True):
-        values = [getattr(moment.dt, PARTS[part]) for moment in moments]
-        parts[name] = (pd.Categorical(values[0], range(32)), pd.Categorical(values[1], range(32)))
+        values = [timestamp_part(moment, part) for moment in moments]
+        parts[name] = (pd.Categorical(values[0], range(PARTS[part])), pd.Categorical(values[1], range(PARTS[part])))
     return parts
 
 

@@ -1,4 +1,4 @@
-"""Seeds, hashes, atomic writes and standardisation: what every floor above may need.
+"""Hashes, atomic writes and standardisation: what every floor above may need.
 
 Knows nothing of cases, models or runs. Heavy libraries are imported where they are used.
 """
@@ -10,27 +10,12 @@ import hashlib
 import json
 import math
 import os
-import random
 import socket
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 Array = TypeVar("Array")  # numpy.ndarray, torch.Tensor or pandas.DataFrame
-
-
-def seed_everything(seed: int) -> None:
-    """Seed Python's, NumPy's and torch's global generators.
-
-    The library itself takes seeds and generators as arguments; this is for a notebook's first cell.
-    """
-    import numpy as np
-    import torch
-
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
 
 
 def normalize(values: Array, *, reference: Array | None = None) -> Array:
@@ -105,16 +90,3 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-@contextlib.contextmanager
-def torch_threads(count: int) -> Iterator[None]:
-    """Run torch with ``count`` threads inside the block: small models are slower with more."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import random
 import socket
 from pathlib import Path
 
@@ -19,10 +18,8 @@ from lepton_lib.utils import (
     first_line,
     free_port,
     normalize,
-    seed_everything,
     sha256_of,
     to_json,
-    torch_threads,
     write_atomic,
 )
 
@@ -67,15 +64,6 @@ def test_normalize_skips_gaps_of_a_frame():
     """A gap in a data frame stays a gap, and the statistics are those of the other rows."""
     result = normalize(pd.DataFrame({"a": [1.0, np.nan, 3.0]}))
     assert result["a"].tolist() == pytest.approx([-1, np.nan, 1], nan_ok=True)
-
-
-def test_seeds_repeat():
-    """A seed repeats Python's, NumPy's and torch's draws, and seeds beyond 32 bits are taken."""
-    draws = []
-    for seed in (2**40 + 3, 2**40 + 3, 4):
-        seed_everything(seed)
-        draws.append((random.random(), np.random.random(), torch.rand(1).item()))
-    assert draws[0] == draws[1] != draws[2]
 
 
 def test_write_atomic_writes_text_and_bytes(tmp_path):
@@ -132,20 +120,6 @@ def test_free_port_can_be_bound():
     """The port that is named free can be listened on."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", free_port()))
-
-
-def test_threads_are_put_back():
-    """Inside the block torch has the wanted number of threads, afterwards the old one, after an error, too."""
-    before = torch.get_num_threads()
-
-    def fail():
-        with torch_threads(before + 1):
-            assert torch.get_num_threads() == before + 1
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        fail()
-    assert torch.get_num_threads() == before
 
 
 def test_first_line_of_an_error():

@@ -217,6 +217,12 @@ def split(frame: pd.DataFrame, case: Case, *, seed: int) -> dict[str, pd.DataFra
     return parts
 
 
+def timestamp_part(moments: pd.Series, part: str) -> pd.Series:
+    """The hour, weekday or month of each moment, counted from 0; missing where the moment is."""
+    numbers: pd.Series = getattr(moments.dt, "day_of_week" if part == "weekday" else part)
+    return numbers - 1 if part == "month" else numbers
+
+
 def encode(frame: pd.DataFrame, case: Case) -> tuple[np.ndarray, np.ndarray]:
     """Lay a clean frame out as the model's raw input, as ``case.fields`` says.
 
@@ -233,8 +239,7 @@ def encode(frame: pd.DataFrame, case: Case) -> tuple[np.ndarray, np.ndarray]:
             columns.append(np.where(codes < 0, np.nan, codes))
         else:
             for part in column.parts:
-                numbers = getattr(values.dt, "day_of_week" if part == "weekday" else part).to_numpy(dtype="float64")
-                columns.append(numbers - 1 if part == "month" else numbers)
+                columns.append(timestamp_part(values, part).to_numpy(dtype="float64"))
     inputs = np.column_stack(columns).astype(np.float32)
     return inputs, frame[TARGET].to_numpy(dtype=np.int64 if case.classes else np.float32)
 
