@@ -60,6 +60,10 @@ class NotebookError(RunError):
     """A notebook that was started and didn't come to its end."""
 
 
+class ExerciseError(LeptonError):
+    """An exercise that isn't there, or a definition of one that can't be used."""
+
+
 class TrainingError(LeptonError):
     """A training run that can't go on: the loss is not finite, or a checkpoint doesn't fit."""
 

@@ -7,6 +7,7 @@ pyplot, so that nothing is shown twice and nothing stays open.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -72,6 +73,14 @@ class Picture:
         buffer = io.BytesIO()
         self.figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None}, bbox_inches="tight")
         return {"image/png": buffer.getvalue(), "text/plain": self.describe()}, {"image/png": {"alt": self.alt}}
+
+
+def drawn_data(drawing: Picture | Figure | Axes) -> list[str]:
+    """The data that a drawing shows, rounded, a line for each artist, without titles, labels and colours."""
+    figure = drawing.figure if isinstance(drawing, Picture) else drawing
+    every = [figure] if isinstance(figure, Axes) else figure.axes
+    lines = [line for axes in every for line in _describe_axes(axes) if not line.startswith("texts: ")]
+    return [re.sub(r"^(\w+) .*?: (?=n=|empty)", r"\1: ", line) for line in lines]
 
 
 def _describe_axes(axes: Axes) -> list[str]:

@@ -39,6 +39,12 @@ def normalize(values: Array, *, reference: Array | None = None) -> Array:
     return result
 
 
+def course_folders(name: str) -> list[Path]:
+    """Where a folder of the course may lie, nearest first: under the working directory or a parent, in the clone."""
+    here = Path.cwd()
+    return [root / name for root in (here, *here.parents, Path(__file__).resolve().parents[1])]
+
+
 def sha256_of(path: Path) -> str:
     """The file's SHA-256 in hexadecimal."""
     with open(path, "rb") as file:

@@ -20,7 +20,7 @@ PASSES = re.compile(
     | (?<=\])\([^)\n]*\) | \b[a-z]+://\S+                   # where a link leads
     | ^[ >]*\d+[.)][ ]                                      # the number of an entry in a list
     | ^\#+[ ]\d+(?:\.\d+)*[.:]?[ ]                          # the number of a heading
-    | (?<![\d.,])0\d(?:\.\d+)?(?![\d%]|[ ]%)                # a notebook, 03, and an exercise, 03.2
+    | (?<![\d.,])0\d(?:\.q?\d+)?(?![\d%]|[ ]%)              # a notebook, 03, an exercise, 03.2, or a question
     | \b(?i:chapter|class|equation|exercise|figure|label|notebook|part|RFC|section|status|step|table)(?:e?s)?[ ]
       \d+(?:\.\d+)*(?:,[ ]\d+\b(?!\.\d))*(?:[ ](?:and|or|to)[ ]\d+)?\b
     | \b0,[ ]1(?:,[ ]\d+)*\b                                # codes, counted from nought

@@ -14,7 +14,7 @@ from pydantic import Field as Key
 
 from lepton_lib.cases.expressions import Expression
 from lepton_lib.errors import CaseError
-from lepton_lib.utils import sha256_of
+from lepton_lib.utils import course_folders, sha256_of
 
 Task = Literal["binary", "multiclass", "regression"]
 Metric = Literal[
@@ -412,9 +412,7 @@ class Case(_Section):
 def _search_path() -> list[Path]:
     """Folders that may hold cases: LEPTON_DATASETS, then datasets/ here, above, and beside the library."""
     places = [Path(entry) for entry in os.environ.get("LEPTON_DATASETS", "").split(os.pathsep) if entry]
-    here = Path.cwd()
-    places += [parent / "datasets" for parent in (here, *here.parents)]
-    places.append(Path(__file__).resolve().parents[2] / "datasets")
+    places += course_folders("datasets")
     return [place for place in dict.fromkeys(places) if place.is_dir()]
 
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from lepton_lib.artefacts import STEPS
 from lepton_lib.cases import load_case
 from lepton_lib.errors import ParameterError
+from lepton_lib.utils import course_folders
 
 Value = bool | int | float | str
 _INTERVAL = re.compile(r"(?P<left>[\[(])\s*(?P<low>[^\s,]+)\s*,\s*(?P<high>[^\s,]+)\s*(?P<right>[\])])\s*$")
@@ -97,10 +98,9 @@ def find_notebooks() -> dict[str, Path]:
 
     They lie in ``notebooks/`` under the working directory or one of its parents, else beside the library.
     """
-    here = Path.cwd()
-    for root in (here, *here.parents, Path(__file__).resolve().parents[2]):
-        found = sorted((root / "notebooks").rglob("*.ipynb"))
-        found = [path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts)]
+    for folder in course_folders("notebooks"):
+        found = sorted(folder.rglob("*.ipynb"))
+        found = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
         if found:
             return {path.stem: path for path in found}
     return {}

@@ -1,0 +1,382 @@
+"""Exercises: what an answer earns, and that every definition of the course keeps its word."""
+
+import json
+import math
+import re
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from lepton_lib import exercises, plots
+from lepton_lib.errors import ExerciseError
+from lepton_lib.exercises import check, checkpoint, hint, progress_card, solution
+from lepton_lib.exercises.definitions import Exercise, definition_files, find_definition, letter_hash, read_definitions
+from lepton_lib.exercises.judging import kind_of, outcomes, same
+from lepton_lib.exercises.progress import read_events, standings
+from lepton_lib.runs import find_notebooks
+from lepton_lib.runs.parameters import tags
+
+SALT = "small course"
+SMALL = f"""
+[1]
+title = "Halve it"
+kind = "write"
+objective = "halve a number"
+minutes = 2
+answer = '''
+def halve(x):
+    if x < 0:
+        raise ValueError("below zero")
+    return x / 2
+'''
+inputs = "[(4,), (5,), (-1,)]"
+why = "Halves add up."
+hints = ["Which operator divides?", "Write x / 2."]
+[[1.wrong]]
+code = "def halve(x):\\n    return x // 2"
+message = "// rounds down."
+[[1.wrong]]
+code = "def halve(x):\\n    return x * 2"
+message = "That doubles."
+
+[2]
+title = "A share"
+kind = "predict"
+objective = "guess a share"
+minutes = 1
+given = "total = 8"
+answer = "share = 2 / total"
+tolerance = 0.02
+why = "A share lies between 0 and 1."
+hints = ["Two of eight.", "Divide."]
+[[2.wrong]]
+code = "share = total / 2"
+message = "Upside down."
+[[2.wrong]]
+code = "share = 25"
+message = "That is per cent."
+
+[q1]
+title = "Which?"
+objective = "tell b from a"
+options = "abc"
+salt = "{SALT}"
+right = "{letter_hash(SALT, "b")}"
+why = "It is b."
+hints = ["Not the first."]
+[q1.wrong]
+{letter_hash(SALT, "a")} = "a is too early."
+{letter_hash(SALT, "c")} = "c is too late."
+"""
+
+
+@pytest.fixture
+def course(tmp_path, monkeypatch):
+    """A course with one notebook's exercises, and a session without any event."""
+    (tmp_path / "notebooks" / "exercises").mkdir(parents=True)
+    (tmp_path / "notebooks" / "exercises" / "07_small.toml").write_text(SMALL, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(exercises, "_session", [])
+    return tmp_path
+
+
+def halve(x):
+    """The right one."""
+    if x < 0:
+        raise ValueError
+    return 0.5 * x
+
+
+class Hostile:
+    """Nothing can be done with it."""
+
+    def __getattribute__(self, name):
+        raise RuntimeError("hands off")
+
+    def __eq__(self, other):
+        raise RuntimeError("hands off")
+
+    __hash__ = None
+
+
+def endless(x):
+    """Never comes back."""
+    while True:
+        x += 1
+
+
+def leaves(_):
+    """Ends the program."""
+    raise SystemExit(3)
+
+
+RUBBISH = [
+    None, True, 7j, math.nan, math.inf, -1, "", "b\0", b"bytes", [], [..., ...], {}, {"a": {}}, {1}, object(),
+    Hostile(), Hostile, np.array([[1, 2]]), np.array(["x"]), torch.zeros(0), pd.DataFrame({"a": [1]}), range(3),
+    print, leaves, iter([]), 10**400, endless,
+]  # fmt: skip
+
+
+@pytest.mark.usefixtures("course")
+def test_a_right_answer_is_correct_and_says_why():
+    """A function is tried on hidden inputs, a number compared within its tolerance, a letter by its hash."""
+    assert repr(check("07.1", halve)) == "07.1 correct: Halves add up."
+    assert check("07.2", 0.2499).status == check("07.q1", " B) ").status == "correct"
+
+
+@pytest.mark.parametrize(
+    ("key", "answer", "message"),
+    [
+        ("07.1", lambda x: x // 2, "// rounds down."),
+        ("07.2", np.float64(4), "Upside down."),
+        ("07.q1", "c", "c is too late."),
+        ("07.2", 0.3, 'your answer is a number, as expected, but not the right one. hint("07.2") helps'),
+        ("07.2", [0.25], "your answer is a list of 1, expected a number"),
+        ("07.1", 3, "got a number, expected a function: pass it without calling it"),
+        ("07.1", repr, "what your function returns is a text, expected a number"),
+        ("07.1", lambda x: x / 2, "your function accepts an input that it should refuse with ValueError"),
+        ("07.1", lambda x: x / 0, "your function fails on an input that it should take "
+                                  "(ZeroDivisionError: division by zero)"),
+        ("07.q1", "d", "got a text, expected one letter of a, b, c, in quotes"),
+    ],
+)  # fmt: skip
+@pytest.mark.usefixtures("course")
+def test_a_wrong_answer_earns_its_own_message(key, answer, message):
+    """A known misconception is named; any other wrong answer is told how it differs in kind."""
+    assert repr(check(key, answer)) == f"{key} not yet: {message}"
+
+
+@pytest.mark.usefixtures("course")
+def test_nothing_is_no_attempt():
+    """The dots, as a value, as a function's body or as a letter, are not judged."""
+    for key, answer in [
+        ("07.1", ...),
+        ("07.2", ...),
+        ("07.q1", ...),
+        ("07.1", lambda _: ...),
+        ("07.1", lambda _: None),
+    ]:
+        feedback = check(key, answer)
+        assert feedback.status == "not attempted"
+        assert repr(feedback).startswith(f"{key} not attempted: ")
+
+
+@pytest.mark.parametrize("key", ["07.1", "07.2", "07.q1", "09.1", "07.9", "", None])
+@pytest.mark.parametrize("which", range(len(RUBBISH)))
+@pytest.mark.usefixtures("course")
+def test_rubbish_is_answered(monkeypatch, key, which):
+    """Whatever is passed in, the answer is one clear sentence that never names an address, and nothing is raised."""
+    monkeypatch.setattr("lepton_lib.exercises.judging.SECONDS", 0.2)
+    feedback = check(key, RUBBISH[which])
+    assert feedback.status in {"not yet", "not attempted"}
+    assert "0x" not in repr(feedback) or "0x" in str(key)
+    assert len(repr(feedback)) < 400
+
+
+def test_a_function_is_tried_in_a_time_limit():
+    """An endless function is given up, and its thread ends."""
+    with pytest.raises(TimeoutError):
+        outcomes(endless, [(1,)], seconds=0.1)
+
+
+@pytest.mark.usefixtures("course")
+def test_a_function_can_disturb_nobody(capsys):
+    """What a function prints isn't shown, and what it does to its arguments doesn't reach the next try."""
+
+    def noisy(values):
+        print("noise")
+        values.append(1)
+        return len(values)
+
+    values = [1, 2]
+    assert outcomes(noisy, [(values,), (values,)]) == [3, 3]
+    assert values == [1, 2]
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.usefixtures("course")
+def test_a_checkpoint_goes_on_with_the_right_value(capsys):
+    """A right answer is returned as it is; any other is replaced, and that is said."""
+    assert checkpoint("07.2", 0.2501) == 0.2501
+    assert checkpoint("07.2", ...) == 0.25
+    assert checkpoint("07.q1", "a") == "b"
+    assert checkpoint("07.1", ...)(9) == 4.5
+    assert capsys.readouterr().out.count("The notebook goes on with the right answer.") == 3
+
+
+@pytest.mark.usefixtures("course")
+def test_hints_are_a_ladder():
+    """Each call gives the next hint; the last says how to see the solution, and is repeated."""
+    assert repr(hint("07.1")) == "07.1 hint 1 of 2: Which operator divides?"
+    last = '07.1 hint 2 of 2: Write x / 2. The last one; solution("07.1") shows the answer.'
+    assert repr(hint("07.1")) == repr(hint("07.1")) == last
+    assert repr(hint("07.2")).startswith("07.2 hint 1 of 2")
+
+
+@pytest.mark.usefixtures("course")
+def test_a_solution_shows_the_answer_and_why():
+    """Code for an exercise, the letter for a question; an unknown key is told the known ones."""
+    assert repr(solution("07.2")) == "07.2 solution:\n\nshare = 2 / total\n\nA share lies between 0 and 1."
+    assert "\n\nb\n\n" in repr(solution("07.q1"))
+    assert "expected one of 07.1, 07.2, 07.q1" in repr(solution("07.4"))
+    assert "a notebook's number first: 07" in repr(hint("7"))
+
+
+def test_progress_is_kept_in_a_work_folder_alone(course):
+    """Events go to the nearest work folder, without answers; elsewhere nothing is written."""
+    check("07.2", 0.25)
+    assert not (course / "progress.jsonl").exists()
+    (course / ".lepton-work.json").write_text("{}")
+    for act in (lambda: check("07.2", 3), lambda: hint("07.2"), lambda: solution("07.2"), lambda: check("07.2", 0.25)):
+        act()
+    check("07.1", ...)
+    text = (course / "progress.jsonl").read_text()
+    assert "0.25" not in text
+    assert standings(read_events(course)) == {"07.2": ("correct", 2, 1, True)}
+    with open(course / "progress.jsonl", "a") as file:
+        file.write('{"exercise": "07.1", "ev')  # cut short by a crash
+    assert repr(progress_card("07")).splitlines() == [
+        "Notebook 07: 1 of 3 done",
+        "  [ ] 07.1   Halve it",
+        "  [x] 07.2   A share (with the solution)",
+        "  [ ] 07.q1  Which?",
+    ]
+
+
+def test_progress_that_cannot_be_kept_is_told(course):
+    """A progress file that can't be written to costs no answer."""
+    (course / ".lepton-work.json").write_text("{}")
+    (course / "progress.jsonl").mkdir()
+    assert repr(check("07.2", 0.25)).endswith("\n(Your progress could not be kept: Is a directory.)")
+
+
+@pytest.mark.usefixtures("course")
+def test_a_card_of_no_notebook_is_refused():
+    """A notebook without exercises has no card."""
+    with pytest.raises(ExerciseError, match=r"expected one of \['07'\]"):
+        progress_card("08")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("minutes = 2", "minutes = -2", r"07_small.toml, \[1\] minutes"),
+        ('kind = "write"', 'kind = "guess"', r"\[1\] kind"),
+        (letter_hash(SALT, "c"), "0" * 12, r"\[q1\].*not those of the options"),
+        ("[q1]", "[q1", "07_small.toml"),
+        ('hints = ["Two of eight.", "Divide."]', 'hints = ["Divide."]', r"\[2\] hints"),
+    ],
+)
+def test_a_wrong_definition_is_refused(course, old, new, message):
+    """What can't be used is named: file, table and key."""
+    path = course / "notebooks" / "exercises" / "08_broken.toml"
+    path.write_text(SMALL.replace(old, new), encoding="utf-8")
+    with pytest.raises(ExerciseError, match=message.replace("07_small", "08_broken")):
+        read_definitions(path)
+
+
+@pytest.mark.usefixtures("course")
+def test_an_answer_without_a_name_is_refused():
+    """The answer's code must define something."""
+    exercise = find_definition("07.2").model_copy(update={"answer": "2 / total"})
+    with pytest.raises(ExerciseError, match="an assignment to a name, or a function"):
+        _ = exercise.name
+
+
+@pytest.mark.parametrize(
+    ("value", "expected", "equal"),
+    [
+        (1.0000001, 1, True), (True, 1, False), (1, True, False), (np.True_, True, True), (math.nan, math.nan, True),
+        ("Yes ", "yes", True), ("no", "yes", False), ((1, 2), [1, 2], True), ([1], [1, 2], False),
+        (torch.tensor([1.0, 2.0]), np.array([1, 2]), True), (np.array([[1, 2]]), np.array([1, 2]), False),
+        ({"a": 1.0}, {"a": 1}, True), ({"a": 1, "b": 2}, {"a": 1}, False), ({"b": 1}, {"a": 1}, False),
+        ({1, 2}, {2, 1}, True), ([1, 2], {1, 2}, False), (torch.tensor(3.0), 3, True), (None, None, True),
+        (pd.Series([1, 2]), pd.Series([1.0, 2.0]), True), (pd.Series([1, 2], index=[3, 4]), pd.Series([1, 2]), False),
+        (pd.DataFrame({"a": [1]}), pd.DataFrame({"b": [1]}), False), ([1, 2], pd.Series([1, 2]), False),
+        (pd.DataFrame({"a": [1, 2]}), pd.DataFrame({"a": [1]}), False), (0.0, 1e-9, False), (1e-10, 0, True),
+    ],
+)  # fmt: skip
+def test_same(value, expected, equal):
+    """Two answers are the same when kind, shape, names and, within the tolerance, numbers are."""
+    assert same(value, expected, 1e-6) is equal
+
+
+def test_a_plot_is_judged_by_its_data():
+    """Titles and colours don't matter, the points do; figure, axes and picture are the same."""
+
+    def draw(values, **look):
+        fig, ax = plots.subplots()
+        ax.plot(values, **look)
+        _ = ax.set(title=look.get("label", ""))
+        return fig, ax
+
+    (fig, ax), (other, _) = draw([1, 2, 4]), draw([1, 2, 4], color="red", label="a: b")
+    assert same(other, ax, 0)
+    assert same(plots.show(other, alt="x"), fig, 0)
+    assert not same(draw([1, 2, 5])[0], fig, 0)
+    assert not same([1, 2, 4], fig, 0)
+    assert kind_of(fig) == "a figure"
+
+
+DEFINED = [definition for path in definition_files().values() for definition in read_definitions(path).values()]
+VALUES = [definition for definition in DEFINED if isinstance(definition, Exercise)]
+QUESTIONS = [definition for definition in DEFINED if not isinstance(definition, Exercise)]
+
+
+@pytest.mark.parametrize("exercise", VALUES, ids=lambda exercise: exercise.key)
+def test_an_exercise_keeps_its_word(exercise):
+    """The answer is correct, each wrong answer earns its own message, nothing and rubbish earn neither."""
+    assert repr(check(exercise.key, exercise.value_of(exercise.answer))) == f"{exercise.key} correct: {exercise.why}"
+    for wrong in exercise.wrong:
+        assert repr(check(exercise.key, exercise.value_of(wrong.code))) == f"{exercise.key} not yet: {wrong.message}"
+    assert check(exercise.key, ...).status == "not attempted"
+    for rubbish in RUBBISH[:-1]:  # the endless one is tried once, on the small course
+        feedback = check(exercise.key, rubbish)
+        assert feedback.status != "correct", rubbish
+        assert len(repr(feedback)) < 500, rubbish
+
+
+@pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.key)
+def test_a_question_keeps_its_word(question):
+    """The right letter is correct, each other has its message, and a letter that isn't offered is told which are."""
+    for letter in question.options:
+        hashed = letter_hash(question.salt, letter)
+        status = f"correct: {question.why}" if hashed == question.right else f"not yet: {question.wrong[hashed]}"
+        assert repr(check(question.key, letter)) == f"{question.key} {status}"
+    assert "expected one letter" in repr(check(question.key, "z"))
+
+
+@pytest.mark.parametrize("number", definition_files())
+def test_a_notebook_and_its_definitions_agree(number):
+    """Every definition stands in its notebook as a heading and in one check of an exercise cell, in the same order."""
+    notebook = next(path for stem, path in find_notebooks().items() if stem.startswith(number))
+    cells = nbformat.read(notebook, 4).cells
+    known = read_definitions(definition_files()[number])
+    headings = [
+        found for cell in cells if cell.cell_type == "markdown"
+        for found in re.findall(r"^### (?:Exercise|Question) (\d\d\.\w+): (.+)$", cell.source, re.MULTILINE)
+    ]  # fmt: skip
+    assert headings == [(key, definition.title) for key, definition in known.items()]
+    checked = [
+        (key, "exercise" in tags(cell)) for cell in cells if cell.cell_type == "code"
+        for key in re.findall(r"check(?:point)?\(\"(\d\d\.\w+)\"", cell.source)
+    ]  # fmt: skip
+    assert checked == [(key, True) for key in known]
+    names = {key: definition.name for key, definition in known.items() if isinstance(definition, Exercise)}
+    for cell in cells:
+        for key, name in re.findall(r"check(?:point)?\(\"(\d\d\.\d+)\", (\w+)\)", cell.source):
+            assert names[key] == name
+
+
+@pytest.mark.parametrize("number", definition_files())
+def test_a_notebook_has_exercises_of_each_kind(number):
+    """Four to six exercises: one to predict, one to mend, one to write, one to decide; two or three questions."""
+    known = read_definitions(definition_files()[number]).values()
+    kinds = [definition.kind for definition in known if isinstance(definition, Exercise)]
+    assert 4 <= len(kinds) <= 6
+    assert set(kinds) == {"predict", "mend", "write", "decide"}
+    assert 2 <= len(known) - len(kinds) <= 3
+    assert json.dumps([definition.objective for definition in known])
