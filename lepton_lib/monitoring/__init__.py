@@ -18,7 +18,8 @@ from lepton_lib.monitoring.distances import (
     wasserstein,
 )
 from lepton_lib.monitoring.drift import MIN_ROWS, ColumnDrift, DriftReport, count_problems, drift_report
-from lepton_lib.monitoring.policy import Decision, advise, choose_model
+from lepton_lib.monitoring.performance import estimate_performance, group_performance, performance, row_losses
+from lepton_lib.monitoring.policy import Decision, Signals, State, advise, choose_model, judge
 from lepton_lib.monitoring.reference import Reference
 
 __all__ = [
@@ -29,6 +30,8 @@ __all__ = [
     "DriftReport",
     "Interval",
     "Reference",
+    "Signals",
+    "State",
     "Summary",
     "advise",
     "bin_counts",
@@ -37,10 +40,15 @@ __all__ = [
     "choose_model",
     "count_problems",
     "drift_report",
+    "estimate_performance",
+    "group_performance",
     "holm",
+    "judge",
     "kolmogorov_smirnov",
+    "performance",
     "psi",
     "psi_by_chance",
+    "row_losses",
     "summarise",
     "wasserstein",
 ]

@@ -16,6 +16,7 @@ SMOOTHING = 0.5  # added to every bin's count (Jeffreys): an empty bin has a sma
 EXACT_ROWS = 10_000  # up to this many rows the Kolmogorov-Smirnov p-value is exact, as in SciPy
 SPARSE = 5.0  # expected counts below this spoil the chi-square distribution (Cochran's rule)
 DRAWS = 4_999  # of a sparse table: the smallest p is 1 / 5000
+STRIDE = 64  # between the points that are looked at first
 CHUNK = 1 << 16  # values at work at a time, so that no large copy is made
 Z95 = 1.959964  # standard deviations on either side that hold 95 % of a normal distribution
 
@@ -173,7 +174,8 @@ def _asymptotic(n: int, distance: float) -> float:
     """The chance of a larger distance of ``n`` values from their own distribution: SciPy's ``kstwo.sf``, to 1e-12.
 
     In the tail that is twice the chance of a larger distance in one direction (Smirnov), a sum over j = 0 ... n that
-    SciPy adds up term by term, up to n = 1,000,000; beyond them it is content with six digits. The terms vanish smoothly at both ends, so that a coarse grid gives the same sum.
+    SciPy adds up term by term, up to n = 1,000,000; beyond, it is content with six digits. The terms vanish smoothly at
+    both ends, so that a coarse grid gives the same sum.
     """
     strength = n * distance * distance
     if n < EXACT_ROWS / 2 or strength < 2.2:
@@ -189,17 +191,28 @@ def _asymptotic(n: int, distance: float) -> float:
 
 def _largest_gap(a: np.ndarray, b: np.ndarray, u: int, v: int) -> float:
     """The supremum of |F - G| of two sorted samples, each with that many values below all others."""
-    n, m = len(a) + u, len(b) + v
+    n, m, size = len(a) + u, len(b) + v, len(b)
     found = abs(u / n - v / m)
-    # F - G is largest just before a step of G, G - F just after one: so only the points of one sample are looked at.
-    for start in range(0, len(b), CHUNK):
-        part = b[start : start + CHUNK]
-        index = np.arange(start + v, start + v + len(part))
-        right = left = a.searchsorted(part, "right")
-        if len(a) and (a[right - 1] == part).any():
-            left = a.searchsorted(part, "left")
-        after, before = (index + 1) / m - (right + u) / n, (left + u) / n - index / m
-        found = max(found, float(after.max()), float(before.max()))
+
+    def gaps(index: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+        """How many of ``a`` lie up to and below those points of ``b``, and the largest gap there."""
+        part = b[index]  # F - G is largest just before a step of G, G - F just after one: b's points are enough
+        right = left = a.searchsorted(part, "right") + u
+        if len(a) and (a[right - u - 1] == part).any():
+            left = a.searchsorted(part, "left") + u
+        after, before = (index + v + 1) / m - right / n, left / n - (index + v) / m
+        return right, left, max(found, float(after.max()), float(before.max()))
+
+    if not size:
+        return found
+    ends = np.append(np.arange(0, size - 1, STRIDE), size - 1)
+    right, left, found = gaps(ends)
+    # Both functions rise: between two points no gap is larger than that of one's value here and the other's there.
+    most = np.maximum((ends[1:] + v + 1) / m - right[:-1] / n, left[1:] / n - (ends[:-1] + v) / m)
+    near = ends[:-1][most > found]
+    for start in range(0, len(near), CHUNK // STRIDE):
+        inner = near[start : start + CHUNK // STRIDE, None] + np.arange(STRIDE)
+        found = gaps(inner[inner < size])[2]
     return found
 
 
