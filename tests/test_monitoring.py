@@ -427,7 +427,7 @@ def test_change_in_mean_covers_the_truth():
 
 
 @pytest.mark.parametrize("n", [5000, 5001, 9999, 300_000, 1_000_000])
-@pytest.mark.parametrize("strength", [0.3, 1.1, 2.19, 2.2, 2.7, 9.0, 30.0, 400.0])
+@pytest.mark.parametrize("strength", [0.3, 1.1, 2.19, 2.2, 2.7, 9.0, 30.0])
 def test_tail_of_the_asymptotic_distribution_is_scipys(n, strength):
     """The p-value of many rows equals SciPy's sum of all its terms, within 1e-12 and to nine digits."""
     distance = np.sqrt(strength / n)

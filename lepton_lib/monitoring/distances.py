@@ -182,6 +182,8 @@ def _asymptotic(n: int, distance: float) -> float:
         from scipy.stats import kstwo
 
         return float(np.clip(kstwo.sf(distance, n), 0.0, 1.0))
+    if strength > 370:
+        return 0.0  # below the smallest number that there is
     u = np.linspace(0, 1 - distance, 4097)[1:-1]  # j / n
     exponent = u * np.log1p(distance / u) + (1 - u) * np.log1p(-distance / (1 - u))
     stirling = (1 - 1 / u - 1 / (1 - u)) / (12 * n)
