@@ -10,6 +10,7 @@ from scipy import stats
 from lepton_lib import monitoring
 from lepton_lib.cases import load_case
 from lepton_lib.errors import DataError
+from lepton_lib.monitoring import distances
 from lepton_lib.utils import sha256_of, to_json
 
 LEVEL = 0.05
@@ -161,7 +162,7 @@ def test_chance_is_what_the_report_says(shop):
     assert frame.loc["colour", "chance"] == pytest.approx(2 * (1 / 600 + 1 / 60))
 
 
-@pytest.mark.parametrize("sizes", [(1, 1), (1, 50), (7, 5), (10, 10), (30, 900), (2600, 300), (12_000, 300)])
+@pytest.mark.parametrize("sizes", [(1, 1), (1, 50), (7, 5), (30, 900), (2600, 300), (12_000, 300), (30_000, 9_000)])
 @pytest.mark.parametrize("shift", [0.0, 0.1, 0.7, 40.0])
 @pytest.mark.parametrize("decimals", [12, 0])
 def test_kolmogorov_smirnov_and_wasserstein_are_scipys(sizes, shift, decimals):
@@ -423,3 +424,63 @@ def test_change_in_mean_covers_the_truth():
     assert np.mean([low <= 1.3 <= high for _, low, high in found]) == pytest.approx(0.95, abs=0.03)
     assert monitoring.change_in_mean([1.0], [2.0, 3.0]) == (1.5, -np.inf, np.inf)
     assert monitoring.change_in_mean([], []) == (0.0, -np.inf, np.inf)
+
+
+@pytest.mark.parametrize("n", [5000, 5001, 9999, 300_000, 1_000_000])
+@pytest.mark.parametrize("strength", [0.3, 1.1, 2.19, 2.2, 2.7, 9.0, 30.0])
+def test_tail_of_the_asymptotic_distribution_is_scipys(n, strength):
+    """The p-value of many rows equals SciPy's sum of all its terms, within 1e-12 and to nine digits."""
+    distance = np.sqrt(strength / n)
+    ours, theirs = distances._asymptotic(n, distance), stats.kstwo.sf(distance, n)
+    assert ours == pytest.approx(theirs, abs=1e-12)
+    assert ours == pytest.approx(theirs, rel=1e-9, abs=0)
+
+
+def test_gaps_stand_below_every_number():
+    """In a summary a missing number counts as lower than all others, as minus infinity would."""
+    generator = np.random.default_rng(3)
+    pair = [generator.normal(size=size).round(1) for size in (80, 50)]
+    pair[0][:9], pair[1][:30] = np.nan, np.nan
+    low = [np.where(np.isnan(values), -np.inf, values) for values in pair]
+    expected = stats.ks_2samp(*low)
+    found = monitoring.kolmogorov_smirnov(*map(monitoring.summarise, pair))
+    assert found == pytest.approx((expected.statistic, expected.pvalue), abs=1e-12)
+
+
+def test_a_stored_reference_gives_the_same_report(shop, tmp_path):
+    """Reading summaries back gives the report that the rows themselves give, gaps, ties and answers included."""
+    frame, current = rows(1000, seed=1), rows(200, seed=2, price=0.7)
+    frame.loc[:40, "price"], frame["weight"] = np.nan, frame["weight"].round(1)
+    answers = [np.random.default_rng(s).random((n, 2)) for s, n in ((1, 300), (2, 200))]
+    monitoring.Reference.of(frame, shop, answers[0], version="abc").save(tmp_path / "reference.npz")
+    stored = monitoring.Reference.load(tmp_path / "reference.npz")
+    assert (stored.rows, stored.about, stored.answers) == (1000, {"version": "abc"}, ("p_yes",))
+    given = {"predictions": (None, answers[1])}
+    fresh = monitoring.drift_report(frame, current, shop, predictions=tuple(answers))
+    assert monitoring.drift_report(stored, current, shop, **given) == fresh
+    assert "p_yes" not in monitoring.drift_report(stored, current, shop).to_frame().index
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["reference.npz", "shop"]
+
+
+def test_a_damaged_reference_is_refused(shop, tmp_path):
+    """No file, another file, and one flipped byte are errors that say what to do, never another report."""
+    path = tmp_path / "reference.npz"
+    with pytest.raises(DataError, match="no such file"):
+        monitoring.Reference.load(path)
+    path.write_bytes(b"PK\x03\x04 no zip")
+    with pytest.raises(DataError, match="can't be read"):
+        monitoring.Reference.load(path)
+    monitoring.Reference.of(rows(500, seed=1), shop).save(path)
+    content = bytearray(path.read_bytes())
+    content[300] ^= 1  # among the first column's numbers
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="CRC"):
+        monitoring.drift_report(monitoring.Reference.load(path), rows(100, seed=2), shop)
+
+
+def test_a_reference_of_another_case_is_refused(shop):
+    """Summaries that lack a column of the case are an error that names it, not a report without that column."""
+    reference = monitoring.Reference.of(rows(100, seed=1), shop)
+    fewer = monitoring.Reference({n: reference._makers[n] for n in reference.names if n != "colour"}, (), 100, {})
+    with pytest.raises(DataError, match="'colour'"):
+        monitoring.drift_report(fewer, rows(100, seed=2), shop)

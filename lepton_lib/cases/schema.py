@@ -270,6 +270,18 @@ class Charter(_Section):
         return self
 
 
+class Policy(_Section):
+    """When monitoring acts: what `lepton_lib.monitoring.judge` goes by. A case without it has these defaults."""
+
+    min_rows: int = Key(default=100, ge=30)  # served rows in a window; fewer wait for the next
+    min_labels: int = Key(default=50, ge=30)  # labels that have come in, before a loss is judged
+    patience: int = Key(default=2, ge=1)  # windows in a row with an alarm, before anything is trained
+    cool_down_hours: float = Key(default=24.0, ge=0)  # after an action, before the next training
+    shadow_windows: int = Key(default=1, ge=1)  # in which a challenger answers unseen, before it may be promoted
+    max_broken: Share = 0.01  # of a column's values, before the source is to be mended
+    level: Share = 0.05  # chance of any false alarm among a window's tests
+
+
 class Field(NamedTuple):
     """One column of the model's raw input matrix."""
 
@@ -296,6 +308,7 @@ class Case(_Section):
     costs: Costs | None = None
     bands: Bands | None = None
     charter: Charter
+    policy: Policy = Policy()
 
     _folder: Path = PrivateAttr(default=Path())
 

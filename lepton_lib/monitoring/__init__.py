@@ -1,0 +1,54 @@
+"""Judging live rows: have they moved away from the reference, is something broken in them, and what is to be done?
+
+Knows cases and data frames; doesn't know services, logs or run folders.
+"""
+
+from lepton_lib.monitoring.distances import (
+    DRAWS,
+    Interval,
+    Summary,
+    bin_counts,
+    change_in_mean,
+    chi_square,
+    holm,
+    kolmogorov_smirnov,
+    psi,
+    psi_by_chance,
+    summarise,
+    wasserstein,
+)
+from lepton_lib.monitoring.drift import MIN_ROWS, ColumnDrift, DriftReport, count_problems, drift_report
+from lepton_lib.monitoring.performance import estimate_performance, group_performance, performance, row_losses
+from lepton_lib.monitoring.policy import Decision, Signals, State, advise, choose_model, judge
+from lepton_lib.monitoring.reference import Reference
+
+__all__ = [
+    "DRAWS",
+    "MIN_ROWS",
+    "ColumnDrift",
+    "Decision",
+    "DriftReport",
+    "Interval",
+    "Reference",
+    "Signals",
+    "State",
+    "Summary",
+    "advise",
+    "bin_counts",
+    "change_in_mean",
+    "chi_square",
+    "choose_model",
+    "count_problems",
+    "drift_report",
+    "estimate_performance",
+    "group_performance",
+    "holm",
+    "judge",
+    "kolmogorov_smirnov",
+    "performance",
+    "psi",
+    "psi_by_chance",
+    "row_losses",
+    "summarise",
+    "wasserstein",
+]
