@@ -25,8 +25,8 @@ $(READY): pyproject.toml constraints.txt
 	@$(PIP) --editable '.[test]'
 	@touch $@
 
-learn: setup  ## open JupyterLab at the course's first page
-	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/00_environment.ipynb
+learn: setup  ## open JupyterLab at your own copies of the notebooks, in work/
+	@$(BIN)/lepton work --open
 
 run: setup  ## walk the loop on the credit data; results in runs/credit
 	@$(BIN)/lepton run loop --case credit --out runs/credit
@@ -49,5 +49,5 @@ bench: setup  ## measure against the peers; writes tests/benchmarks/RESULTS.md
 	@$(PIP) --editable '.[test,bench]'
 	@$(BIN)/python -m tests.benchmarks
 
-clean:  ## remove the environment, all runs and the site
+clean:  ## remove the environment, all runs and the site; work/ stays
 	rm -rf $(VENV) runs site build *.egg-info

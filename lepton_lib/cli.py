@@ -194,6 +194,68 @@ def notebooks(
         show.close()
 
 
+@app.command()
+def work(
+    folder: Annotated[Path, typer.Argument(help="Beside notebooks/, so that relative names lead on.")] = Path("work"),
+    *,
+    open_: Annotated[bool, typer.Option("--open", help="Then open JupyterLab there.")] = False,
+) -> None:
+    """Make your own copies of the notebooks, or bring them up to date without losing an answer."""
+    from lepton_lib.classroom.work import make_work
+
+    for line in make_work(folder):
+        typer.echo(line)
+    if open_:
+        root = folder.resolve().parent  # what JupyterLab shows: the copies, and what they link to
+        words = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={root}"]
+        words += ["--allow-root"] if hasattr(os, "getuid") and os.getuid() == 0 else []
+        words.append(str(min(folder.resolve().glob("*.ipynb")).relative_to(root)))
+        os.chdir(root)
+        sys.stdout.flush()
+        os.execv(sys.executable, words)
+
+
+@app.command()
+def progress(
+    folder: Annotated[Path | None, typer.Argument(help="A work folder; the one around here, or work/.")] = None,
+) -> None:
+    """Show what is done of all exercises."""
+    from lepton_lib.classroom.certificate import cards
+    from lepton_lib.exercises.progress import CORRECT
+
+    found = cards(folder)
+    for card in found:
+        typer.echo(card)
+    lines = [standing for card in found for _, standing in card.lines.values()]
+    typer.echo(f"In all {sum(standing.status == CORRECT for standing in lines)} of {len(lines)} done.")
+
+
+@app.command()
+def certificate(
+    name: Annotated[str, typer.Argument(help="Your name, as it is to stand there.")] = "",
+    *,
+    out: Annotated[Path, typer.Option(help="The drawing to write.")] = Path("certificate.svg"),
+    verify: Annotated[
+        str, typer.Option(metavar="FILE|CODE", help="Say whether one is genuine; a code needs the name.")
+    ] = "",
+    folder: Annotated[Path | None, typer.Option("--work", help="The work folder.")] = None,
+) -> None:
+    """Draw the certificate when all exercises are done, or verify one.
+
+    Its code proves that nothing was changed since; it doesn't prove who did the exercises.
+    """
+    from lepton_lib.classroom.certificate import make_certificate
+    from lepton_lib.classroom.certificate import verify as verify_certificate
+    from lepton_lib.utils import write_atomic
+
+    if verify:
+        text = Path(verify).read_text("utf-8", "replace") if Path(verify).is_file() else verify
+        typer.echo(verify_certificate(text, name))
+    else:
+        write_atomic(out, make_certificate(name, folder))
+        typer.echo(f"To print: {out}")
+
+
 def main() -> None:
     """The entry point: a mistake that the reader can mend is one message on stderr, never a traceback."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that kernels are ended

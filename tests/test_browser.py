@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from playwright.sync_api import expect, sync_playwright
 
 from lepton_lib.serving import start
 from tests import chromium, offline
+from tests.course import write_course
 from tests.site import build
 
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
@@ -86,16 +88,15 @@ def check_layout(page):
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """JupyterLab's address, started as `make learn` does, on a copy of the notebooks without any output."""
+    """JupyterLab's address and its folder: opened as `make learn` does, on copies of the notebooks."""
     folder = tmp_path_factory.mktemp("lab")
-    (folder / "notebooks").mkdir()
+    write_course(folder)
+    for path in offline.ROOT.glob("notebooks/exercises/*.toml"):
+        shutil.copy(path, folder / "notebooks" / "exercises")
     for path in offline.ROOT.glob("notebooks/0*.ipynb"):
         notebook = nbformat.read(path, 4)
         if path.stem == "02_training":  # only a bar is looked for in it
             notebook.cells = [new_code_cell(BAR, id="bar")]
-        for cell in notebook.cells:
-            if cell.cell_type == "code":
-                cell.update(outputs=[], execution_count=None)
         nbformat.write(notebook, folder / "notebooks" / path.name)
     settings = {
         "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
@@ -115,15 +116,14 @@ def lab(tmp_path_factory):
         "IPYTHONDIR": str(folder / "ipython"),
     }
     environment.pop("TQDM_DISABLE", None)
-    root = ["--allow-root"] if hasattr(os, "getuid") and os.getuid() == 0 else []
     opener = folder / "browser"  # what JupyterLab takes for the reader's browser
     opener.write_text(f'#!/bin/sh\ncp "${{1#file://}}" "{folder}/opened.html"\n')
     opener.chmod(0o755)
-    words = [sys.executable, "-m", "jupyterlab", *root, "notebooks/00_environment.ipynb"]
+    words = [sys.executable, "-m", "lepton_lib.cli", "work", "--open"]
     with (folder / "log").open("w") as log:
         server = subprocess.Popen(words, cwd=folder, env=environment | {"BROWSER": str(opener)}, stdout=log, stderr=log)
         try:
-            yield first_page(server, folder)
+            yield first_page(server, folder), folder / "work"
         finally:
             server.terminate()
             server.wait(30)
@@ -176,7 +176,7 @@ def test_run_all_cells_in_jupyterlab(browser, lab, shots, step):
     notebook = nbformat.read(offline.ROOT / "notebooks" / f"{step}.ipynb", 4)
     data = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])]
     with looking(browser) as page:
-        run_all(page, lab.replace("00_environment", step))
+        run_all(page, lab[0].replace("00_environment", step))
         panel = page.locator(".jp-NotebookPanel:visible")
         for selector, kind in ((".jp-RenderedImage img", "image/png"), (".jp-OutputArea table", "text/html")):
             shown = panel.locator(selector).all()
@@ -196,11 +196,36 @@ def test_run_all_cells_in_jupyterlab(browser, lab, shots, step):
 def test_the_progress_bar_is_seen_in_jupyterlab(browser, lab, shots):
     """Training in a notebook shows a bar that ends full."""
     with looking(browser) as page:
-        run_all(page, lab.replace("00_environment", "02_training"))
+        run_all(page, lab[0].replace("00_environment", "02_training"))
         bar = page.locator(".jp-OutputArea-output", has_text="training: 100%")
         expect(bar).to_be_visible()
         assert "█" in bar.text_content()
         page.screenshot(path=shots / "lab-bar.png")
+
+
+def answer(page, key, source):
+    """Put code into the cell that checks an exercise, and run it with the keyboard; what it answers."""
+    cell = page.locator(".jp-NotebookPanel:visible .jp-CodeCell", has=page.locator(".cm-content", has_text=f'"{key}"'))
+    cell.locator(".cm-content").click()
+    page.keyboard.press("Control+A")
+    page.keyboard.insert_text(source)
+    page.keyboard.press("Shift+Enter")
+    return cell.locator(".jp-OutputArea-output")
+
+
+def test_an_exercise_answers_in_jupyterlab(browser, lab, shots):
+    """A typed answer is told *not yet* and why, a better one *correct*, and the progress is kept in the work folder."""
+    with looking(browser) as page:
+        run_all(page, lab[0].replace("00_environment", "07_small"))
+        told = answer(page, "07.q1", 'check("07.q1", "c")')
+        expect(told).to_have_text("07.q1 not yet: c is too late.")
+        expect(answer(page, "07.q1", 'check("07.q1", "b")')).to_have_text("07.q1 correct: It is b.")
+        told = answer(page, "07.2", 'share = 2 / 8\nshare = checkpoint("07.2", share)')
+        expect(told).to_have_text("07.2 correct: A share lies between 0 and 1.")
+        page.screenshot(path=shots / "lab-exercise.png")
+    events = [json.loads(line) for line in (lab[1] / "progress.jsonl").read_text().splitlines()]
+    assert {"exercise": "07.q1", "event": "not yet"} in events
+    assert events[-1] == {"exercise": "07.2", "event": "correct"}
 
 
 # A run's pages and its service
