@@ -40,6 +40,8 @@ MAKES: dict[str, tuple[str, ...]] = {
         "service/model.safetensors",
         "service/model.onnx",
         "service/card.md",
+        "service/background.npy",
+        "service/manifest.sig",
         "service/manifest.json",
         "service/latency.json",
     ),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,9 @@ from typing import Any
 import pytest
 
 from tests import chromium
+
+# The tests sign with a key of their own, one for all workers and the programs that they start.
+os.environ.setdefault("LEPTON_CONFIG", str(Path(tempfile.gettempdir()) / f"lepton-tests-{os.getuid()}"))
 
 if chromium.left_out():
     collect_ignore = ["test_browser.py"]

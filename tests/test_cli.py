@@ -177,10 +177,11 @@ def test_serve(lepton, monkeypatch):
     """Serving hands the run folder, the host and the port on."""
     asked = []
     serving = types.ModuleType("lepton_lib.serving")
-    serving.serve = lambda run_dir, *, host, port: asked.append((run_dir, host, port))
+    serving.serve = lambda run_dir, **options: asked.append((run_dir, options))
     monkeypatch.setitem(sys.modules, "lepton_lib.serving", serving)
-    assert lepton("serve", "runs/credit", "--port", "0")[0] == 0
-    assert asked == [(Path("runs/credit"), "127.0.0.1", 0)]
+    assert lepton("serve", "runs/credit", "--port", "0", "--workers", "2", "--trust", "ab")[0] == 0
+    wanted = {"host": "127.0.0.1", "port": 0, "workers": 2, "trust": ["ab"], "require_key": False, "no_keys": False}
+    assert asked == [(Path("runs/credit"), wanted)]
 
 
 def test_notebooks(lepton, here):

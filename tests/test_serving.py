@@ -5,7 +5,6 @@ import contextlib
 import json
 import logging
 import re
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -16,95 +15,32 @@ import httpx
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from lepton_lib import serving
 from lepton_lib.cases import encode_records, load_case
 from lepton_lib.data import to_records
 from lepton_lib.errors import DataError, RunError
-from lepton_lib.models import build_model, load_model
-from lepton_lib.serving.app import BODY_LIMIT, ROUTES
+from lepton_lib.models import load_model
+from lepton_lib.serving.http import BODY_LIMIT
+from lepton_lib.serving.pages import ROUTES
 from lepton_lib.serving.scoring import FILES, version_of
 from tests.conftest import write_case
+from tests.service import (
+    COLUMNS,
+    GOOD,
+    JSON,
+    METRICS,
+    app,
+    ask,
+    call,
+    kept,
+    release,
+    run,
+    some_inputs,
+    write_release,
+)
 
-HOSTILE = "<script>alert(1)</script>"
-COLUMNS = [
-    {"name": "age", "kind": "number", "min": 18, "max": 99, "unit": "years", "meaning": f"how old {HOSTILE}"},
-    {"name": "income", "kind": "number", "unit": "coins", "nullable": True, "meaning": "what comes in"},
-    {"name": "colour", "kind": "category", "categories": ["red", 'blue" onfocus="alert(2)'], "meaning": "a word"},
-    {"name": "when", "kind": "timestamp", "parts": ["hour"], "nullable": True, "meaning": "a moment"},
-]
-COSTS = {"unit": "coins", "decisions": {"no": "grant", "yes": "refuse"},
-         "matrix": {"no": {"no": 0.0, "yes": 1.0}, "yes": {"no": 3.0, "yes": 0.0}}}  # fmt: skip
-BANDS = {"names": ["low", "medium", "high"], "limits": [0.3, 0.5]}
-GOOD = {"age": 42.125, "income": None, "colour": "red", "when": "2018-03-01T08:00:00"}
-JSON = {"content-type": "application/json"}
-METRICS = {"metric": "auc", "value": 0.8, "low": 0.7, "high": 0.9}
-GATE = {"passed": False, "criteria": [
-    {"name": "auc", "value": 0.8, "bound": "at_least 0.9", "passed": False, "why": "a | b"}]}  # fmt: skip
-
-
-def some_inputs(case, rows=60):
-    random = np.random.default_rng(0)
-    columns = [random.integers(0, field.n_categories or 100, rows) for field in case.fields]
-    inputs = np.column_stack(columns).astype(np.float32)
-    inputs[::5, 1] = np.nan
-    return inputs
-
-
-def write_release(folder, case, **options):
-    """A packaged model that was never trained, in ``folder``/service."""
-    inputs = some_inputs(case)
-    torch.manual_seed(0)
-    labels = np.arange(len(inputs)) % max(len(case.classes), 50)
-    model = build_model(case, inputs, labels.astype(np.float32), kind="mlp", hidden_size=4, **options).eval()
-    if case.classes:
-        model.temperature.fill_(0.1)  # far from even odds, so that every band and decision occurs
-    (folder / "service").mkdir(parents=True)
-    serving.package(folder / "service", model, case, metrics=METRICS, gate=GATE, comparison={"models": []})
-    return model
-
-
-@pytest.fixture(scope="module")
-def release(tmp_path_factory):
-    """A folder that holds the case and a run whose model was packaged once."""
-    folder = tmp_path_factory.mktemp("release")
-    write_case(folder / "desk", columns=COLUMNS, costs=COSTS, bands=BANDS, title=HOSTILE, question=HOSTILE)
-    write_release(folder / "run", load_case(folder / "desk"))
-    return folder
-
-
-@pytest.fixture
-def run(release, tmp_path, monkeypatch):
-    """A run folder of this test's own."""
-    shutil.copytree(release, tmp_path / "release")
-    monkeypatch.setenv("LEPTON_DATASETS", str(tmp_path / "release"))
-    return tmp_path / "release" / "run"
-
-
-@pytest.fixture
-def app(run):
-    """The service in this process."""
-    service = serving.create_app(run)
-    yield service
-    service.log.close()
-
-
-def call(app, method, path, **options):
-    async def request():
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://desk") as client:
-            return await client.request(method, path, **options)
-
-    return asyncio.run(request())
-
-
-def ask(app, *records, **headers):
-    return call(app, "POST", "/v1/predict", content=json.dumps({"records": records}), headers=JSON | headers)
-
-
-def kept(app):
-    return serving.read_log(app.log.path, app.scorer.case)
+__all__ = ["app", "release", "run"]  # fixtures
 
 
 def test_answers_are_those_of_the_model_in_torch(app, run):
@@ -373,7 +309,7 @@ def test_what_cannot_be_kept_is_not_answered(app, trouble):
 
 def test_other_addresses_are_problems_too(app):
     """An unknown address is 404, another method 405, both as problem+json; pages that load from elsewhere are off."""
-    for method, path, status in [("GET", "/nope", 404), ("GET", "/docs", 404), ("GET", "/redoc", 404),
+    for method, path, status in [("GET", "/nope", 404), ("GET", "/redoc", 404),
                                  ("POST", "/healthz", 405), ("GET", "/healthz/", 404)]:  # fmt: skip
         reply = call(app, method, path)
         assert (reply.status_code, reply.headers["content-type"]) == (status, "application/problem+json")

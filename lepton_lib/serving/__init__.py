@@ -5,6 +5,7 @@ Knows cases and service folders; the part that answers needs neither torch nor p
 
 from typing import TYPE_CHECKING
 
+from lepton_lib.serving import releases
 from lepton_lib.serving.log import PredictionLog, attach_labels, read_log
 from lepton_lib.serving.packaging import check_parity, model_card, package
 from lepton_lib.serving.process import LocalService, serve, start
@@ -12,15 +13,16 @@ from lepton_lib.serving.scoring import Scorer
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import Any
 
-    from lepton_lib.serving.app import Service
+    from lepton_lib.serving.app import PredictionApp
 
 
-def create_app(run_dir: "str | Path") -> "Service":
+def create_app(run_dir: "str | Path", **options: "Any") -> "PredictionApp":
     """`lepton_lib.serving.app.create_app`, whose libraries are imported only when it is called."""
     from lepton_lib.serving.app import create_app
 
-    return create_app(run_dir)
+    return create_app(run_dir, **options)
 
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "model_card",
     "package",
     "read_log",
+    "releases",
     "serve",
     "start",
 ]

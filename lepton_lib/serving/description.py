@@ -6,14 +6,18 @@ from typing import Any
 
 from lepton_lib.cases import Case, Column, example_record
 from lepton_lib.cases.records import describe
+from lepton_lib.serving import http
 
 _PROBLEMS = {
     400: "Not JSON",
+    401: "No valid key, where keys are demanded",
     405: "Not a POST",
+    408: "The request took too long",
     413: "A body over 1 MiB",
-    415: "Not application/json",
+    415: "Another content type",
     422: "A record that the case refuses: which record, which field, got, expected",
-    503: "The answer could not be kept, and is not given",
+    429: "More requests a second than the key allows",
+    503: "Too many requests at once, or the answer could not be kept, and is not given",
 }
 
 
@@ -32,16 +36,39 @@ def describe_predict(case: Case, *, record_limit: int) -> dict[str, Any]:
     answer = _object({"request_id": _TEXT, "model_version": _TEXT, "predictions": predictions})
     problem = _object({"title": _TEXT, "status": {"type": "integer"}, "detail": _TEXT, "request_id": _TEXT})
     problem["properties"] |= {"record": {"type": "integer"}, "field": _TEXT}
+    width = len(case.fields)
+    rows = f"Rows of {width} little-endian float32, laid out as `fields` in /v1/models says; NaN means missing"
+    told = "probabilities by class, then the decision's place" if case.classes else "the prediction"
+    binary = {"type": "string", "format": "binary"}
+    flag = {"type": "boolean", "default": False}
+    parameters = [
+        {"name": "explain", "in": "query", "schema": flag, "description": "Tell each field's share in the answer"},
+        {"name": "x-lepton-contract", "in": "header", "schema": _TEXT,
+         "description": "For float32: `contract` of /v1/models, so that another layout is refused"},
+    ]  # fmt: skip
     return {
         "post": {
             "summary": case.question,
             "operationId": "predict",
+            "parameters": parameters,
+            "security": [{}, {"key": []}],
             "requestBody": {
                 "required": True,
-                "content": {"application/json": {"schema": body, "example": {"records": [example_record(case)]}}},
+                "content": {
+                    http.JSON: {"schema": body, "example": {"records": [example_record(case)]}},
+                    http.FLOAT32: {"schema": binary | {"description": rows}},
+                    http.ARROW: {"schema": binary | {"description": "A table with the case's columns; null: missing"}},
+                },
             },
             "responses": {
-                "200": {"description": "One prediction a record", "content": {"application/json": {"schema": answer}}}
+                "200": {
+                    "description": f"One prediction a record, in the form of the request; float32 rows hold {told}",
+                    "content": {
+                        http.JSON: {"schema": answer},
+                        http.FLOAT32: {"schema": binary},
+                        http.ARROW: {"schema": binary},
+                    },
+                }
             }
             | {
                 str(status): {"description": why, "content": {"application/problem+json": {"schema": problem}}}
@@ -73,13 +100,23 @@ def _value(column: Column) -> dict[str, Any]:
 
 
 def _prediction(case: Case) -> dict[str, Any]:
+    number = {"type": "number"}
+    shares = {
+        "type": "object",
+        "additionalProperties": number,
+        "description": "By field; with base they add up to value",
+    }
+    reasons = _object({"of": _TEXT, "base": number, "value": number, "contributions": shares})
     if not case.classes:
-        return _object({"id": _TEXT, "prediction": {"type": "number", "x-unit": case.target.unit}, "unit": _TEXT})
+        schema = _object({"id": _TEXT, "prediction": number | {"x-unit": case.target.unit}, "unit": _TEXT})
+        schema["properties"]["reasons"] = reasons
+        return schema
     share = {"type": "number", "minimum": 0, "maximum": 1.000001}  # float32 may round a little above
     probabilities = _object(dict.fromkeys(case.classes, share))
     schema = _object(
         {"id": _TEXT, "class": {"type": "string", "enum": list(case.classes)}, "probabilities": probabilities}
     )
+    schema["properties"]["reasons"] = reasons
     if case.costs and case.costs.decisions:
         schema["properties"]["action"] = {"type": "string", "enum": list(case.costs.decisions.values())}
     if case.bands:

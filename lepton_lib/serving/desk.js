@@ -25,6 +25,32 @@ function percent(share) {
   return (100 * share).toFixed(1) + " %";
 }
 
+// One row a field, the greatest share first: its name, the share in words, and a bar that says nothing new.
+function reasonsTable(prediction) {
+  const { of, base, value, contributions } = prediction.reasons;
+  const share = "probabilities" in prediction;
+  const inWords = (x) => (share ? (100 * x).toFixed(1) + " points" : x.toPrecision(3));
+  const whole = (x) => (share ? percent(x) : x.toPrecision(4) + " " + of);
+  const entries = Object.entries(contributions);
+  const most = Math.max(...entries.map(([, x]) => Math.abs(x)), 1e-12);
+  const table = document.createElement("table");
+  table.className = "reasons";
+  const caption = share ? "Reasons: what moved the probability of " + of : "Reasons: what moved the prediction";
+  table.append(element("caption", caption + " from the average " + whole(base) + " to " + whole(value)));
+  for (const [name, x] of entries) {
+    const row = table.insertRow();
+    const head = element("th", name.replaceAll("_", " "));
+    head.scope = "row";
+    row.append(head, element("td", (x < 0 ? "\u2212" : "+") + inWords(Math.abs(x))));
+    const bar = document.createElement("meter");
+    bar.value = Math.abs(x) / most;
+    bar.className = x < 0 ? "down" : "up";
+    bar.setAttribute("aria-hidden", "true");
+    row.insertCell().append(bar);
+  }
+  return [table];
+}
+
 function showPrediction(reply) {
   const prediction = reply.predictions[0];
   const parts = [];
@@ -47,6 +73,7 @@ function showPrediction(reply) {
     }
     parts.push(table);
   }
+  if (prediction.reasons) parts.push(...reasonsTable(prediction));
   parts.push(element("p", "Model " + reply.model_version + ", prediction " + prediction.id, "quiet"));
   show(...parts);
 }
@@ -70,9 +97,12 @@ form.addEventListener("submit", async (event) => {
     record[field.name] = valueOf(field);
   }
   try {
-    const response = await fetch("/v1/predict", {
+    const headers = { "content-type": "application/json" };
+    const key = document.getElementById("key");
+    if (key) headers.authorization = "Bearer " + key.value;
+    const response = await fetch("/v1/predict?explain=true", {
       method: "POST",
-      headers: { "content-type": "application/json" },
+      headers,
       body: JSON.stringify({ records: [record] }),
     });
     const reply = await response.json();

@@ -6,6 +6,7 @@ last moments. Knows records and answers, nothing of models or HTTP. pandas is im
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import math
@@ -15,13 +16,14 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from lepton_lib.cases import Case
 from lepton_lib.cases.schema import TARGET
 from lepton_lib.errors import DataError, RunError
+from lepton_lib.serving.batches import expand
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,8 +32,53 @@ _TABLES = """
 CREATE TABLE IF NOT EXISTS predictions (
     id TEXT PRIMARY KEY, request_id TEXT NOT NULL, time TEXT NOT NULL, model_version TEXT NOT NULL,
     inputs TEXT NOT NULL, answer TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS labels (id TEXT PRIMARY KEY REFERENCES predictions (id), label TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS batches (
+    token TEXT PRIMARY KEY, request_id TEXT NOT NULL, time TEXT NOT NULL, model_version TEXT NOT NULL,
+    rows INTEGER NOT NULL, form TEXT NOT NULL, inputs BLOB NOT NULL, answers BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS labels (id TEXT PRIMARY KEY, label TEXT NOT NULL);
 """
+_SINGLE = "INSERT INTO predictions VALUES (?, ?, ?, ?, ?, ?)"
+_BATCH = "INSERT INTO batches VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+TOKEN = 16  # characters of a request's token: its predictions' ids are TOKEN-0, TOKEN-1, ...
+
+
+class Entry(NamedTuple):
+    """What is to be kept of one request: a statement, its values, and the predictions' ids."""
+
+    statement: str
+    values: tuple[Any, ...]
+    ids: list[str]
+
+    @property
+    def version(self) -> str:
+        """The model's."""
+        return str(self.values[3])
+
+
+def entry(
+    request_id: str, model_version: str, records: Sequence[Mapping[str, Any]], answers: Sequence[Mapping[str, Any]]
+) -> Entry:
+    """One request's records and answers, to be kept: a row for one, a row of JSON lists for several."""
+    token, now = secrets.token_hex(TOKEN // 2), _now()
+    ids = [f"{token}-{position}" for position in range(len(records))]
+    if len(records) == 1:
+        content = _json(dict(records[0])), _json(dict(answers[0]))
+        return Entry(_SINGLE, (ids[0], request_id, now, model_version, *content), ids)
+    content = _json([dict(record) for record in records]), _json([dict(answer) for answer in answers])
+    return Entry(_BATCH, (token, request_id, now, model_version, len(records), "json", *content), ids)
+
+
+def batch_entry(
+    request_id: str, model_version: str, *, rows: int, form: Mapping[str, Any], inputs: bytes, answers: bytes
+) -> Entry:
+    """A batch in another form than JSON, to be kept as it came; ``form`` says how it is read, see `batches.expand`."""
+    token = secrets.token_hex(TOKEN // 2)
+    values = (token, request_id, _now(), model_version, rows, _json(form), inputs, answers)
+    return Entry(_BATCH, values, [f"{token}-{position}" for position in range(rows)])
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 class PredictionLog:
@@ -47,10 +94,12 @@ class PredictionLog:
 
     def __init__(self, path: Path, *, patience: float = 0.2) -> None:
         self.path = path
-        with _kept(path):
+        self._pending: list[tuple[Entry, asyncio.Future[None]]] = []
+        with kept(path):
             self._connection = sqlite3.connect(path, timeout=patience, isolation_level=None, check_same_thread=False)
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = NORMAL")
+            self._connection.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
             self._connection.executescript(_TABLES)
             self._file = os.stat(path).st_ino
 
@@ -69,15 +118,39 @@ class PredictionLog:
         Raises:
             RunError: They could not be kept (locked, read-only, full, removed): the answer must not be given.
         """
-        token, now = secrets.token_hex(8), datetime.now(UTC).isoformat()
-        ids = [f"{token}-{position}" for position in range(len(records))]
-        rows = [
-            (id_, request_id, now, model_version, _json(dict(record)), _json(dict(answer)))
-            for id_, record, answer in zip(ids, records, answers, strict=True)
-        ]
-        with self._transaction():
-            self._connection.executemany("INSERT INTO predictions VALUES (?, ?, ?, ?, ?, ?)", rows)
-        return ids
+        made = entry(request_id, model_version, records, answers)
+        self._write([made])
+        return made.ids
+
+    async def keep(self, made: Entry) -> None:
+        """Keep one request's answers, in one transaction with those of all requests of this tick of the event loop.
+
+        Raises:
+            RunError: As for `append`; all requests of the tick fail together.
+        """
+        loop = asyncio.get_running_loop()
+        if not self._pending:
+            loop.call_soon(self._commit)
+        done = loop.create_future()
+        self._pending.append((made, done))
+        await done
+
+    def _commit(self) -> None:
+        pending, self._pending = self._pending, []
+        failure = None
+        try:
+            self._write([made for made, _ in pending])
+        except Exception as error:  # whatever it is, nobody may wait for ever: each request raises it
+            failure = error
+        for _, done in pending:
+            if not done.done():  # its client may have gone
+                done.set_result(None) if failure is None else done.set_exception(failure)
+
+    def _write(self, entries: Sequence[Entry]) -> None:
+        with self.transaction():
+            for statement in (_SINGLE, _BATCH):
+                if values := [made.values for made in entries if made.statement is statement]:
+                    self._connection.executemany(statement, values)
 
     def check(self) -> None:
         """Find out whether a prediction could be kept now.
@@ -85,7 +158,7 @@ class PredictionLog:
         Raises:
             RunError: It could not.
         """
-        with self._transaction():
+        with self.transaction():
             self._connection.execute("UPDATE predictions SET id = id WHERE 0")
 
     def close(self) -> None:
@@ -93,13 +166,18 @@ class PredictionLog:
         self._connection.close()
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        with _kept(self.path):
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All or nothing of what is done to the connection inside.
+
+        Raises:
+            RunError: It could not be done.
+        """
+        with kept(self.path):
             if os.stat(self.path).st_ino != self._file:
                 raise FileNotFoundError("a file that was removed")  # SQLite would go on writing to the removed one
             self._connection.execute("BEGIN IMMEDIATE")
             try:
-                yield
+                yield self._connection
                 self._connection.execute("COMMIT")
             finally:
                 if self._connection.in_transaction:
@@ -111,7 +189,8 @@ def _json(value: Any) -> str:
 
 
 @contextlib.contextmanager
-def _kept(path: Path) -> Iterator[None]:
+def kept(path: Path) -> Iterator[None]:
+    """Turn whatever SQLite and the disk complain of into a `RunError`."""
     try:
         yield
     except (sqlite3.Error, OSError) as error:
@@ -146,8 +225,10 @@ def attach_labels(path: Path, labels: Mapping[str, str | float], case: Case) -> 
             )
     log = PredictionLog(path, patience=5.0)
     try:
-        with log._transaction():
+        with log.transaction():
             ids = {row[0] for row in log._connection.execute("SELECT id FROM predictions")}
+            for token, rows in log._connection.execute("SELECT token, rows FROM batches"):
+                ids |= {f"{token}-{position}" for position in range(rows)}
             if unknown := [id_ for id_ in labels if id_ not in ids]:
                 raise DataError(
                     "labels",
@@ -159,6 +240,36 @@ def attach_labels(path: Path, labels: Mapping[str, str | float], case: Case) -> 
             log._connection.executemany("INSERT OR REPLACE INTO labels VALUES (?, ?)", rows)
     finally:
         log.close()
+
+
+class Row(NamedTuple):
+    """One prediction, as it was kept."""
+
+    id: str
+    request_id: str
+    time: str
+    model_version: str
+    inputs: dict[str, Any]
+    answer: dict[str, Any]
+
+
+def read_rows(connection: sqlite3.Connection, id_: str | None = None) -> list[Row]:
+    """Every prediction, oldest first; with ``id_`` those of this prediction id, request id or batch's token."""
+    singles, batches, given = "SELECT * FROM predictions", "SELECT * FROM batches", []
+    if id_ is not None:
+        singles += " WHERE ?1 IN (id, request_id)"
+        batches += " WHERE request_id = ?1 OR token = substr(?1, 1, 16)"
+        given = [id_]
+    made = []
+    for name, request_id, time, version, record, answer in connection.execute(f"{singles} ORDER BY rowid", given):
+        made.append(Row(name, request_id, time, version, json.loads(record), json.loads(answer)))
+    for token, request_id, time, version, rows, *content in connection.execute(batches, given):
+        records, answers = expand(*content)
+        for position in range(rows):
+            row = Row(f"{token}-{position}", request_id, time, version, records[position], answers[position])
+            if id_ in (None, row.id, request_id, token):
+                made.append(row)
+    return sorted(made, key=lambda row: row.time)  # stable: the order within a request stays
 
 
 def read_log(path: Path, case: Case) -> pd.DataFrame:
@@ -175,11 +286,10 @@ def read_log(path: Path, case: Case) -> pd.DataFrame:
     """
     import pandas as pd
 
-    query = "SELECT p.id, request_id, time, model_version, inputs, answer, label FROM predictions p"
-    with _kept(path), contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
-        rows = connection.execute(f"{query} LEFT JOIN labels USING (id) ORDER BY p.rowid").fetchall()
-    ids, requests, times, versions, inputs, answers, labels = zip(*rows, strict=True) if rows else [()] * 7
-    records = [json.loads(text) for text in inputs]
+    with kept(path), contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+        rows = read_rows(connection)
+        labels = dict(connection.execute("SELECT id, label FROM labels").fetchall())
+    ids, requests, times, versions, records, given = zip(*rows, strict=True) if rows else [()] * 6
     columns: dict[str, Any] = {}
     for column in case.inputs:
         values = [record.get(column.name) for record in records]
@@ -191,9 +301,8 @@ def read_log(path: Path, case: Case) -> pd.DataFrame:
             moments = [datetime.fromisoformat(value).replace(tzinfo=None) if value else None for value in values]
             columns[column.name] = pd.Series(moments, dtype="datetime64[us]")
     known: dict[Any, float] = {name: float(index) for index, name in enumerate(case.classes)}
-    told = [None if label is None else json.loads(label) for label in labels]
+    told = [json.loads(labels[id_]) if id_ in labels else None for id_ in ids]
     columns[TARGET] = pd.Series([known.get(label, label) for label in told], dtype="float64")
-    given = [json.loads(text) for text in answers]
     for key in ("class", "action", "band") if case.classes else ("prediction",):
         if not given or key in given[0]:
             columns[f"answer.{key}"] = [answer.get(key) for answer in given]

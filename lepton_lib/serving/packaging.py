@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import numpy as np
 from lepton_lib.cases import Case
 from lepton_lib.cases.records import describe
 from lepton_lib.errors import RunError
+from lepton_lib.serving import signing
 from lepton_lib.serving.scoring import FILES, Scorer, contract_of, version_of
 from lepton_lib.utils import sha256_of, to_json, write_atomic
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from lepton_lib.models import TabularModel
 
 TOLERANCE = 1e-6
+BACKGROUND_ROWS = 64
 
 
 def package(
@@ -28,8 +31,9 @@ def package(
     metrics: Mapping[str, Any],
     gate: Mapping[str, Any],
     comparison: Mapping[str, Any],
+    background: np.ndarray,
 ) -> dict[str, Any]:
-    """Write what a service needs: model.safetensors, config.json, model.onnx, card.md, and manifest.json last.
+    """Write what a service needs: `FILES`, then manifest.json and its signature by the user's key.
 
     Args:
         folder: Where to; must exist.
@@ -38,6 +42,8 @@ def package(
         metrics: ``evaluation/metrics.json``; goes into the card and the manifest.
         gate: ``evaluation/gate.json``; goes into the card.
         comparison: ``model/comparison.json``; goes into the card.
+        background: Raw inputs of training rows float32 ``(n, len(case.fields))``. Reasons are told against rows that
+            are put together from them, each value from another row: no row of the file is a person's.
 
     Returns:
         The manifest: version, case, contract (hash of the case's rules), files with their sha256, metrics.
@@ -47,6 +53,10 @@ def package(
     save_model(model, weights=folder / "model.safetensors", config=folder / "config.json")
     export_onnx(model, folder / "model.onnx")
     write_atomic(folder / "card.md", model_card(case, model.config, metrics, gate, comparison))
+    content = io.BytesIO()
+    drawn = np.random.default_rng(0).integers(0, len(background), (BACKGROUND_ROWS, background.shape[1]))
+    np.save(content, np.take_along_axis(background, drawn, axis=0).astype(np.float32), allow_pickle=False)
+    write_atomic(folder / "background.npy", content.getvalue())
     files = {name: sha256_of(folder / name) for name in FILES}
     contract = contract_of(case)
     manifest = {
@@ -56,6 +66,7 @@ def package(
         "files": files,
         "metrics": dict(metrics),
     }
+    write_atomic(folder / signing.SIGNATURE, signing.sign(to_json(manifest).encode()))
     write_atomic(folder / "manifest.json", to_json(manifest))
     return manifest
 
@@ -123,7 +134,10 @@ def model_card(
         "## Risks\n\n" + "\n".join(f"- {risk}" for risk in case.charter.risks),
         "## When to stop using it\n\n" + "\n".join(f"- {reason}" for reason in case.charter.stop),
         "## What the service keeps\n\nEvery request's inputs and answer, with its time and the model's version, in "
-        "`predictions.sqlite` beside the model: monitoring needs them. Its other logs hold nothing that was sent.",
+        "`predictions.sqlite` beside the model: monitoring needs them. Its other logs hold nothing that was sent.\n\n"
+        "`lepton log RUN --find ID` shows what is kept under an id, `--erase ID` removes it for good, and "
+        "`--keep-days N` removes what is older. `background.npy` holds made-up rows, put together from values of "
+        f"{BACKGROUND_ROWS} training rows a column, against which reasons are told.",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 

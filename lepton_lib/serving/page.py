@@ -10,12 +10,35 @@ from lepton_lib.cases.records import describe
 
 ASSETS = {
     f"/static/{name}": (media_type, files("lepton_lib.serving").joinpath(name).read_text(encoding="utf-8"))
-    for name, media_type in (("desk.js", "text/javascript"), ("desk.css", "text/css"))
+    for name, media_type in (("desk.js", "text/javascript"), ("docs.js", "text/javascript"), ("desk.css", "text/css"))
 }
 
 
-def desk_page(case: Case, version: str) -> str:
-    """The page as HTML: every input labelled, with its meaning, unit and range; no script or style inside it."""
+def docs_page(case: Case) -> str:
+    """The page that shows the service's description, /openapi.json."""
+    return f"""<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(case.title)}: the service</title>
+<link rel="stylesheet" href="/static/swagger-ui.css">
+<link rel="icon" href="data:,">
+<main id="docs"></main>
+<script src="/static/swagger-ui-bundle.js"></script>
+<script src="/static/docs.js"></script>
+</html>
+"""
+
+
+def desk_page(case: Case, version: str, *, key: bool = False) -> str:
+    """The page as HTML: every input labelled, with its meaning, unit and range; no script or style inside it.
+
+    Args:
+        case: The case.
+        version: The model's.
+        key: Whether an API key has to be asked for.
+    """
+    asked = '<p><label for="key">Key</label><input id="key" type="password" autocomplete="off" required></p>\n'
     example = example_record(case)
     fields = "\n".join(_field(column, example[column.name]) for column in case.inputs)
     return f"""<!doctype html>
@@ -33,11 +56,13 @@ def desk_page(case: Case, version: str) -> str:
 <div class="fields">
 {fields}
 </div>
-<p><button type="submit">Ask the model</button> <button type="button" id="example">Fill in an example</button></p>
+{asked if key else ""}<p><button type="submit">Ask the model</button>
+<button type="button" id="example">Fill in an example</button></p>
 </form>
 <section id="answer" aria-live="polite" tabindex="-1"></section>
 <noscript><p>This page needs JavaScript. POST to /v1/predict as /openapi.json describes it.</p></noscript>
-<footer>Model {escape(version)}, case {escape(case.name)}. Inputs and answer are kept in the prediction log.</footer>
+<footer>Model {escape(version)}, case {escape(case.name)}. <a href="/docs">For programs</a>.
+Inputs and answer are kept in the prediction log.</footer>
 </main>
 </html>
 """

@@ -2,60 +2,200 @@
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import json
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
 from collections import deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
 from lepton_lib.errors import RunError
+from lepton_lib.serving.releases import folder_of
+from lepton_lib.serving.scoring import read_service
 
 _NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback is never behind a proxy
 
 
-def serve(run_dir: str | Path, host: str = "127.0.0.1", port: int = 8000, *, with_parent: bool = False) -> None:
+def serve(
+    run_dir: str | Path,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    *,
+    workers: int = 1,
+    trust: Sequence[str] | None = None,
+    require_key: bool = False,
+    no_keys: bool = False,
+    with_parent: bool = False,
+) -> None:
     """Serve a run folder until interrupted: what ``lepton serve RUN`` calls. Its log, JSON lines, goes to stderr.
 
     Args:
-        run_dir: The run folder; its ``service/`` is verified first.
+        run_dir: The run folder; its current release is verified first.
         host: The address to bind to; only this machine can reach the default.
         port: The port; 0 takes a free one, which the first line of the log names.
+        workers: Processes that answer; one that dies is started again.
+        trust: Public keys whose signature counts; without it, the user's own alone.
+        require_key: Demand an API key, also where the run has none yet.
+        no_keys: Let everybody who reaches another address than this machine's own ask without a key.
         with_parent: End when standard input closes, as it does when the process at its other end dies.
 
     Raises:
-        RunError: The service folder can't be used, or the address can't be bound.
+        RunError: The service folder can't be used, the address can't be bound, or it can be reached from elsewhere and
+            there are no keys.
     """
+    from lepton_lib.serving.guards import keys_file
+
+    if not (_is_loopback(host) or no_keys or require_key or keys_file(run_dir).exists()):
+        raise RunError(
+            f"address {host}",
+            got="a service that others can reach and that asks nobody for a key",
+            expected="keys, or the word that none are wanted",
+            remedy=f"`lepton keys add {run_dir} NAME` first, or say --no-keys.",
+        )
+    listener = _listen(host, port)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    bound = f"[{host}]" if ":" in host else host
+    url = f"http://{bound}:{listener.getsockname()[1]}"
+    if workers > 1:
+        read_service(folder_of(run_dir), trust=trust)  # once, here, where it can be told
+        words = [str(run_dir), "--share", str(workers), *(f"--trust={key}" for key in trust or ())]
+        _log("listening", url=url, workers=workers)
+        Supervisor(words + ["--require-key"] * require_key, listener, workers, with_parent=with_parent).run()
+    else:
+        answer(run_dir, listener, url=url, trust=trust, require_key=require_key, with_parent=with_parent)
+
+
+def answer(
+    run_dir: str | Path,
+    listener: socket.socket,
+    *,
+    url: str = "",
+    trust: Sequence[str] | None = None,
+    require_key: bool = False,
+    workers: int = 1,
+    with_parent: bool = False,
+) -> None:
+    """Answer what comes in at a listening socket until interrupted; one of ``workers`` processes."""
     import uvicorn
 
     from lepton_lib.serving.app import create_app
+    from lepton_lib.serving.guards import GuardedProtocol, GuardedServer
 
-    app = create_app(run_dir)
-    listener = _listen(host, port)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    server = uvicorn.Server(
-        uvicorn.Config(app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=3)
+    app = create_app(run_dir, trust=trust, require_key=require_key, workers=workers)
+    config = uvicorn.Config(
+        app, http=GuardedProtocol, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=3
     )
+    server = GuardedServer(config)
+    if with_parent:
+        _end_with_parent(lambda: setattr(server, "should_exit", True))
+    if url:
+        _log("listening", url=url)
+    server.run(sockets=[listener])
 
-    def end_with_parent() -> None:
+
+class Supervisor:
+    """Keeps worker processes alive that share one listening socket.
+
+    Each worker is a program of its own, started anew rather than forked: a fork of a process with threads inherits
+    their locks, and none of the threads that would open them. All write to one log, which SQLite lets one do at a time.
+
+    Args:
+        words: What each worker is told: the run folder and options.
+        listener: The socket.
+        workers: How many.
+        with_parent: End when standard input closes.
+    """
+
+    def __init__(self, words: Sequence[str], listener: socket.socket, workers: int, *, with_parent: bool) -> None:
+        self._words = words
+        self._listener = listener
+        self._workers: list[subprocess.Popen[bytes]] = []
+        self._count = workers
+        self._end = threading.Event()
+        if with_parent:
+            _end_with_parent(self._end.set)
+        elif threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, lambda *_: self._end.set())
+
+    def run(self) -> None:
+        """Until told to end: start the workers, and start again each that dies, at most one in half a second."""
+        with tempfile.TemporaryDirectory(prefix="lepton-metrics-") as folder:
+            self._metrics = folder
+            try:
+                self._workers = [self._start() for _ in range(self._count)]
+                while not self._end.wait(0.05):
+                    for place, worker in enumerate(self._workers):
+                        if (code := worker.poll()) is not None:
+                            self._forget(worker)
+                            _log("worker died", pid=worker.pid, code=code)
+                            self._end.wait(0.5)
+                            if not self._end.is_set():
+                                self._workers[place] = self._start()
+            finally:
+                for worker in self._workers:
+                    assert worker.stdin is not None
+                    worker.stdin.close()
+                for worker in self._workers:
+                    try:
+                        worker.wait(5)
+                    except subprocess.TimeoutExpired:
+                        worker.kill()
+                        worker.wait()
+                self._listener.close()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        number = self._listener.fileno()
+        command = [sys.executable, "-m", "lepton_lib.serving", *self._words, "--fd", str(number), "--with-parent"]
+        worker = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            pass_fds=[number],
+            start_new_session=True,  # an interrupt at the terminal is the supervisor's: it ends them in good order
+            env=os.environ | {"PROMETHEUS_MULTIPROC_DIR": self._metrics},
+        )
+        _log("worker started", pid=worker.pid)
+        return worker
+
+    def _forget(self, worker: subprocess.Popen[bytes]) -> None:
+        from prometheus_client import multiprocess
+
+        assert worker.stdin is not None
+        worker.stdin.close()
+        multiprocess.mark_process_dead(worker.pid, self._metrics)  # type: ignore[no-untyped-call]
+
+
+def _end_with_parent(end: Callable[[], object]) -> None:
+    def watch() -> None:
         while os.read(0, 1024):
             pass
-        server.should_exit = True
+        end()
 
-    if with_parent:
-        threading.Thread(target=end_with_parent, daemon=True).start()
-    bound = f"[{host}]" if ":" in host else host
-    url = f"http://{bound}:{listener.getsockname()[1]}"
-    logging.getLogger("lepton.serving").info(json.dumps({"event": "listening", "url": url}))
-    server.run(sockets=[listener])
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _is_loopback(host: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
+
+
+def _log(event: str, **values: object) -> None:
+    logging.getLogger("lepton.serving").info(json.dumps({"event": event, **values}))
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -147,7 +287,7 @@ class LocalService:
         )
 
 
-def start(run_dir: str | Path, port: int = 0, *, patience: float = 60.0) -> LocalService:
+def start(run_dir: str | Path, port: int = 0, *, workers: int = 1, patience: float = 60.0) -> LocalService:
     """Start the service of a run folder beside this process, and wait until it is ready.
 
     It ends with ``stop()``, at the end of a ``with`` block, or when this process dies, however it dies.
@@ -155,12 +295,14 @@ def start(run_dir: str | Path, port: int = 0, *, patience: float = 60.0) -> Loca
     Args:
         run_dir: The run folder.
         port: Of the loopback interface; 0 takes a free one.
+        workers: Processes that answer.
         patience: Seconds to wait.
 
     Raises:
         RunError: It ended, or isn't ready in time; with the last lines of its log.
     """
     command = [sys.executable, "-m", "lepton_lib.serving", str(run_dir), "--port", str(port), "--with-parent"]
+    command += ["--workers", str(workers)]
     pipe = subprocess.PIPE
     service = LocalService(
         subprocess.Popen(command, stdin=pipe, stdout=subprocess.DEVNULL, stderr=pipe, text=True, encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
@@ -14,8 +15,10 @@ import onnxruntime
 
 from lepton_lib.cases import Case, encode_records, load_case
 from lepton_lib.errors import RunError
+from lepton_lib.explanation import shapley_values
+from lepton_lib.serving import signing
 
-FILES = ("model.safetensors", "config.json", "model.onnx", "card.md")  # what the manifest vouches for
+FILES = ("model.safetensors", "config.json", "model.onnx", "card.md", "background.npy")  # what the manifest vouches for
 _REMEDY = "Bring the service folder back as it was, or run notebook 04_deployment again."
 
 
@@ -32,18 +35,24 @@ def version_of(files: Mapping[str, str], contract: str) -> str:
     return hashlib.sha256(json.dumps([dict(files), contract], sort_keys=True).encode()).hexdigest()[:12]
 
 
-def read_service(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Read a service folder's manifest and files, once, and compare them.
+def read_service(folder: Path, *, trust: Sequence[str] | None = None) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Read a service folder's manifest and files, once, and compare them; see who signed.
+
+    Args:
+        folder: The folder.
+        trust: Public keys whose signature counts; without it, the user's own alone.
 
     Returns:
         The manifest, and each file's content, so that what was verified is what is used.
 
     Raises:
-        RunError: The manifest can't be read, or a file is missing or isn't the one that was packaged: which.
+        RunError: The manifest can't be read or isn't signed by a trusted key, or a file is missing or isn't the one
+            that was packaged: which.
     """
     path = folder / "manifest.json"
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        raw = path.read_bytes()
+        manifest = json.loads(raw)
         files, version = manifest["files"], manifest["version"]
         whole = set(files) == set(FILES) and version == version_of(files, manifest["contract"])
         manifest["case"], manifest["metrics"]
@@ -62,6 +71,7 @@ def read_service(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
             expected="the manifest as it was written",
             remedy=_REMEDY,
         )
+    signing.verify(folder, raw, trust=trust)
     contents: dict[str, bytes] = {}
     for name in FILES:
         try:
@@ -89,14 +99,16 @@ class Scorer:
     Args:
         folder: A service folder, from `package`; every file is verified against the manifest.
         case: The case; found by the manifest's name if not given.
+        trust: Public keys whose signature counts; without it, the user's own alone.
 
     Raises:
-        RunError: A file is missing or changed, or the case has changed since the model was packaged.
+        RunError: A file is missing, changed or not signed by a trusted key, or the case has changed since the model was
+            packaged.
         CaseError: There is no such case.
     """
 
-    def __init__(self, folder: str | Path, *, case: Case | None = None) -> None:
-        self.manifest, contents = read_service(Path(folder))
+    def __init__(self, folder: str | Path, *, case: Case | None = None, trust: Sequence[str] | None = None) -> None:
+        self.manifest, contents = read_service(Path(folder), trust=trust)
         self.case = case or load_case(self.manifest["case"], verify=False)  # the service needs none of the data
         self.version: str = self.manifest["version"]
         if self.case.name != self.manifest["case"] or contract_of(self.case) != self.manifest["contract"]:
@@ -117,6 +129,7 @@ class Scorer:
         self._costs = (
             np.array([[costs.matrix[t][d] for d in names] for t in names]) if costs else 1 - np.eye(len(names))
         )
+        self.background: np.ndarray = np.load(io.BytesIO(contents["background.npy"]), allow_pickle=False)
 
     def probabilities(self, inputs: np.ndarray) -> np.ndarray:
         """Class probabilities float32 ``(n, n_classes)``, for regression predictions ``(n, 1)``.
@@ -152,8 +165,52 @@ class Scorer:
         case, rows = self.case, self.probabilities(encode_records(self.case, records)).astype(np.float64)
         if not case.classes:
             return [{"prediction": value, "unit": case.target.unit} for value in rows[:, 0].tolist()]
-        decisions = (rows @ self._costs).argmin(1).tolist()
+        decisions = self.decide(rows).tolist()
         return [self._answer(row, decision) for row, decision in zip(rows.tolist(), decisions, strict=True)]
+
+    def decide(self, probabilities: np.ndarray) -> np.ndarray:
+        """The index of the class of least expected cost, int64 ``(n,)``, for probabilities ``(n, n_classes)``."""
+        decisions: np.ndarray = (probabilities.astype(np.float64) @ self._costs).argmin(1)
+        return decisions
+
+    def explain(self, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """How much each field moved each answer away from the average one, see `shapley_values`.
+
+        Returns:
+            For each record: ``of`` (the class whose probability is explained: the positive one of two, the decision of
+            several; the unit for regression), ``base`` (the average answer), ``value`` (this record's) and
+            ``contributions`` by field, the greatest first. Base and contributions add up to the value.
+
+        Raises:
+            RecordError: As for `score`.
+            RunError: As for `probabilities`.
+        """
+        case, inputs = self.case, encode_records(self.case, records)
+        groups, start = [], 0
+        for column in case.inputs:
+            groups.append(range(start, start + max(len(column.parts), 1)))
+            start = groups[-1].stop
+        answers = []
+        for row in inputs:
+            output = 0 if not case.classes else 1
+            if len(case.classes) > 2:
+                output = int(self.decide(self.probabilities(row[None]))[0])
+
+            def one(rows: np.ndarray, output: int = output) -> np.ndarray:
+                told: np.ndarray = self.probabilities(rows)[:, output]
+                return told
+
+            reasons = shapley_values(one, row[None], self.background, groups=groups)
+            parts = zip((column.name for column in case.inputs), reasons.contributions[0].tolist(), strict=True)
+            answers.append(
+                {
+                    "of": case.classes[output] if case.classes else case.target.unit,
+                    "base": reasons.base,
+                    "value": float(reasons.values[0]),
+                    "contributions": dict(sorted(parts, key=lambda part: -abs(part[1]))),
+                }
+            )
+        return answers
 
     def _answer(self, row: list[float], decision: int) -> dict[str, Any]:
         case, name = self.case, self.case.classes[decision]

@@ -1,0 +1,137 @@
+"""The prediction log in later years: found, exported, thinned out, erased. Knows the log; its readers import pandas."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from lepton_lib.cases import Case, load_case
+from lepton_lib.errors import RunError
+from lepton_lib.serving.log import TOKEN, PredictionLog, Row, entry, kept, read_log, read_rows
+from lepton_lib.serving.releases import folder_of, folder_of_version
+from lepton_lib.serving.scoring import Scorer, read_service
+from lepton_lib.utils import to_json
+
+PATIENCE = 10.0  # seconds: a service that writes is asked to wait, not refused
+
+
+def find(path: Path, id_: str) -> list[Row]:
+    """The predictions with this prediction id or request id, with what was sent and answered.
+
+    Raises:
+        RunError: There is no such log, or no such prediction in it.
+    """
+    with kept(path), contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+        found = read_rows(connection, id_)
+    if not found:
+        raise RunError(
+            f"prediction log {path.name}",
+            got=f"no prediction or request {id_!r}",
+            expected="an id from an answer, or from its header x-request-id",
+            remedy="Check the id; an erased prediction isn't found, either.",
+        )
+    return found
+
+
+def describe(run_dir: Path, id_: str) -> str:
+    """As JSON, each prediction with this prediction id or request id: what was sent and answered, the model, reasons.
+
+    Reasons that weren't asked for at the time are told now, where the release that answered still lies there.
+
+    Raises:
+        RunError: As for `find`.
+    """
+    found = [row._asdict() for row in find(run_dir / "service" / "predictions.sqlite", id_)]
+    for version in {row["model_version"] for row in found}:
+        if (folder := folder_of_version(run_dir, version)) is None:
+            continue
+        scorer = Scorer(folder)
+        for row in found:
+            if row["model_version"] == version and "reasons" not in row["answer"]:
+                row["answer"]["reasons"] = scorer.explain([row["inputs"]])[0]
+    return to_json(found).rstrip()
+
+
+def case_of(run_dir: Path) -> Case:
+    """The case whose model a run serves.
+
+    Raises:
+        RunError: There is no service.
+    """
+    manifest, _ = read_service(folder_of(run_dir))
+    return load_case(manifest["case"], verify=False)
+
+
+def export(path: Path, case: Case, target: Path) -> int:
+    """Write the log as a Parquet table, as `read_log` gives it, whole or not at all; the number of rows.
+
+    Raises:
+        RunError: There is no such log, or the file can't be written.
+    """
+    table = read_log(path, case)
+    with kept(target):
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
+            table.to_parquet(file)
+        os.replace(file.name, target)
+    return len(table)
+
+
+def erase(path: Path, id_: str) -> int:
+    """Remove the predictions with this prediction id or request id, and their labels, for good; how many they were.
+
+    Their bytes are gone from the file and its journal when this returns; copies that were made elsewhere aren't.
+
+    Raises:
+        RunError: There is no such prediction, or the log can't be written to.
+    """
+    gone = {row.id for row in find(path, id_)}
+    with _rewritten(path) as connection:
+        for token in {name[:TOKEN] for name in gone}:
+            rest = [row for row in read_rows(connection, token) if row.id not in gone]
+            connection.execute("DELETE FROM batches WHERE token = ?", (token,))
+            for row in rest:  # of a batch: each on its own from now on
+                made = entry(row.request_id, row.model_version, [row.inputs], [row.answer])
+                connection.execute(made.statement, (row.id, row.request_id, row.time, *made.values[3:]))
+        for table in ("predictions", "labels"):
+            connection.executemany(f"DELETE FROM {table} WHERE id = ?", [(name,) for name in gone])
+    return len(gone)
+
+
+def keep_days(path: Path, days: float, *, now: datetime | None = None) -> int:
+    """Remove what is older than ``days``, for good; the number of requests that went.
+
+    Raises:
+        RunError: There is no such log, or it can't be written to.
+    """
+    if not path.is_file():
+        find(path, "")
+    cutoff = ((now or datetime.now(UTC)) - timedelta(days=days)).isoformat(timespec="microseconds")
+    with _rewritten(path) as connection:
+        gone = 0
+        for table in ("predictions", "batches"):
+            gone += connection.execute(f"DELETE FROM {table} WHERE time < ?", (cutoff,)).rowcount
+        connection.execute(
+            f"DELETE FROM labels WHERE substr(id, 1, {TOKEN}) NOT IN "
+            f"(SELECT substr(id, 1, {TOKEN}) FROM predictions UNION SELECT token FROM batches)"
+        )
+    return gone
+
+
+@contextlib.contextmanager
+def _rewritten(path: Path) -> Iterator[sqlite3.Connection]:
+    """A transaction after which nothing of what it deleted is left in the log's files."""
+    log = PredictionLog(path, patience=PATIENCE)
+    try:
+        with log.transaction() as connection:
+            yield connection
+        with kept(path):
+            connection.execute("VACUUM")  # pages that were moved may have left copies
+            if connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                raise sqlite3.OperationalError("another program that reads the log: its journal still has the old rows")
+    finally:
+        log.close()
