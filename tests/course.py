@@ -2,8 +2,11 @@
 
 import shutil
 
+import nbformat
+
 from lepton_lib.classroom.cells import fill_in
 from lepton_lib.runs.parameters import read_notebook
+from lepton_lib.runs.refresh import METADATA
 from tests.test_exercises import SMALL
 from tests.tiny import write_notebook
 
@@ -34,7 +37,11 @@ def write_course(folder):
     (folder / "notebooks" / "exercises" / "07_small.toml").write_text(SMALL, encoding="utf-8")
     (folder / "notebooks" / "images").mkdir(exist_ok=True)
     (folder / "notebooks" / "images" / "dot.png").write_bytes(b"picture")
-    return write_notebook(folder / "notebooks" / "07_small.ipynb", *CELLS)
+    path = write_notebook(folder / "notebooks" / "07_small.ipynb", *CELLS)
+    notebook = nbformat.read(path, 4)
+    notebook.metadata = METADATA
+    nbformat.write(notebook, path)
+    return path
 
 
 def answered(notebook, **answers):
