@@ -21,7 +21,7 @@ FLOORS = {
     3: "trainer",
     4: "evaluation robustness explanation fairness monitoring",
     5: "runs exercises serving doctor",
-    6: "classroom",
+    6: "classroom operations",
     7: "cli",
 }
 FLOOR = {module: floor for floor, modules in FLOORS.items() for module in modules.split()}

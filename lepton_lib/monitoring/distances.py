@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -305,14 +305,30 @@ def holm(p_values: Any) -> np.ndarray:
     return corrected
 
 
+class Moments(NamedTuple):
+    """What is left of a sample to compare its mean by."""
+
+    mean: float
+    variance: float  # unbiased; NaN of fewer than two rows
+    rows: int
+
+
+def moments(values: Any) -> Moments:
+    """Of ``(n,)`` numbers."""
+    array = np.asarray(values, dtype=np.float64).ravel()
+    n = len(array)
+    return Moments(float(array.mean()) if n else 0.0, float(array.var(ddof=1)) if n > 1 else math.nan, n)
+
+
 def change_in_mean(reference: Any, current: Any) -> Interval:
     """How much higher the mean of ``current`` ``(m,)`` is than that of ``reference`` ``(n,)``, rows independent.
 
     The interval is Welch's at 95 %, by the normal distribution; without two values on either side it is unbounded.
+    Either may be given by its `Moments`.
     """
-    a, b = (np.asarray(values, dtype=np.float64).ravel() for values in (reference, current))
-    if min(len(a), len(b)) < 2:
-        return float(b.mean() - a.mean()) if len(a) and len(b) else 0.0, -math.inf, math.inf
-    value = float(b.mean() - a.mean())
-    margin = Z95 * math.sqrt(a.var(ddof=1) / len(a) + b.var(ddof=1) / len(b))
+    a, b = (values if isinstance(values, Moments) else moments(values) for values in (reference, current))
+    value = b.mean - a.mean if a.rows and b.rows else 0.0
+    if min(a.rows, b.rows) < 2:
+        return value, -math.inf, math.inf
+    margin = Z95 * math.sqrt(a.variance / a.rows + b.variance / b.rows)
     return value, value - margin, value + margin

@@ -24,7 +24,7 @@ _REMOTE = re.compile(r"<(script|link)\b[^>]*\b(?:src|href)\s*=\s*[\"']?(?:https?
 
 _STEP_HEAD = ("Step", "State", "Notebook", "Seconds")
 
-_PAGE = Template("""<!DOCTYPE html>
+PAGE = Template("""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -39,7 +39,7 @@ $body
 """)
 
 # Contrast of text on its ground is at least 4.5 : 1 in both schemes.
-_STYLE = """
+STYLE = """
 :root { color-scheme: light dark; --ground: #fbfbfa; --card: #fff; --text: #1d2430; --soft: #566072; --line: #d9dde4;
   --link: #0b57a4; --good: #11693a; --good-bg: #dff3e6; --bad: #a3201b; --bad-bg: #fde5e3; --open-bg: #eceff3;
   --code: #f3f4f6; --keyword: #8a2187; --string: #1c6a34; --comment: #5d6675; --number: #9a4a00; }
@@ -183,7 +183,7 @@ def notebook_page(nb: Any, *, title: str) -> str:
     exporter = HTMLExporter(template_name="basic", exclude_anchor_links=True, log=quiet)
     content, _ = exporter.from_notebook_node(nb)
     body = f'<nav><a href="../index.html">This run</a></nav>\n<main>{_REMOTE.sub("", content)}</main>'
-    return _PAGE.substitute(title=escape(title), style=_STYLE + _NOTEBOOK_STYLE, body=body)
+    return PAGE.substitute(title=escape(title), style=STYLE + _NOTEBOOK_STYLE, body=body)
 
 
 def write_index(run: Run) -> Path:
@@ -220,15 +220,15 @@ def _index(run: Run) -> str:
         packages |= {"python": entry.get("python", "–")} | entry["packages"]
     versions = [[escape(name), escape(str(version))] for name, version in packages.items()]
     tables = [
-        _table("What each step left, and how long its work took", _STEP_HEAD, _steps(run, steps)),
-        _table("The files that the steps have left in the run folder", ("File", "Made by", "Size"), _files(run, steps)),
-        _table("Parameters and the steps that took them", ("Parameter", "Value", "Steps"), _parameters(parameters)),
-        _table("Python and the packages that decide the results", ("Package", "Version"), versions),
+        table("What each step left, and how long its work took", _STEP_HEAD, _steps(run, steps)),
+        table("The files that the steps have left in the run folder", ("File", "Made by", "Size"), _files(run, steps)),
+        table("Parameters and the steps that took them", ("Parameter", "Value", "Steps"), _parameters(parameters)),
+        table("Python and the packages that decide the results", ("Package", "Version"), versions),
     ]
     body = f"""<header><p>Run of the case <code>{escape(str(summary.case))}</code></p>
 <h1>{escape(title)}</h1>
 <p class="lead">{escape(question)}</p>
-{_verdict(summary.gate_passed, "Gate passed", "Gate not passed", "Gate not reached yet")}
+{verdict(summary.gate_passed, "Gate passed", "Gate not passed", "Gate not reached yet")}
 <dl class="figures">{figures}</dl></header>
 <main>
 <h2>The gate</h2>
@@ -245,15 +245,16 @@ def _index(run: Run) -> str:
 {tables[3]}
 </details>
 </main>"""
-    return _PAGE.substitute(title=escape(f"{title} – run {summary.case}"), style=_STYLE, body=body)
+    return PAGE.substitute(title=escape(f"{title} – run {summary.case}"), style=STYLE, body=body)
 
 
-def _verdict(passed: bool | None, yes: str, no: str, unknown: str) -> str:
+def verdict(passed: bool | None, yes: str, no: str, unknown: str) -> str:
+    """A label whose sign and word say what its colour says."""
     kind, text = ("", unknown) if passed is None else ("pass", yes) if passed else ("fail", no)
     return f'<span class="verdict {kind}">{text}</span>'
 
 
-def _table(caption: str, head: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
+def table(caption: str, head: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
     """A table of cells that are HTML already; the first cell of a row is its heading."""
     _, *names = head
     columns = "".join(f'<th scope="col">{name}</th>' for name in head)
@@ -275,7 +276,7 @@ def _gate(run: Run) -> str:
                 escape(METRIC_NAMES.get(item["name"], item["name"].replace("_", " "))),
                 escape(number(item["value"])),
                 escape(str(item["bound"]).replace("_", " ")).replace(" ", "&nbsp;"),
-                _verdict(item["passed"], "passed", "not passed", "open"),
+                verdict(item["passed"], "passed", "not passed", "open"),
                 escape(item["why"]),
             ]
             for item in gate["criteria"]
@@ -283,13 +284,13 @@ def _gate(run: Run) -> str:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return "<p>No gate yet: notebook 03_evaluation makes it.</p>"
     head = ("Criterion", "Value", "Agreed bound", "Verdict", "Why")
-    return _table("Acceptance criteria, agreed before any work", head, rows)
+    return table("Acceptance criteria, agreed before any work", head, rows)
 
 
 def _steps(run: Run, steps: Mapping[str, Any]) -> Iterable[list[str]]:
     for step in STEPS:
         current = step in steps and run.done(step, steps[step]["parameters"])
-        state = _verdict(current if step in steps else None, "done", "out of date", "not run")
+        state = verdict(current if step in steps else None, "done", "out of date", "not run")
         links = [
             f'<a href="notebooks/{step}{suffix}">{text}</a>'
             for suffix, text in ((".html", "read"), (".ipynb", "open in Jupyter"))

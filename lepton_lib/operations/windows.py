@@ -1,0 +1,188 @@
+"""One look at a run folder: new rows and labels are judged, the decision is recorded, and acts are taken a step on."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lepton_lib.artefacts import Run
+from lepton_lib.cases import Case, load_case
+from lepton_lib.cases.schema import TARGET
+from lepton_lib.data import encode
+from lepton_lib.errors import DataError, RunError
+from lepton_lib.evaluation import bootstrap_interval
+from lepton_lib.monitoring import (
+    Interval,
+    Moments,
+    Reference,
+    Signals,
+    change_in_mean,
+    count_problems,
+    drift_report,
+    estimate_performance,
+    group_performance,
+    judge,
+    moments,
+    performance,
+    row_losses,
+)
+from lepton_lib.operations.acting import Watched, advance, answers_of, home_of, predecessor
+from lepton_lib.operations.journal import Journal
+from lepton_lib.operations.report import distributions, write_report
+from lepton_lib.serving import Scorer, read_log
+from lepton_lib.serving.releases import current_version
+
+Tell = Callable[[str], None]
+FORM = 1  # of the JSON that is written; a change that a reader would notice raises it
+
+
+def monitor(run_dir: str | Path, *, act: bool = False, now: float | None = None, tell: Tell | None = None) -> str:
+    """Judge what the log has got since the last window, write the report, and with ``act`` do what was decided.
+
+    Called again after it was killed, at whichever moment, it goes on from there: a window's rows are recorded with its
+    decision, and each step of an act can be taken again.
+
+    Args:
+        run_dir: A run folder that was served from.
+        act: Retrain, promote and roll back, instead of only saying so.
+        now: POSIX seconds; the clock's if not given.
+        tell: Gets a sentence for every step.
+
+    Returns:
+        What to do next, in a sentence.
+
+    Raises:
+        RunError: There is no service or log, or another monitor is at work.
+        NotebookError: A notebook failed in retraining; the next call takes it up again.
+    """
+    run, say = Run(run_dir), tell or (lambda _: None)
+    now = time.time() if now is None else now
+    current_version(run_dir)  # says what is missing, before a folder is made
+    case = load_case(json.loads((run.folder / "service" / "manifest.json").read_text(encoding="utf-8"))["case"])
+    with _alone(run.folder / "monitoring"), contextlib.closing(Journal(run.folder)) as book:
+        log = read_log(run.folder / "service" / "predictions.sqlite", case)
+        watched = Watched(run, case, book, log)
+        if act:
+            advance(watched, say)
+        fresh = log[~log.index.isin(list(book.judged()))]
+        if len(fresh) >= case.policy.min_rows:
+            say(_judge_window(watched, fresh, now))
+        else:
+            say(f"{len(fresh)} of {case.policy.min_rows} new rows: waiting for more")
+        if act:
+            advance(watched, say)
+        return write_report(run, case, book, waiting=len(log) - len(book.judged()))
+
+
+def watch(run_dir: str | Path, *, every: float, act: bool = False, tell: Tell | None = None) -> None:
+    """`monitor` every so many seconds, until interrupted; the pause doesn't heed the clock on the wall."""
+    while True:
+        monitor(run_dir, act=act, tell=tell)
+        time.sleep(every)
+
+
+def _judge_window(watched: Watched, fresh: pd.DataFrame, now: float) -> str:
+    run, case, book, log = watched
+    version, policy = current_version(run.folder), case.policy
+    home = home_of(run, version)
+    reference = _reference(run, case, home, version)
+    inputs = fresh[[column.name for column in case.inputs]]
+    own = (fresh["log.model_version"] == version).to_numpy()
+    answers = answers_of(case, fresh)
+    report = drift_report(
+        reference,
+        inputs,
+        case,
+        predictions=(None, answers[own]) if own.any() else None,
+        level=policy.level,
+        min_rows=policy.min_rows,
+    )
+    told = log[log[TARGET].notna() & (log["log.model_version"] == version) & ~log.index.isin(list(book.labelled()))]
+    told = told if len(told) >= policy.min_labels else told[:0]  # fewer are kept for the next window
+    labels, given = told[TARGET].to_numpy(), answers_of(case, told)
+    change: Interval | None = None
+    versus: Interval | None = None
+    if len(told):
+        losses = row_losses(case, labels, given)
+        change = change_in_mean(Moments(*reference.about["loss"]), losses)
+        if (before := predecessor(book, version)) is not None:
+            old = Scorer(home_of(run, before) / "service", case=case).probabilities(encode(told, case)[0])
+            versus = bootstrap_interval(lambda gap: float(gap.mean()), losses - row_losses(case, labels, old), seed=0)
+    problems = count_problems(inputs, case)
+    signals = Signals.of(report, problems, max_broken=policy.max_broken, loss_change=change, versus_previous=versus)
+    state, decision = judge(book.state(), signals, policy, now)
+    number = len(book.windows()) + 1
+    window = {
+        "form": FORM,
+        "window": number,
+        "time": datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds"),
+        "first": str(fresh["log.time"].iloc[0]),
+        "last": str(fresh["log.time"].iloc[-1]),
+        "rows": len(fresh),
+        "labels": len(told),
+        "model_version": version,
+        "decision": {"action": decision.action, "reasons": decision.reasons},
+        "state": list(state),
+        "signals": asdict(signals),
+        "drift": report.to_dict(),
+        "problems": problems.to_dict("records"),
+        "performance": performance(case, labels, given, seed=0),
+        "estimate": estimate_performance(case, answers, seed=0),
+        "groups": _groups(case, fresh, answers, told),
+        "distributions": distributions(reference, Reference.of(inputs, case, answers, lenient=True)),
+    }
+    acts = decision.action == "roll back" or (decision.action == "retrain" and book.open_act() is None)
+    book.record(window, fresh.index, told.index, act=acts)
+    return f"window {number}: {len(fresh)} rows, {len(told)} labels: {decision.action}"
+
+
+def _groups(case: Case, fresh: pd.DataFrame, answers: np.ndarray, told: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rates among the new rows, gaps among the newly labelled."""
+    if not case.sensitive:
+        return []
+    both, gap = ["column", "group"], ["labelled", "gap", "gap_low", "gap_high", "judged"]
+    rates = group_performance(fresh, case, answers, seed=0).drop(columns=gap)
+    if len(told):
+        gaps = group_performance(told, case, answers_of(case, told), told[TARGET], seed=0)
+        rates = rates.merge(gaps[both + gap], on=both, how="left")
+    return [{str(key): value for key, value in line.items()} for line in rates.to_dict("records")]
+
+
+def _reference(run: Run, case: Case, home: Path, version: str) -> Reference:
+    """The summaries of what that model learnt from, stored when they are first made."""
+    path = run.folder / "monitoring" / f"reference-{version}.npz"
+    with contextlib.suppress(DataError):
+        return Reference.load(path)
+    data = Run(home)
+    train, validation = (pd.read_parquet(data.path(f"data/{part}.parquet")) for part in ("train", "validation"))
+    rows, labels = encode(validation, case)
+    answers = Scorer(home / "service", case=case).probabilities(rows)
+    loss = moments(row_losses(case, labels, answers))
+    Reference.of(train, case, answers, version=version, loss=list(loss)).save(path)
+    return Reference.load(path)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise RunError(
+            str(folder), got="another monitor at work", expected="one at a time", remedy="Wait for it to end."
+        ) from error
+    finally:
+        os.close(lock)

@@ -1,0 +1,414 @@
+"""A run folder watched over time: windows, retraining by the real notebooks, promotion, the way back, and kill -9."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lepton_lib import operations
+from lepton_lib.cases import load_case
+from lepton_lib.data import to_records
+from lepton_lib.errors import DataError, NotebookError, RunError
+from lepton_lib.operations import acting
+from lepton_lib.operations import windows as looking
+from lepton_lib.operations.journal import Journal
+from lepton_lib.runs import run_loop
+from lepton_lib.runs.parameters import loop_notebooks
+from lepton_lib.serving import PredictionLog, Scorer, attach_labels, read_log, releases
+from tests.conftest import write_case
+
+COLUMNS = [
+    {"name": "x", "kind": "number", "min": 0, "max": 100, "meaning": "a number"},
+    {"name": "colour", "kind": "category", "categories": ["red", "blue"], "meaning": "a word", "sensitive": True},
+]
+COSTS = {"unit": "losses", "matrix": {"no": {"no": 0, "yes": 1}, "yes": {"no": 2, "yes": 0}}}
+CRITERIA = {"auc": {"at_least": 0.6, "why": "chance is 0.5"}, "drift_psi": {"at_most": 0.2, "why": "agreed"}}
+POLICY = {"min_rows": 80, "min_labels": 60, "patience": 2, "cool_down_hours": 24}
+DAY = 86_400.0
+NOW = 1_700_000_000.0
+
+
+def things(n, *, seed, moved=False):
+    """Things of which the large are *yes*; those that moved far beyond what was learnt are *no* again."""
+    generator = np.random.default_rng(seed)
+    x = generator.normal(20 if moved else 8, 2, size=n).clip(0, 100).round(9)
+    p = 1 / (1 + np.exp(-(x - 8))) if not moved else np.full(n, 0.1)
+    colour = pd.Categorical(generator.choice(["red", "blue"], n), categories=["red", "blue"])
+    return pd.DataFrame({"x": x, "colour": colour, "target": (generator.random(n) < p).astype(int)})
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A small case and a run of it, by the course's own notebooks up to the service."""
+    folder = tmp_path_factory.mktemp("watched")
+    rows = things(500, seed=0)
+    table = rows.assign(label=rows["target"].map({0: "no", 1: "yes"})).drop(columns="target").to_csv(index=False)
+    case = write_case(
+        folder / "things", table, columns=COLUMNS, costs=COSTS, policy=POLICY, charter={"criteria": CRITERIA}
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LEPTON_DATASETS", str(folder))
+        given = {"case": "things", "epochs": 3, "model": "linear", "draws": 50, "requests": 20}
+        run_loop(run_dir=folder / "run", parameters=given, notebooks=loop_notebooks()[:5])
+    (folder / "run" / "service" / "predictions.sqlite").unlink(missing_ok=True)  # what 04 asked itself
+    assert case.exists()
+    return folder
+
+
+def at(place):
+    """The case and run folder that lie there."""
+    return place / "run", load_case(place / "things")
+
+
+def serve(place, rows, *, labels=True):
+    """Answer rows as the service does, by the model at work, and let their labels come at once."""
+    run, case = at(place)
+    scorer = Scorer(releases.folder_of(run), case=case)
+    log = PredictionLog(run / "service" / "predictions.sqlite")
+    records = to_records(rows, case)
+    ids = []
+    for start in range(0, len(records), 50):
+        part = records[start : start + 50]
+        ids += log.append("r", scorer.version, part, scorer.score(part))
+    log.close()
+    if labels:
+        told = {id_: case.classes[int(label)] for id_, label in zip(ids, rows["target"], strict=True)}
+        attach_labels(run / "service" / "predictions.sqlite", told, case)
+    return ids
+
+
+@pytest.fixture
+def copy(tmp_path, monkeypatch):
+    """Copies a state of the folder for one test, so that its case is found there."""
+
+    def make(source, name="copy"):
+        shutil.copytree(source, tmp_path / name)
+        monkeypatch.setenv("LEPTON_DATASETS", str(tmp_path / name))
+        return tmp_path / name
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def alarmed(trained, tmp_path_factory):
+    """A calm window and an odd one were judged; the rows of a third, odd again, have come."""
+    place = tmp_path_factory.mktemp("alarmed") / "state"
+    shutil.copytree(trained, place)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LEPTON_DATASETS", str(place))
+        said = []
+        for day, moved in enumerate((False, True)):
+            serve(place, things(100, seed=day + 1, moved=moved))
+            operations.monitor(place / "run", now=NOW + day * DAY, tell=said.append)
+        serve(place, things(260, seed=3, moved=True))
+    assert [line.rpartition(" ")[2] for line in said] == ["nothing", "watch"]
+    return place
+
+
+@pytest.fixture(scope="module")
+def shadowed(alarmed, tmp_path_factory):
+    """The third window led to a retraining by the real notebooks; its challenger waits in the shadow."""
+    place = tmp_path_factory.mktemp("shadowed") / "state"
+    shutil.copytree(alarmed, place)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LEPTON_DATASETS", str(place))
+        operations.monitor(place / "run", act=True, now=NOW + 3 * DAY)
+    return place
+
+
+def look(place, **options):
+    """One look, and the journal after it: windows and acts."""
+    said = []
+    operations.monitor(place / "run", tell=said.append, **options)
+    book = Journal(place / "run")
+    windows, acts = book.windows(), book.acts()
+    book.close()
+    return windows, acts, said
+
+
+def test_retraining_runs_the_notebooks_on_the_enlarged_case(shadowed, alarmed):
+    """Two alarms and labels lead to a case with the served rows, the loop run on it, its gate, and a comparison."""
+    book = Journal(shadowed / "run")
+    (act,) = book.acts()
+    folder = shadowed / "run" / "monitoring" / "retrain-003"
+    steps = json.loads((folder / "run" / "manifest.json").read_text())["steps"]
+    assert list(steps) == ["00_environment", "01_data", "02_training", "03_evaluation", "04_deployment"]
+    assert (act.stage, act.content["rows"], act.content["served"]) == ("shadow", 500, 460)
+    assert steps["02_training"]["parameters"]["epochs"] == 3
+    assert len((folder / "things" / "table.csv").read_text().splitlines()) == 1 + 500 + 460
+    assert act.content["differences"]["served rows"][1] > 0
+    assert releases.current_version(shadowed / "run") == act.content["champion"] != act.content["challenger"]
+    assert "under way" in json.loads((shadowed / "run" / "monitoring" / "report.json").read_text())["next"]
+    assert not (alarmed / "run" / "monitoring" / "retrain-003").exists()
+
+
+def test_a_better_challenger_is_promoted_and_a_worse_one_rolled_back(copy, shadowed):
+    """After its trial the challenger answers; when the old truth returns, its predecessor does again, once."""
+    place = copy(shadowed)
+    champion = releases.current_version(place / "run")
+    serve(place, things(100, seed=5, moved=True))
+    _, (act,), _ = look(place, act=True, now=NOW + 4 * DAY)
+    assert act.stage == "promoted", act
+    assert releases.current_version(place / "run") == act.content["challenger"] != champion
+    shadow = pd.read_parquet(place / "run" / "monitoring" / "retrain-003" / "shadow.parquet")
+    assert shadow.shape == (100, 5)
+    again = things(200, seed=6, moved=True)
+    serve(place, again.assign(target=1))
+    windows, acts, _ = look(place, act=True, now=NOW + 5 * DAY)
+    assert windows[-1]["decision"]["action"] == "roll back"
+    assert windows[-1]["model_version"] == act.content["challenger"]
+    assert (acts[-1].stage, acts[-1].content["to"]) == ("rolled back", champion)
+    assert releases.current_version(place / "run") == champion
+    serve(place, things(100, seed=7))
+    windows, acts, _ = look(place, act=True, now=NOW + 6 * DAY)
+    assert (len(acts), windows[-1]["model_version"]) == (2, champion)
+
+
+def test_a_challenger_that_proves_worse_is_not_promoted(copy, shadowed):
+    """When the trial's labels side with the champion, the champion stays, and the reasons are kept."""
+    place = copy(shadowed)
+    champion = releases.current_version(place / "run")
+    serve(place, things(200, seed=5, moved=True).assign(target=1))
+    _, (act,), _ = look(place, act=True, now=NOW + 4 * DAY)
+    assert (act.stage, releases.current_version(place / "run")) == ("kept", champion)
+    assert "certainly worse on served rows" in " ".join(act.content["reasons"])
+    page = (place / "run" / "monitoring" / "report.html").read_text()
+    assert "the champion stays" in page
+
+
+def test_rows_that_were_learnt_from_prove_nothing(copy, shadowed):
+    """Things that ask again in the trial, and were learnt from, are left out of the comparison."""
+    place = copy(shadowed)
+    serve(place, things(260, seed=3, moved=True))  # the third window's rows once more
+    _, (act,), _ = look(place, act=True, now=NOW + 4 * DAY)
+    served = pd.read_parquet(place / "run/monitoring/retrain-003/run/data/test.parquet")
+    fresh = int((served.index > 501).sum())
+    assert act.content["shadowed"] == 260
+    rows = things(260, seed=3, moved=True)["x"].isin(served["x"]).sum()
+    assert rows + fresh < 260 / 2, "most were learnt from"
+
+
+def replayed(monkeypatch, shadowed):
+    """Let retraining leave what the real notebooks left, without running them again."""
+
+    def run_again(*, run_dir, **_):
+        shutil.rmtree(run_dir, ignore_errors=True)
+        shutil.copytree(shadowed / "run" / "monitoring" / "retrain-003" / "run", run_dir)
+
+    monkeypatch.setattr(acting, "run_loop", run_again)
+
+
+POINTS = [(Journal, "record"), (Journal, "advance"), (acting, "run_loop"), (releases, "install"), (releases, "promote"),
+          (os, "replace"), (Path, "rename"), (looking, "write_report"), (pd.DataFrame, "to_parquet"),
+          (acting, "_described"), (releases, "roll_back")]  # fmt: skip
+
+
+def killed_at(point, place, now):
+    """Run one look in a process that dies before its ``point``-th step; whether it died."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:  # never returns into pytest
+        steps = 0
+        for owner, name in POINTS:
+            real = getattr(owner, name)
+
+            def step(*values, _real=real, **options):
+                nonlocal steps
+                steps += 1
+                if steps == point:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return _real(*values, **options)
+
+            setattr(owner, name, step)
+        try:
+            operations.monitor(place / "run", act=True, now=now)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    status = os.waitpid(child, 0)[1]
+    assert status in (0, signal.SIGKILL), f"the look itself failed, at step {point}"
+    return status == signal.SIGKILL
+
+
+@pytest.mark.parametrize("phase", ["retrain", "promote", "roll back"])
+def test_killed_before_any_step_nothing_is_lost_or_done_twice(copy, alarmed, shadowed, monkeypatch, phase):
+    """Whichever step a kill -9 precedes, the next look ends where an undisturbed one does, each act done once."""
+    replayed(monkeypatch, shadowed)
+    source = copy({"retrain": alarmed}.get(phase, shadowed), "source")
+    if phase != "retrain":
+        serve(source, things(100, seed=5, moved=True))
+    if phase == "roll back":
+        operations.monitor(source / "run", act=True, now=NOW + 4 * DAY)
+        serve(source, things(200, seed=6, moved=True).assign(target=1))
+    expected, point = None, 0
+    while True:
+        place = copy(source, f"{phase}-{point}")
+        died = point > 0 and killed_at(point, place, NOW + 5 * DAY)
+        windows, acts, _ = look(place, act=True, now=NOW + 5 * DAY)
+        book = Journal(place / "run")
+        judged = book.judged()
+        book.close()
+        log = read_log(place / "run" / "service" / "predictions.sqlite", at(place)[1])
+        assert set(judged) == set(log.index)
+        past = [entry["action"] for entry in releases.history(place / "run")]
+        found = [[w["decision"] for w in windows], [(a.window, a.action, a.stage) for a in acts], past]
+        expected = expected or found
+        assert found == expected, f"after a kill before step {point}"
+        if point and not died:
+            break
+        point += 1
+        shutil.rmtree(place)
+    ends = {"retrain": "shadow", "promote": "promoted", "roll back": "rolled back"}
+    assert (expected[1][-1][2], point) > (ends[phase], 4)
+    assert expected[1][-1][2] == ends[phase]
+
+
+def test_too_few_rows_wait(copy, trained):
+    """Rows that make no window yet are left for the next look, and none is judged twice."""
+    place = copy(trained)
+    serve(place, things(50, seed=1))
+    windows, _, said = look(place, now=NOW)
+    assert (windows, said) == ([], ["50 of 80 new rows: waiting for more"])
+    assert "50 of 80 rows" in (place / "run" / "monitoring" / "report.html").read_text()
+    serve(place, things(40, seed=2))
+    windows, _, _ = look(place, now=NOW)
+    assert [window["rows"] for window in windows] == [90]
+    assert len(look(place, now=NOW)[0]) == 1
+
+
+def test_labels_are_judged_when_they_come(copy, trained):
+    """Late labels count in the window in which they come, each once, and only when there are enough."""
+    place = copy(trained)
+    run, case = at(place)
+    rows = things(100, seed=1)
+    ids = serve(place, rows, labels=False)
+    assert look(place, now=NOW)[0][-1]["labels"] == 0
+    table = place / "labels.csv"
+    told = [case.classes[label] for label in rows["target"]]
+    pd.DataFrame({"id": ids, "label": told})[:30].to_csv(table, index=False)
+    assert str(operations.attach_file(run / "service/predictions.sqlite", table, case)).startswith("30 labels attached")
+    serve(place, things(100, seed=2), labels=False)
+    assert look(place, now=NOW)[0][-1]["labels"] == 0, "30 are too few"
+    pd.DataFrame({"id": ids, "label": told}).to_csv(table, index=False)
+    count = operations.attach_file(run / "service/predictions.sqlite", table, case)
+    assert (count.attached, count.repeated, count.corrected, count.clean) == (70, 30, 0, True)
+    serve(place, things(100, seed=3), labels=False)
+    window = look(place, now=NOW)[0][-1]
+    assert window["labels"] == 100
+    assert {"auc", "cost", "calibration_error"} <= set(window["performance"])
+    serve(place, things(100, seed=4), labels=False)
+    assert look(place, now=NOW)[0][-1]["labels"] == 0, "each is judged once"
+
+
+def test_labels_that_do_not_fit_are_counted_and_named(copy, trained):
+    """Corrected, contradictory and unknown labels are told apart; what fits is attached, and nothing crashes."""
+    place = copy(trained)
+    run, case = at(place)
+    log = run / "service" / "predictions.sqlite"
+    ids = serve(place, things(50, seed=1).assign(target=0))
+    table = place / "labels.csv"
+    lines = [f"{ids[0]},yes", f"{ids[1]},no", f"{ids[2]},yes", f"{ids[2]},no", "nobody,yes", "other,no"]
+    table.write_text("\n".join(["id,label", *lines, ""]))
+    count = operations.attach_file(log, table, case)
+    assert count == (0, 1, 1, [ids[2]], ["nobody", "other"])
+    assert "2 ids that no prediction has; the first is 'nobody'" in str(count)
+    assert not count.clean
+    assert read_log(log, case)["target"].iloc[:3].tolist() == [1, 0, 0]
+    for text, problem in (
+        ("id,label\na,maybe\n", "line 2.*'maybe'"),
+        ("who,label\n", "columns 'id' and 'label'"),
+        ("", "empty"),
+    ):
+        table.write_text(text)
+        with pytest.raises(DataError, match=problem):
+            operations.attach_file(log, table, case)
+    with pytest.raises(DataError, match="no such file"):
+        operations.attach_file(log, place / "none.csv", case)
+
+
+def test_the_report_stands_alone(shadowed):
+    """The page has no script and loads nothing, is small, names each light in words, and its JSON keeps its form."""
+    folder = shadowed / "run" / "monitoring"
+    page = (folder / "report.html").read_text()
+    assert len(page) < 300_000
+    assert not re.findall(r"<script|<link|<img|@import|url\(|https?://", page)
+    for word in ("all well", "watch", "Inputs", "Performance", "Groups", "Drift in x"):
+        assert word in page
+    content = json.loads((folder / "report.json").read_text())
+    assert list(content) == ["form", "case", "next", "waiting", "lights", "latest", "windows", "acts"]
+    assert content["form"] == 1
+    assert set(content["latest"]) == {
+        *("form", "window", "time", "first", "last", "rows", "labels", "model_version", "decision", "state", "signals"),
+        *("drift", "problems", "performance", "estimate", "groups", "distributions"),
+    }
+    by_name = {entry["column"]: entry for entry in content["latest"]["distributions"]}
+    assert set(by_name) == {"x", "colour", "p_yes"}
+    for entry in by_name.values():
+        for part in ("reference", "current"):
+            assert sum(entry[part]) == pytest.approx(1, abs=0.01)
+
+
+def test_a_run_without_a_service_is_refused(tmp_path):
+    """Where nothing was deployed, the message says which notebook to run, and no folder is made."""
+    with pytest.raises(RunError, match="04_deployment"):
+        operations.monitor(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_monitor_at_a_time(copy, trained):
+    """A second monitor of the same run folder is told so."""
+    place = copy(trained)
+    serve(place, things(10, seed=1))
+    with looking._alone(place / "run" / "monitoring"), pytest.raises(RunError, match="another monitor at work"):
+        operations.monitor(place / "run", now=NOW)
+
+
+def test_a_version_from_elsewhere_has_no_reference(copy, shadowed):
+    """A model that none of the run's trainings made can't be judged, and the message says why."""
+    place = copy(shadowed)
+    with pytest.raises(RunError, match="none of its trainings made"):
+        acting.home_of(acting.Run(place / "run"), "0" * 12)
+
+
+def test_a_notebook_that_fails_is_taken_up_again(copy, alarmed, shadowed, monkeypatch):
+    """When retraining fails, the decision stays open, and the next look goes on from there."""
+    place = copy(alarmed)
+
+    def fail(**_):
+        raise NotebookError("notebook 02", got="a fault", expected="none", remedy="Mend it.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(acting, "run_loop", fail)
+        with pytest.raises(NotebookError):
+            operations.monitor(place / "run", act=True, now=NOW + 3 * DAY)
+    replayed(monkeypatch, shadowed)
+    windows, (act,), _ = look(place, act=True, now=NOW + 3 * DAY)
+    assert (len(windows), act.stage) == (3, "shadow")
+
+
+@pytest.mark.parametrize("name", ["heart", "process_faults", "traffic"])
+def test_served_rows_join_every_kind_of_case(tmp_path, name):
+    """The enlarged case reads and cleans as the case itself does, with the served rows in it."""
+    from lepton_lib.data import clean, read_table
+
+    case = load_case(name)
+    before = clean(read_table(case), case)[0]
+    served = before.tail(40).copy()
+    if "date_time" in served:
+        served["date_time"] += pd.Timedelta(days=400)
+    number = next(column.name for column in case.inputs if column.kind == "number")
+    served[number] = served[number].fillna(1.0) + 0.015625  # so that none repeats a row
+    acting._gather(case, served, tmp_path, "a version")
+    after, _ = clean(read_table(load_case(tmp_path / name)), load_case(tmp_path / name))
+    assert len(after) == len(before) + 40
+    inputs = [column.name for column in case.inputs]
+    pd.testing.assert_frame_equal(after[[*inputs, "target"]].tail(40).reset_index(drop=True),
+                                  served[[*inputs, "target"]].reset_index(drop=True))  # fmt: skip
