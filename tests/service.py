@@ -93,3 +93,8 @@ def ask(app, *records, **headers):
 
 def kept(app):
     return serving.read_log(app.log.path, app.scorer.case)
+
+
+def serving_log(run):
+    """The log of a service that ran in a process of its own."""
+    return serving.read_log(run / "service" / "predictions.sqlite", load_case(run.parent / "desk"))

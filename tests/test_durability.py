@@ -1,0 +1,254 @@
+"""What the service has answered is kept: through kill -9, full disks and years; and goes when it must."""
+
+import asyncio
+import json
+import os
+import signal
+import sqlite3
+import sys
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+
+from lepton_lib import serving
+from lepton_lib.cli import main
+from lepton_lib.errors import DataError, RunError
+from lepton_lib.serving import upkeep
+from tests.service import GOOD, app, ask, kept, release, run, serving_log
+
+__all__ = ["app", "release", "run"]  # fixtures
+KILLS = 6
+
+
+async def many(app, *requests):
+    """The replies to requests that come in at once."""
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://desk") as client:
+        return await asyncio.gather(*(client.post("/v1/predict", json={"records": list(r)}) for r in requests))
+
+
+def test_requests_of_one_tick_share_a_commit(app):
+    """Requests that come in together are kept in one transaction, each with ids of its own, before any is answered."""
+    statements = []
+    app.log._connection.set_trace_callback(statements.append)
+    replies = asyncio.run(many(app, *[[GOOD]] * 20, [GOOD] * 3))
+    app.log._connection.set_trace_callback(None)
+    assert {reply.status_code for reply in replies} == {200}
+    assert statements.count("COMMIT") <= 3
+    ids = [entry["id"] for reply in replies for entry in reply.json()["predictions"]]
+    assert len(set(ids)) == 23
+    assert set(kept(app).index) == set(ids)
+
+
+def test_requests_that_shared_a_failed_commit_all_fail(app):
+    """When a transaction can't be written, none of its requests is answered, and later ones are."""
+    other = sqlite3.connect(app.log.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    replies = asyncio.run(many(app, *[[GOOD]] * 10))
+    other.close()
+    assert {reply.status_code for reply in replies} == {503}
+    assert kept(app).empty
+    assert ask(app, GOOD).status_code == 200
+
+
+def load(url, acknowledged, stop):
+    """Ask without a pause and note each prediction that was acknowledged."""
+    while not stop.is_set():
+        try:
+            with httpx.Client(base_url=url, trust_env=False) as client:
+                while not stop.is_set():
+                    reply = client.post("/v1/predict", json={"records": [GOOD] * (1 + len(acknowledged) % 2)})
+                    acknowledged += [entry["id"] for entry in reply.raise_for_status().json()["predictions"]]
+        except httpx.TransportError:
+            time.sleep(0.01)
+
+
+def pids(service):
+    """The workers that are alive."""
+    return {child.pid for child in psutil.Process(service._process.pid).children() if child.status() != "zombie"}
+
+
+def test_kill_9_loses_nothing_that_was_acknowledged(run):
+    """Workers are killed again and again under load: each is started anew, nothing acknowledged is missing."""
+    acknowledged, stop, random = [], threading.Event(), np.random.default_rng(0)
+    with serving.start(run, workers=2) as service:
+        clients = [threading.Thread(target=load, args=(service.url, acknowledged, stop), daemon=True) for _ in range(3)]
+        for client in clients:
+            client.start()
+        killed = set()
+        for _ in range(KILLS):
+            before, deadline = len(acknowledged), time.monotonic() + 20
+            while (len(acknowledged) < before + 20 or len(pids(service)) < 2) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            time.sleep(random.uniform(0, 0.05))
+            victim = int(random.choice(sorted(pids(service))))
+            os.kill(victim, signal.SIGKILL)
+            killed.add(victim)
+        stop.set()
+        for client in clients:
+            client.join()
+        assert len(killed) == KILLS
+    log = serving_log(run)
+    assert len(acknowledged) > 20 * KILLS
+    assert set(acknowledged) <= set(log.index)
+    connection = sqlite3.connect(run / "service" / "predictions.sqlite")
+    assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    connection.close()
+
+
+def test_workers_count_together_and_end_together(run):
+    """/metrics adds up what all workers have answered, and nobody is left when the service ends."""
+    with serving.start(run, workers=2) as service:
+        for _ in range(20):  # a connection each, so that both workers have some
+            httpx.post(f"{service.url}/v1/predict", json={"records": [GOOD]}, trust_env=False).raise_for_status()
+        text = httpx.get(f"{service.url}/metrics", trust_env=False).text
+        started = pids(service)
+    assert 'lepton_requests_total{route="/v1/predict",status="200"} 20.0' in text
+    assert len(started) == 2
+    for pid in started:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    assert service._process.returncode == 0
+
+
+def test_several_workers_that_cannot_start_say_why(run):
+    """A service folder that can't be used is told once, before any worker is started."""
+    (run / "service" / "model.onnx").write_bytes(b"")
+    with pytest.raises(RunError, match=r"model\.onnx"):
+        serving.start(run, workers=2)
+
+
+# The log in later years
+
+
+@pytest.fixture
+def filled(app):
+    """A log with a single prediction and a batch of three, all labelled; with the replies."""
+    single, batch = (
+        ask(app, GOOD, **{"x-request-id": "one"}).json(),
+        ask(app, *people(3), **{"x-request-id": "three"}).json(),
+    )
+    ids = [entry["id"] for entry in single["predictions"] + batch["predictions"]]
+    serving.attach_labels(app.log.path, dict.fromkeys(ids, "yes"), app.scorer.case)
+    return app, ids
+
+
+def people(count):
+    return [GOOD | {"age": 61.03125 + i, "income": 70707.0 + i} for i in range(count)]
+
+
+def test_a_batch_is_kept_prediction_by_prediction(filled):
+    """Each record of a batch has its own id and label in the log, and reads back as it was sent."""
+    app, ids = filled
+    frame = kept(app)
+    assert list(frame.index) == ids
+    assert list(frame["age"]) == [GOOD["age"], 61.03125, 62.03125, 63.03125]
+    assert list(frame["target"]) == [1.0] * 4
+    assert list(frame["log.request_id"]) == ["one", "three", "three", "three"]
+
+
+def test_a_prediction_is_found_by_its_id_or_its_requests(filled, run):
+    """`find` gives what was sent and answered, and tells the reasons; an unknown id is an error."""
+    app, ids = filled
+    path = app.log.path
+    assert [row.id for row in upkeep.find(path, ids[0])] == [ids[0]]
+    assert [row.id for row in upkeep.find(path, "three")] == ids[1:]
+    (row,) = upkeep.find(path, ids[2])
+    assert row.inputs == people(3)[1]
+    told = json.loads(upkeep.describe(run, ids[2]))[0]
+    reasons = told["answer"]["reasons"]
+    assert told["model_version"] == app.scorer.version
+    assert reasons["base"] + sum(reasons["contributions"].values()) == pytest.approx(reasons["value"], abs=1e-6)
+    for unknown in ("nobody", "", ids[2] + "0", ids[1][:16] + "-9"):
+        with pytest.raises(RunError, match="got no prediction or request"):
+            upkeep.find(path, unknown)
+
+
+def bytes_of(path):
+    return b"".join(file.read_bytes() for file in path.parent.glob(f"{path.name}*"))
+
+
+@pytest.mark.parametrize("by", ["prediction", "request"])
+def test_what_is_erased_is_gone_from_the_disk(filled, by):
+    """After an erasure neither id nor inputs are in the log's files, though the service runs; the rest stays."""
+    app, ids = filled
+    assert b"62.03125" in bytes_of(app.log.path)
+    gone = [ids[2]] if by == "prediction" else ids[1:]
+    assert upkeep.erase(app.log.path, ids[2] if by == "prediction" else "three") == len(gone)
+    content = bytes_of(app.log.path)
+    assert b"62.03125" not in content
+    assert b"70708" not in content
+    assert ids[2].encode() not in content
+    frame = kept(app)
+    assert sorted(frame.index) == sorted(set(ids) - set(gone))
+    assert (frame["target"] == 1.0).all()
+    assert ask(app, GOOD).status_code == 200
+    if by == "prediction":
+        assert upkeep.erase(app.log.path, ids[1]) == 1
+        assert ids[3] in kept(app).index
+
+
+def test_an_erasure_that_a_reader_holds_up_says_so(filled, monkeypatch):
+    """While another program reads the old rows, the erasure isn't reported as done."""
+    app, ids = filled
+    monkeypatch.setattr(upkeep, "PATIENCE", 0.1)
+    reader = sqlite3.connect(app.log.path, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM predictions").fetchall()
+    with pytest.raises(RunError, match=r"another program that reads|locked"):
+        upkeep.erase(app.log.path, ids[0])
+    reader.close()
+
+
+def test_what_is_too_old_goes(filled):
+    """Retention removes requests before the day, with their labels, and leaves the others."""
+    app, ids = filled
+    later = datetime.now(UTC) + timedelta(days=10)
+    assert upkeep.keep_days(app.log.path, 11, now=later) == 0
+    ask(app, GOOD)
+    app.log._connection.execute("UPDATE predictions SET time = '2001-01-01T00:00:00' WHERE request_id = 'one'")
+    assert upkeep.keep_days(app.log.path, 1) == 1
+    assert ids[0] not in kept(app).index
+    assert upkeep.keep_days(app.log.path, 9, now=later) == 2
+    assert kept(app).empty
+    assert app.log._connection.execute("SELECT count(*) FROM labels").fetchone() == (0,)
+
+
+def test_the_log_is_exported_as_parquet(filled, tmp_path):
+    """The exported table is what `read_log` gives; a place that can't be written to is an error without a trace."""
+    app, _ = filled
+    assert upkeep.export(app.log.path, app.scorer.case, tmp_path / "log.parquet") == 4
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "log.parquet"), kept(app), check_column_type=False)
+    with pytest.raises(RunError, match=r"nowhere|log\.parquet"):
+        upkeep.export(app.log.path, app.scorer.case, tmp_path / "nowhere" / "log.parquet")
+
+
+def test_the_command_looks_after_the_log(filled, run, monkeypatch, capsys, tmp_path):
+    """`lepton log` finds, exports, erases and thins out, and tells what it did."""
+    _, ids = filled
+
+    def lepton(*words):
+        monkeypatch.setattr(sys, "argv", ["lepton", "log", str(run), *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 0
+        return capsys.readouterr().out
+
+    assert json.loads(lepton("--find", ids[0]))[0]["id"] == ids[0]
+    assert lepton("--parquet", tmp_path / "t.parquet") == f"4 predictions in {tmp_path / 't.parquet'}.\n"
+    assert lepton("--erase", "three") == "3 predictions erased.\n"
+    assert lepton("--keep-days", 0) == "1 requests removed.\n"
+
+
+def test_labels_of_batches_are_checked_too(filled):
+    """A label for a record that a batch doesn't have is refused."""
+    app, ids = filled
+    token = ids[1].rpartition("-")[0]
+    with pytest.raises(DataError, match=f"{token}-3"):
+        serving.attach_labels(app.log.path, {f"{token}-3": "yes"}, app.scorer.case)
