@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lepton_lib.utils import SAME_BITS
 from tests import chromium
+
+os.environ.update(SAME_BITS)  # before any test loads torch, and for every process that a test starts
 
 if chromium.left_out():
     collect_ignore = ["test_browser.py"]

@@ -115,6 +115,8 @@ def lab(tmp_path_factory):
         "IPYTHONDIR": str(folder / "ipython"),
     }
     environment.pop("TQDM_DISABLE", None)
+    (folder / "config").mkdir()  # without what `make bench` brings along: it complains on the console
+    (folder / "config" / "jupyter_lab_config.json").write_text('{"LabApp": {"labextensions_path": []}}')
     root = ["--allow-root"] if hasattr(os, "getuid") and os.getuid() == 0 else []
     opener = folder / "browser"  # what JupyterLab takes for the reader's browser
     opener.write_text(f'#!/bin/sh\ncp "${{1#file://}}" "{folder}/opened.html"\n')
