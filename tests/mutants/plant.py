@@ -39,7 +39,18 @@ SWAPS: dict[type[ast.AST], type[ast.AST]] = {
     ast.Or: ast.And,
 }
 NAMES = {"min": "max", "max": "min", "any": "all", "all": "any", "floor": "ceil", "ceil": "floor"}
-WORDS = {"where", "got", "expected", "remedy", "help", "alt"}  # keywords that hold words for a reader
+WORDS = {
+    "where",
+    "got",
+    "expected",
+    "remedy",
+    "help",
+    "alt",
+    "title",
+    "prefix",
+}  # keywords that hold words for a reader
+CLAIMS = {"strict"}  # zip's: like an assert, of what can't happen
+SHOWN = 80  # characters of a piece of code
 UNTOUCHED = {"isinstance", "issubclass", "getattr", "hasattr", "TypeVar", "cast"}
 
 
@@ -61,7 +72,7 @@ class Mutant:
     def __str__(self) -> str:
         place = ".".join(filter(None, (self.module.removesuffix(".py").replace("/", "."), self.function)))
         again = f" (#{self.number})" if self.number > 1 else ""
-        return f"{place}: {self.was} -> {self.now}{again}"
+        return f"{place}: {_short(self.was)} -> {_short(self.now)}{again}"
 
     def plant(self, source: bytes) -> bytes:
         """The module's text with the fault in it."""
@@ -109,6 +120,11 @@ def choose(library: Path, count: int, seed: int = 0) -> list[Mutant]:
     return sorted(chosen, key=lambda mutant: (mutant.module, mutant.start))
 
 
+def _short(text: str) -> str:
+    """At most one line's worth of a text, still told from every other."""
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}… {hashlib.sha256(text.encode()).hexdigest()[:4]}"
+
+
 def _rank(seed: int, text: str) -> bytes:
     return hashlib.sha256(f"{seed} {text}".encode()).digest()
 
@@ -128,10 +144,14 @@ def _walk(node: ast.AST, function: str) -> Found:
 
 def _children(node: ast.AST) -> Iterator[ast.AST]:
     """What lies below a node and does something when it runs."""
-    if isinstance(node, ast.JoinedStr | ast.Assert | ast.Import | ast.ImportFrom | ast.arg | ast.match_case | ast.Raise):
+    if isinstance(
+        node, ast.JoinedStr | ast.Assert | ast.Import | ast.ImportFrom | ast.arg | ast.match_case | ast.Raise
+    ):
         return  # texts, claims, names; and Python 3.11 doesn't know the places within an f-string
     if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
         return
+    if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+        return  # ruff reads it
     if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in {"TypeVar", "cast"}:
         return
     for name, value in ast.iter_fields(node):
@@ -139,7 +159,7 @@ def _children(node: ast.AST) -> Iterator[ast.AST]:
             continue
         for child in value if isinstance(value, list) else [value]:
             docstring = isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant)
-            words = isinstance(child, ast.keyword) and child.arg in WORDS
+            words = isinstance(child, ast.keyword) and child.arg in WORDS | CLAIMS
             if isinstance(child, ast.AST) and not docstring and not words:
                 yield child
 
@@ -168,7 +188,9 @@ def _comparison(node: ast.AST) -> Iterator[ast.AST]:
 def _operator(node: ast.AST) -> Iterator[ast.AST]:
     if isinstance(node, ast.BinOp | ast.AugAssign) and type(node.op) in SWAPS:
         parts = [node.left, node.right] if isinstance(node, ast.BinOp) else [node.value]
-        texts = any(isinstance(p, ast.JoinedStr) or (isinstance(p, ast.Constant) and isinstance(p.value, str)) for p in parts)
+        texts = any(
+            isinstance(p, ast.JoinedStr) or (isinstance(p, ast.Constant) and isinstance(p.value, str)) for p in parts
+        )
         if not texts:
             yield _changed(node, op=SWAPS[type(node.op)]())
 
@@ -178,8 +200,6 @@ def _logic(node: ast.AST) -> Iterator[ast.AST]:
         yield _changed(node, op=SWAPS[type(node.op)]())
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
         yield node.operand
-    if isinstance(node, ast.If | ast.IfExp | ast.While):
-        return  # their tests are changed as nodes of their own, below
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and not isinstance(node.operand, ast.Constant):
         yield node.operand
 
@@ -222,7 +242,7 @@ def _arguments(node: ast.AST) -> Iterator[ast.AST]:
     if len(node.args) > 1 and plain and ast.unparse(node.args[0]) != ast.unparse(node.args[1]):
         yield _changed(node, args=[node.args[1], node.args[0], *node.args[2:]])
     for k, keyword in enumerate(node.keywords):
-        if keyword.arg is not None and keyword.arg not in WORDS:
+        if keyword.arg is not None and keyword.arg not in WORDS | CLAIMS:
             yield _changed(node, keywords=[*node.keywords[:k], *node.keywords[k + 1 :]])
 
 

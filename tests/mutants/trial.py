@@ -14,11 +14,12 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree as ET
+
+import pytest
 
 from tests.mutants.plant import Mutant
 from tests.offline import ROOT
@@ -26,7 +27,8 @@ from tests.offline import ROOT
 # The notebooks and what runs them are for survivors; the rest looks at files or into a browser.
 NOTEBOOKS = {"tests/test_notebooks.py": 120.0, "tests/test_every_case.py": 60.0}
 ASIDE = (*NOTEBOOKS, *(f"tests/test_{name}.py" for name in ("browser", "site", "verification", "mutants")))
-HEAVY = "numpy pandas torch sklearn.metrics scipy.stats matplotlib.pyplot pydantic nbformat nbclient typer httpx pytest"
+HEAVY = "numpy pandas torch sklearn.metrics scipy.stats matplotlib.pyplot pydantic nbformat nbclient typer httpx"
+CRASH = 70  # exit code of a trial that can't even start pytest
 SECONDS = 60.0  # that a trial may take, besides ten times what its tests took when the map was drawn
 Tests = dict[str, float]  # seconds by the test's id, or by its file for all tests in that
 Round = tuple[str, Tests]  # what a round is called, and its tests
@@ -45,7 +47,7 @@ def copy_repository(folder: Path) -> Path:
 
 
 def _variables(folder: Path) -> dict[str, str]:
-    """For a run on the copy; Python keeps no bytecode, for by its size and second a new fault may look like the last."""
+    """For a run on the copy; Python keeps no bytecode, which would be taken for a new fault's, too."""
     return {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
@@ -110,7 +112,7 @@ class Verdict:
 
 
 def try_all(
-    mutants: Sequence[Mutant], rounds: Any, *, jobs: int, place: Path
+    mutants: Sequence[Mutant], rounds: Callable[[Mutant], Iterable[Round]], *, jobs: int, place: Path
 ) -> Iterator[tuple[Mutant, Verdict]]:
     """Each mutant with its verdict, as they come.
 
@@ -123,7 +125,8 @@ def try_all(
     for name in HEAVY.split():
         importlib.import_module(name)
     free = [copy_repository(place / str(job)) for job in range(jobs)]
-    waiting, running = list(reversed(mutants)), []
+    waiting = list(reversed(mutants))
+    running: list[tuple[Mutant, Path, Generator[None, None, Verdict]]] = []
     while waiting or running:
         while free and waiting:
             folder, mutant = free.pop(), waiting.pop()
@@ -164,10 +167,57 @@ def _run(folder: Path, tests: Tests) -> Generator[None, None, str]:
         try:
             os._exit(_become_pytest(folder, tests, note))
         finally:
-            os._exit(70)
-    status = 0
-    while os.waitpid(pid, os.WNOHANG)[0] == 0:
-        if time.monotonic() > deadline:
-            return "the time limit"
-        yield
-    ...
+            os._exit(CRASH)
+    status = None
+    try:
+        while status is None and time.monotonic() < deadline:
+            ended, code = os.waitpid(pid, os.WNOHANG)
+            status = code if ended else None
+            yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)  # and what the tests have started and left behind
+        if status is None:
+            os.waitpid(pid, 0)
+    if status is None:
+        return "the time limit"
+    code = os.waitstatus_to_exitcode(status)
+    if code in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        return ""
+    return note.read_text() if note.exists() else f"pytest: exit code {code}"
+
+
+def _become_pytest(folder: Path, tests: Tests, note: Path) -> int:
+    """In the forked child: run the tests on the copy, up to the first that is red."""
+    os.setsid()
+    os.environ.update(_variables(folder))
+    os.chdir(folder)
+    log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    sys.dont_write_bytecode = True
+    sys.path.insert(0, str(folder))
+    for name in list(sys.modules):  # the copy's own are to be loaded
+        if name.partition(".")[0] in {"lepton_lib", "tests", "conftest"}:
+            del sys.modules[name]
+    files = sorted({name.partition("::")[0] for name in tests})
+    words = ["-x", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov", "--rootdir", str(folder), *files]
+    return int(pytest.main(words, plugins=[_Chosen(tests, note)]))
+
+
+class _Chosen:
+    """A pytest plugin: keeps the chosen tests, the quickest first, and notes the first that is red."""
+
+    def __init__(self, tests: Tests, note: Path) -> None:
+        self.tests, self.note = tests, note
+
+    def _seconds(self, item: pytest.Item) -> float | None:
+        return self.tests.get(item.nodeid, self.tests.get(item.nodeid.partition("::")[0]))
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        timed = [(seconds, item) for item in items if (seconds := self._seconds(item)) is not None]
+        items[:] = [item for _, item in sorted(timed, key=lambda pair: pair[0])]
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self.note.write_text(report.nodeid)
