@@ -114,7 +114,7 @@ def write_results(verdicts: dict[str, Verdict], reasons: dict[str, str]) -> None
         "# Faults planted in lepton_lib",
         "",
         f"`make mutants` plants {n} faults, one at a time, and looks which the tests notice, and which of the rest",
-        f"the notebooks: {caught} of {n} ({100 * caught / n:.1f} %). {total['equivalent']} can't be noticed by a run, for",
+        f"the notebooks: {caught} of {n} ({100 * caught / n:.1f} %). {total['equivalent']} can't be noticed, for",
         f"the reasons below; {total['missed']} should be, and aren't.",
         "",
         "| module | faults | by tests | by notebooks | equivalent | missed |",
