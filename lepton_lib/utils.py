@@ -10,12 +10,29 @@ import hashlib
 import json
 import math
 import os
+import platform
 import socket
 import tempfile
 from pathlib import Path
 from typing import Any, TypeVar
 
 Array = TypeVar("Array")  # numpy.ndarray, torch.Tensor or pandas.DataFrame
+# What makes a run's last bits the same on every x86 machine: one thread, and no instructions beyond AVX2. Read by the
+# libraries when they are loaded, so it is for a process that starts. onnxruntime has no such variable.
+SAME_BITS = {
+    **{f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS")},
+    **(
+        {
+            "ATEN_CPU_CAPABILITY": "avx2",
+            "ONEDNN_MAX_CPU_ISA": "AVX2",
+            "MKL_CBWR": "COMPATIBLE",
+            "OPENBLAS_CORETYPE": "Haswell",
+            "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
+        }
+        if platform.machine() in {"x86_64", "AMD64"}
+        else {}
+    ),
+}
 
 
 def normalize(values: Array, *, reference: Array | None = None) -> Array:

@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from lepton_lib.utils import SAME_BITS
 from tests import chromium
 
+os.environ.update(SAME_BITS)  # before any test loads torch, and for every process that a test starts
 # The tests sign with a key of their own, one for all workers and the programs that they start.
 os.environ.setdefault("LEPTON_CONFIG", str(Path(tempfile.gettempdir()) / f"lepton-tests-{os.getuid()}"))
 

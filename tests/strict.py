@@ -30,6 +30,7 @@ from nbval.kernel import CURRENT_ENV_KERNEL_NAME, RunningKernel
 from nbval.plugin import IPyNbCell, IPyNbFile, NbCellError
 from PIL import Image
 
+from lepton_lib.utils import SAME_BITS
 from tests.static_checks import check_notebook
 
 # Python's words for a run of its own; xdist would spread a notebook's cells over kernels.
@@ -43,9 +44,9 @@ SHOWN_LINES = 40  # of a difference
 
 
 def pytest_configure():
-    """Progress bars and threads as in `make notebooks`."""
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    """Progress bars, threads and instructions as in `make notebooks`."""
+    for name, value in {"TQDM_DISABLE": "1", **SAME_BITS}.items():
+        os.environ.setdefault(name, value)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -16,7 +16,7 @@ from lepton_lib.artefacts import STEPS
 from lepton_lib.errors import NotebookError
 from lepton_lib.runs.execution import CELL_SECONDS, Listener, Teller, lean, run_cells
 from lepton_lib.runs.parameters import find_notebook, is_code, read_notebook, read_parameters, tags
-from lepton_lib.utils import write_atomic
+from lepton_lib.utils import SAME_BITS, write_atomic
 
 VOLATILE = {"ExecuteTime", "collapsed", "execution", "papermill", "scrolled"}  # metadata of cells
 METADATA = {
@@ -58,6 +58,7 @@ def refresh_notebooks(paths: Sequence[Path], *, timeout: int = CELL_SECONDS, pro
                 folder=path.parent,
                 look_in=f"notebook {path.stem}: run it in JupyterLab",
                 timeout=timeout,
+                environment=SAME_BITS,
                 progress=tell.on_cell,
             )
             if path.stem in stored:

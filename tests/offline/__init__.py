@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from lepton_lib.utils import SAME_BITS
+
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent
 
@@ -24,19 +26,29 @@ def namespace() -> tuple[str, ...]:
     return ()
 
 
-def run(*command: str, cwd: Path = ROOT, timeout: float = 900, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run ``command`` offline, one thread, no progress bars; the result holds its text, whatever its exit code."""
+def environment(**variables: str) -> dict[str, str]:
+    """The variables for a process that is guarded, computes the same bits everywhere, and shows no progress bars.
+
+    Args:
+        **variables: More, or other values.
+    """
     paths = [str(HERE), str(ROOT), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+    return {
+        **os.environ,
+        **SAME_BITS,
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys(filter(None, paths))),
         "LEPTON_DATASETS": str(ROOT / "datasets"),
-        "OMP_NUM_THREADS": "1",
         "TQDM_DISABLE": "1",
+        **variables,
     }
+
+
+def run(*command: str, cwd: Path = ROOT, timeout: float = 900, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run ``command`` offline; the result holds its text, whatever its exit code."""
     return subprocess.run(
         [*namespace(), *command],
         cwd=cwd,
-        env=environment | variables,
+        env=environment(**variables),
         timeout=timeout,
         capture_output=True,
         text=True,
@@ -44,9 +56,9 @@ def run(*command: str, cwd: Path = ROOT, timeout: float = 900, **variables: str)
     )
 
 
-def lepton(*words: str) -> subprocess.CompletedProcess[str]:
+def lepton(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """The `lepton` command, offline."""
-    return run(sys.executable, "-m", "lepton_lib.cli", *words)
+    return run(sys.executable, "-m", "lepton_lib.cli", *words, **variables)
 
 
 def loop(folder: Path, case: str, *parameters: str) -> Path:

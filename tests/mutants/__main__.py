@@ -1,0 +1,136 @@
+"""Plants faults in lepton_lib, a place each, and tells which the tests and notebooks notice: `make mutants`.
+
+The table goes to RESULTS.md. A mutant that no run can tell from the library is listed in equivalent.toml with the
+reason; one that survives and isn't listed makes the exit code 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import random
+import re
+import subprocess
+import tempfile
+import time
+import tomllib
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+from lepton_lib.utils import SAME_BITS, write_atomic
+from tests.mutants.plant import Mutant, choose
+from tests.mutants.trial import ASIDE, Map, Round, Verdict, copy_repository, try_all
+from tests.offline import ROOT
+
+HERE = Path(__file__).parent
+LIBRARY, RESULTS, EQUIVALENT = ROOT / "lepton_lib", HERE / "RESULTS.md", HERE / "equivalent.toml"
+COUNT = 200  # mutants in the table
+ROW = re.compile(r"\| `` (?P<mutant>.+) `` \| (?P<round>[a-z]*): ?(?P<test>.*) \|")
+
+
+def main() -> int:
+    """Try all mutants, or some."""
+    parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
+    parser.add_argument("--only", default="", help="modules, as in metrics,data; all by default")
+    parser.add_argument("--jobs", type=int, default=2, help="how many at a time")
+    parser.add_argument(
+        "--sample", type=int, help="so many of the table's, drawn by the commit, by the tests named there"
+    )
+    parser.add_argument("--draw", help="what the sample is drawn by, instead of the commit")
+    parser.add_argument("--list", action="store_true", help="only say which there are")
+    options = parser.parse_args()
+    os.environ.update(SAME_BITS)
+    found = [mutant for mutant in choose(LIBRARY, COUNT) if is_in(mutant, options.only)]
+    reasons = tomllib.loads(EQUIVALENT.read_text(encoding="utf-8"))
+    if options.list:
+        print(*found, sep="\n")
+        return 0
+    with tempfile.TemporaryDirectory(prefix="lepton-mutants-") as place:
+        if options.sample:
+            known = read_results()
+            found = [m for m in found if known.get(str(m), Verdict("tests")).round == "tests"]  # new, or quickly caught
+            found = random.Random(options.draw or commit()).sample(found, min(options.sample, len(found)))
+            rounds, told = functools.partial(known_rounds, known), None
+        else:
+            drawn = Map.draw(copy_repository(Path(place, "map")), options.jobs)
+            rounds, told = drawn.rounds, RESULTS
+        verdicts: dict[str, Verdict] = {}
+        began = time.monotonic()
+        for mutant, verdict in try_all(found, rounds, jobs=options.jobs, place=Path(place)):
+            verdicts[str(mutant)] = verdict
+            print(f"{len(verdicts):4}/{len(found)}  {verdict.test or 'SURVIVED':60.60}  {mutant}", flush=True)
+    if told is not None:
+        here = {str(mutant) for mutant in choose(LIBRARY, COUNT)}
+        write_results({name: v for name, v in read_results().items() if name in here} | verdicts, reasons)
+    missed = [name for name, verdict in verdicts.items() if not verdict.test and name not in reasons]
+    caught = sum(bool(verdict.test) for verdict in verdicts.values())
+    print(f"{caught} of {len(verdicts)} caught in {time.monotonic() - began:.0f} s, {len(missed)} missed")
+    for name in missed:
+        print(f"missed: {name}")
+    return 1 if missed else 0
+
+
+def is_in(mutant: Mutant, only: str) -> bool:
+    """Whether a mutant's module is among those named, itself or by its folder."""
+    path = Path(mutant.module).with_suffix("")
+    return not only or any(name in {path.parts[0], path.as_posix()} for name in only.split(","))
+
+
+def commit() -> str:
+    """The commit that is checked out; the day where there's no git."""
+    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or time.strftime("%Y-%m-%d")
+
+
+def known_rounds(known: dict[str, Verdict], mutant: Mutant) -> Iterator[Round]:
+    """The test that caught a mutant when the table was made; then the files that name its module."""
+    if (verdict := known.get(str(mutant))) is not None and "::" in verdict.test:
+        yield "tests", {verdict.test: 10.0}
+    module = mutant.module.removesuffix(".py").split("/")[0]
+    names = re.compile(rf"lepton_lib\.{module}\b|lepton_lib import [^\n]*\b{module}\b")
+    files = [path for path in (ROOT / "tests").glob("test_*.py") if names.search(path.read_text(encoding="utf-8"))]
+    yield "tests", {name: 30.0 for path in files if (name := f"tests/{path.name}") not in ASIDE}
+
+
+def read_results() -> dict[str, Verdict]:
+    """The verdicts in the table."""
+    text = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else ""
+    rows = map(ROW.fullmatch, text.splitlines())
+    return {row["mutant"].replace("\\|", "|"): Verdict(row["round"], row["test"]) for row in rows if row is not None}
+
+
+def write_results(verdicts: dict[str, Verdict], reasons: dict[str, str]) -> None:
+    """Write the table: a summary a module, and a row a mutant."""
+    of: dict[str, Counter[str]] = defaultdict(Counter)
+    for name, verdict in verdicts.items():
+        module = name.partition(":")[0].split(".")[0]
+        of[module][verdict.round or ("equivalent" if name in reasons else "missed")] += 1
+    total = sum(of.values(), Counter())
+    n = total.total()
+    caught = total["tests"] + total["notebooks"]
+    lines = [
+        "# Faults planted in lepton_lib",
+        "",
+        f"`make mutants` plants {n} faults, one at a time, and looks which the tests notice, and which of the rest",
+        f"the notebooks: {caught} of {n} ({100 * caught / n:.1f} %). {total['equivalent']} can't be noticed, for",
+        f"the reasons below; {total['missed']} should be, and aren't.",
+        "",
+        "| module | faults | by tests | by notebooks | equivalent | missed |",
+        "| --- | --: | --: | --: | --: | --: |",
+    ]
+    for module, row in [*sorted(of.items()), ("**all**", total)]:
+        counts = [row[key] for key in ("tests", "notebooks", "equivalent", "missed")]
+        lines.append(f"| {module} | {row.total()} | {' | '.join(map(str, counts))} |")
+    lines += ["", "## Survivors", ""]
+    survivors = sorted(name for name, verdict in verdicts.items() if not verdict.test)
+    lines += [f"- `` {name} ``: {reasons.get(name, '**missed**')}" for name in survivors] or ["None."]
+    lines += ["", "## Each fault, and the first that noticed it", "", "| fault | noticed by |", "| --- | --- |"]
+    for name, verdict in sorted(verdicts.items()):
+        lines.append(f"| `` {name.replace('|', chr(92) + '|')} `` | {verdict.round}: {verdict.test} |")
+    write_atomic(RESULTS, "\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
