@@ -168,11 +168,11 @@ def _toml(value: Any) -> str:
 
 
 def _train(home: Path, case: Case, folder: Path) -> None:
-    """Run notebooks 00 to 04 on the enlarged case, with the champion's own parameters."""
+    """Run notebooks 01 to 04 on the enlarged case, with the champion's own parameters."""
     steps = Run(home).manifest["steps"]
-    given = {name: value for step in STEPS[:5] for name, value in steps[step]["parameters"].items()}
+    given = {name: value for step in STEPS[1:5] for name, value in steps[step]["parameters"].items()}
     with _found(folder):
-        notebooks = [find_notebook(step) for step in STEPS[:5]]
+        notebooks = [find_notebook(step) for step in STEPS[1:5]]
         run_loop(run_dir=folder / "run", parameters=given | {"case": case.name}, notebooks=notebooks)
 
 
