@@ -13,20 +13,25 @@ from typing import Any
 import pytest
 
 from lepton_lib.utils import SAME_BITS
-from tests import chromium
+from tests import chromium, prometheus
 
 os.environ.update(SAME_BITS)  # before any test loads torch, and for every process that a test starts
 # The tests sign with a key of their own, one for all workers and the programs that they start.
 os.environ.setdefault("LEPTON_CONFIG", str(Path(tempfile.gettempdir()) / f"lepton-tests-{os.getuid()}"))
 
-if chromium.left_out():
-    collect_ignore = ["test_browser.py"]
+collect_ignore = [
+    name
+    for name, absent in (("test_browser.py", chromium.left_out()), ("test_prometheus.py", prometheus.left_out()))
+    if absent
+]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say it at the end, where it is read, when the tests in a browser were left out."""
     if chromium.left_out():
         terminalreporter.write_line(chromium.MISSING)
+    if prometheus.left_out():
+        terminalreporter.write_line(prometheus.MISSING)
 
 
 def _toml(value: Any) -> str:

@@ -19,10 +19,11 @@ FLOORS = {
     1: "cases artefacts",
     2: "data models optimizers metrics",
     3: "trainer",
-    4: "evaluation robustness explanation fairness monitoring",
-    5: "runs exercises serving doctor",
-    6: "classroom operations",
-    7: "cli",
+    4: "evaluation robustness explanation fairness",
+    5: "monitoring",
+    6: "runs exercises serving doctor",
+    7: "classroom operations",
+    8: "cli",
 }
 FLOOR = {module: floor for floor, modules in FLOORS.items() for module in modules.split()}
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")

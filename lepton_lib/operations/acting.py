@@ -168,11 +168,11 @@ def _toml(value: Any) -> str:
 
 
 def _train(home: Path, case: Case, folder: Path) -> None:
-    """Run notebooks 00 to 04 on the enlarged case, with the champion's own parameters."""
+    """Run notebooks 01 to 04 on the enlarged case, with the champion's own parameters."""
     steps = Run(home).manifest["steps"]
-    given = {name: value for step in STEPS[:5] for name, value in steps[step]["parameters"].items()}
+    given = {name: value for step in STEPS[1:5] for name, value in steps[step]["parameters"].items()}
     with _found(folder):
-        notebooks = [find_notebook(step) for step in STEPS[:5]]
+        notebooks = [find_notebook(step) for step in STEPS[1:5]]
         run_loop(run_dir=folder / "run", parameters=given | {"case": case.name}, notebooks=notebooks)
 
 
@@ -239,13 +239,16 @@ def _differences(watched: Watched, act: Act, folder: Path, live: pd.DataFrame | 
     block = int(old.read_json("evaluation/metrics.json").get("block", 1))
     parts = {"served rows": test[test.index > lines[n - 1]], "test rows": test[test.index.isin(tested)]}
     parts["served rows"] = pd.concat([parts["served rows"], live])
-    # Who asks again brings a row back that was learnt from: it proves nothing.
+    # Who asks again brings back a row that was learnt from, or is compared already: it proves nothing.
     tables = [pd.read_parquet(each.path(f"data/{name}.parquet")) for each in (old, new) for name in _LEARNT]
     learnt = {row.tobytes() for table in tables for row in encode(table, case)[0]}
     differences: dict[str, Interval] = {}
     for name, part in parts.items():
         inputs, labels = encode(part, case)
-        fresh = np.array([row.tobytes() not in learnt for row in inputs], dtype=bool)
+        fresh = np.zeros(len(inputs), dtype=bool)
+        for position, row in enumerate(inputs):
+            fresh[position] = row.tobytes() not in learnt
+            learnt.add(row.tobytes())
         if fresh.sum() >= MIN_ROWS:
             answers = [model.probabilities(inputs[fresh]) for model in models]
             options: Any = {"seed": 0, "n": 500, "block": min(block, int(fresh.sum()))}

@@ -74,6 +74,7 @@ class PredictionApp:
         scorer: What answers.
         log: Where answers are kept.
         keys: Who may ask.
+        run_dir: Where releases and the monitor's report lie.
         refused: The release that should have answered and could not be verified: ``version`` and ``why``; else None.
     """
 
@@ -90,7 +91,7 @@ class PredictionApp:
         self.log = log
         self.keys = keys
         self.refused: dict[str, str] | None = None
-        self._run_dir = run_dir
+        self.run_dir = run_dir
         self._trust = trust
         self._in_flight = 0
         self._pointed = self._state()
@@ -111,7 +112,7 @@ class PredictionApp:
 
     def _state(self) -> tuple[int, int] | None:
         with contextlib.suppress(OSError):
-            state = os.stat(releases.pointer(self._run_dir))
+            state = os.stat(releases.pointer(self.run_dir))
             return state.st_mtime_ns, state.st_ino
         return None
 
@@ -141,7 +142,7 @@ class PredictionApp:
             return
         self._pointed, version = state, ""
         try:
-            version = releases.current_version(self._run_dir)
+            version = releases.current_version(self.run_dir)
             if version != self.scorer.version:
                 scorer, pages = await asyncio.to_thread(self._load, version)
                 self._adopt(scorer, pages)
@@ -149,12 +150,12 @@ class PredictionApp:
             self.refused = None
         except Exception as error:  # whatever is wrong with a new release, the old one goes on
             why = str(error) if isinstance(error, LeptonError) else f"{type(error).__name__} while it was loaded"
-            self.refused = {"version": version, "why": why.replace(f"{self._run_dir}/", "")}
+            self.refused = {"version": version, "why": why.replace(f"{self.run_dir}/", "")}
             self._refusals.inc()
             _logger.error(_line("release refused", **self.refused))
 
     def _load(self, version: str) -> tuple[Scorer, Any]:
-        scorer = Scorer(releases.folder_of(self._run_dir), trust=self._trust)
+        scorer = Scorer(releases.folder_of(self.run_dir), trust=self._trust)
         if (scorer.case.name, scorer.version) != (self.scorer.case.name, version):
             raise RunError(
                 f"release {version}", got=f"version {scorer.version} of case {scorer.case.name!r}",

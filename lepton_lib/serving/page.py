@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from html import escape
 from importlib.resources import files
+from typing import Any
 
 from lepton_lib.cases import Case, Column, example_record
 from lepton_lib.cases.records import describe
 
+_INLINE = re.compile(r"<style>(.*?)</style>", re.S)
 ASSETS = {
     f"/static/{name}": (media_type, files("lepton_lib.serving").joinpath(name).read_text(encoding="utf-8"))
     for name, media_type in (("desk.js", "text/javascript"), ("docs.js", "text/javascript"), ("desk.css", "text/css"))
@@ -28,6 +32,37 @@ def docs_page(case: Case) -> str:
 <script src="/static/docs.js"></script>
 </html>
 """
+
+
+def monitor_page(report: str, samples: Iterable[Any], *, title: str) -> str:
+    """The monitor's last report with the service's own counts before it; it asks for itself anew every 15 seconds.
+
+    Args:
+        report: The page that `lepton monitor` wrote; empty where it hasn't yet.
+        samples: Prometheus's samples of this moment.
+        title: The case's.
+    """
+    found = [(each.name, each.labels, int(each.value)) for each in samples]
+    requests = [(labels["status"], n) for name, labels, n in found if name == "lepton_requests_total"]
+    failed = sum(n for status, n in requests if status.startswith("5"))
+    kept = [(labels["decision"], n) for name, labels, n in found if name == "lepton_predictions_total"]
+    counts = {"requests": sum(n for _, n in requests), "of them failed": failed}
+    counts |= {f"answered {decision}": n for decision, n in sorted(kept)}
+    figures = "".join(f"<div><dt>{escape(name)}</dt><dd>{n:,}</dd></div>" for name, n in counts.items())
+    live = f'<h2>Since this service was started</h2><dl class="figures">{figures}</dl>'
+    head = '<meta http-equiv="refresh" content="15"><link rel="stylesheet" href="/monitor.css">'
+    if not report:
+        words = "No report yet: run <code>lepton monitor RUN</code>, or with <code>--every 5</code> again and again."
+        body = f"<h1>Monitoring: {escape(title)}</h1><p>{words}</p>{live}"
+        head = f'<meta charset="utf-8"><title>Monitoring</title>{head}'
+        return f'<!doctype html><html lang="en">{head}<main>{body}</main></html>'
+    return _INLINE.sub(head, report).replace("<main>", f"<main>{live}", 1)
+
+
+def style_of(report: str) -> str:
+    """The style that stands in a report: the service lets no page bring its own."""
+    found = _INLINE.search(report)
+    return found[1] if found else ASSETS["/static/desk.css"][1]
 
 
 def desk_page(case: Case, version: str, *, key: bool = False) -> str:

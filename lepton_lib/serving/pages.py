@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -18,14 +19,20 @@ from lepton_lib.errors import RunError
 from lepton_lib.serving.batches import RECORD_LIMIT
 from lepton_lib.serving.description import describe_predict
 from lepton_lib.serving.http import ProblemError
-from lepton_lib.serving.page import ASSETS, desk_page, docs_page
+from lepton_lib.serving.page import ASSETS, desk_page, docs_page, monitor_page, style_of
 from lepton_lib.serving.scoring import Scorer
 
 if TYPE_CHECKING:
     from lepton_lib.serving.app import PredictionApp
 
 PREDICT = "/v1/predict"
-GUARDED = {PREDICT, "/v1/models", "/metrics"}  # where a key is demanded; health and pages tell nothing of anybody
+MONITOR = {"/monitor", "/monitor.css"}
+GUARDED = {
+    PREDICT,
+    "/v1/models",
+    "/metrics",
+    *MONITOR,
+}  # where a key is demanded; health and pages tell nothing of anybody
 SWAGGER = {"/static/swagger-ui-bundle.js": "text/javascript", "/static/swagger-ui.css": "text/css"}
 ROUTES = {*GUARDED, "/healthz", "/readyz", "/openapi.json", "/docs", "/", *ASSETS, *SWAGGER}
 
@@ -76,14 +83,29 @@ def make_pages(service: PredictionApp, scorer: Scorer) -> FastAPI:
         entry["fields"] = [field._asdict() for field in case.fields]
         return {"models": [entry], "refused": service.refused}
 
-    @pages.get("/metrics")
-    async def metrics() -> Response:
-        """Counts and times, as Prometheus reads them; of all workers together."""
+    def counted() -> CollectorRegistry:
+        """What is counted, of all workers together."""
         registry = service.registry
         if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
             registry = CollectorRegistry()
             multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        return Response(generate_latest(registry), headers={"content-type": CONTENT_TYPE_LATEST})
+        return registry
+
+    @pages.get("/metrics")
+    async def metrics() -> Response:
+        """Counts and times, as Prometheus reads them; of all workers together."""
+        return Response(generate_latest(counted()), headers={"content-type": CONTENT_TYPE_LATEST})
+
+    @pages.get("/monitor", include_in_schema=False)
+    async def monitor() -> HTMLResponse:
+        samples = [sample for metric in counted().collect() for sample in metric.samples]
+        report = await asyncio.to_thread(_report, service.run_dir)
+        return HTMLResponse(monitor_page(report, samples, title=case.title))
+
+    @pages.get("/monitor.css", include_in_schema=False)
+    async def monitor_style() -> Response:
+        report = await asyncio.to_thread(_report, service.run_dir)
+        return Response(style_of(report), media_type="text/css")
 
     page = desk_page(case, scorer.version, key=service.keys is not None and service.keys.required)
 
@@ -110,6 +132,13 @@ def make_pages(service: PredictionApp, scorer: Scorer) -> FastAPI:
     schema = pages.openapi()
     schema["paths"][PREDICT] = describe_predict(case, record_limit=RECORD_LIMIT)
     return pages
+
+
+def _report(run_dir: str | Path) -> str:
+    """The page that `lepton monitor` wrote last; empty where it hasn't yet."""
+    with contextlib.suppress(OSError):
+        return (Path(run_dir) / "monitoring" / "report.html").read_text(encoding="utf-8")
+    return ""
 
 
 def _always(answer: Response) -> Callable[[], Awaitable[Response]]:
