@@ -112,7 +112,8 @@ class Rules:
         if len(set(table.column_names)) < table.num_columns:
             raise DataError("body", got="a column twice", expected="each once", remedy="Take one out.")
         parts = [_column_codes(column, table) for column in self.case.inputs]
-        inputs = np.column_stack([values for columns in parts for values in columns]).astype(np.float32)
+        with np.errstate(over="ignore"):  # what becomes infinite is out of range
+            inputs = np.column_stack([values for columns in parts for values in columns]).astype(np.float32)
         self.check(inputs)
         return inputs
 

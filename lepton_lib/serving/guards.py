@@ -197,6 +197,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     deadline: float | None = None
     _head = 0  # bytes of a head that isn't complete; less than nothing outside heads
+    _open = False  # a request has begun and isn't there whole
 
     def connection_made(self, transport: Any) -> None:
         """Take a client in, or send it away."""
@@ -219,7 +220,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """A head begins."""
         super().on_message_begin()
         self.deadline = self.loop.time() + HEAD_SECONDS
-        self._head = max(self._head, 0)
+        self._head, self._open = max(self._head, 0), True
 
     def on_headers_complete(self) -> None:
         """The body begins."""
@@ -229,12 +230,12 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The answer begins."""
-        self.deadline = self.loop.time() + ANSWER_SECONDS
+        self.deadline, self._open = self.loop.time() + ANSWER_SECONDS, False
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """Nothing is due; uvicorn watches the idle connection."""
-        if not self.pipeline:
+        if not self.pipeline and not self._open:
             self.deadline, self._head = None, 0
         super().on_response_complete()
 

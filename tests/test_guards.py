@@ -1,0 +1,282 @@
+"""Who may ask, how often and how slowly: keys, rates, limits, clients that never end their requests."""
+
+import asyncio
+import contextlib
+import json
+import resource
+import socket
+import sys
+import threading
+import time
+
+import httpx
+import psutil
+import pytest
+
+from lepton_lib import serving
+from lepton_lib.cli import main
+from lepton_lib.errors import ParameterError, RunError
+from lepton_lib.serving import guards
+from tests.service import GOOD, JSON, app, ask, call, kept, release, run
+
+__all__ = ["app", "release", "run"]  # fixtures
+
+
+def test_without_keys_nobody_is_asked_and_with_them_everybody(app):
+    """The first key switches the demand on in a running service; health and pages stay open; 401 keeps nothing."""
+    assert ask(app, GOOD).status_code == 200
+    key = guards.add_key(app.keys.path, "desk")
+    asyncio.run(app.refresh())
+    for headers in ({}, {"x-api-key": key[:-1]}, {"authorization": f"Basic {key}"}, {"authorization": "Bearer"}):
+        reply = ask(app, GOOD, **headers)
+        assert (reply.status_code, reply.headers["www-authenticate"]) == (401, "Bearer")
+        assert reply.headers["content-type"] == "application/problem+json"
+    assert ask(app, GOOD, authorization=f"Bearer {key}").status_code == 200
+    assert ask(app, GOOD, **{"x-api-key": key}).status_code == 200
+    for path, status in [("/healthz", 200), ("/readyz", 200), ("/", 200), ("/v1/models", 401), ("/metrics", 401)]:
+        assert call(app, "GET", path).status_code == status
+    assert len(kept(app)) == 3
+
+
+def test_a_revoked_key_is_refused_and_so_is_everybody_when_the_file_goes(app):
+    """Revoking works on a running service; without the file the door stays shut; a broken file changes nothing."""
+    first, second = (guards.add_key(app.keys.path, name) for name in ("one", "two"))
+    asyncio.run(app.refresh())
+    guards.revoke_key(app.keys.path, "one")
+    asyncio.run(app.refresh())
+    assert [ask(app, GOOD, **{"x-api-key": key}).status_code for key in (first, second)] == [401, 200]
+    content = app.keys.path.read_text()
+    app.keys.path.write_text("nonsense")
+    asyncio.run(app.refresh())
+    assert ask(app, GOOD, **{"x-api-key": second}).status_code == 200
+    app.keys.path.unlink()
+    asyncio.run(app.refresh())
+    assert ask(app, GOOD, **{"x-api-key": second}).status_code == 401
+    app.keys.path.write_text(content)
+    asyncio.run(app.refresh())
+    assert ask(app, GOOD, **{"x-api-key": second}).status_code == 200
+
+
+def test_only_hashes_are_kept(tmp_path):
+    """The file holds no key and is its owner's alone; wrong names and rates are refused."""
+    path = tmp_path / "keys.json"
+    key = guards.add_key(path, "desk", rate=5)
+    assert key.removeprefix("lepton_") not in path.read_text()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert guards.list_keys(path) == {"desk": 5.0}
+    for name, rate in [("desk", 1), ("", 1), ("other", 0), ("other", float("nan"))]:
+        with pytest.raises(ParameterError):
+            guards.add_key(path, name, rate=rate)
+    with pytest.raises(ParameterError, match="nobody"):
+        guards.revoke_key(path, "nobody")
+    path.write_text("[]")
+    with pytest.raises(RunError, match="holds no keys"):
+        guards.Keys(path)
+
+
+def test_each_key_has_its_own_rate(app):
+    """A key that asks too often gets 429 with the seconds to wait, another isn't touched by it, and waiting helps."""
+    slow, fast = (guards.add_key(app.keys.path, name, rate=rate) for name, rate in [("slow", 2), ("fast", 1000)])
+    asyncio.run(app.refresh())
+    replies = [ask(app, GOOD, **{"x-api-key": slow}) for _ in range(4)]
+    assert [reply.status_code for reply in replies][:2] == [200, 200]
+    assert replies[-1].status_code == 429
+    assert replies[-1].headers["retry-after"] == "1"
+    assert ask(app, GOOD, **{"x-api-key": fast}).status_code == 200
+    time.sleep(0.6)
+    assert ask(app, GOOD, **{"x-api-key": slow}).status_code == 200
+
+
+def test_a_bucket_fills_at_its_rate(monkeypatch):
+    """As many requests pass as the rate allows, at once and over time; workers share a key's rate."""
+    clock = [0.0]
+    monkeypatch.setattr(guards.time, "monotonic", lambda: clock[0])
+    bucket = guards.Bucket(10)
+    assert [bucket.take() for _ in range(10)] == [0.0] * 10
+    assert bucket.take() == pytest.approx(0.1)
+    passed = 0
+    for _ in range(1000):
+        clock[0] += 0.01
+        passed += bucket.take() == 0
+    assert passed == pytest.approx(100, abs=1)
+
+
+def test_too_many_at_once_are_sent_away(app, monkeypatch):
+    """Beyond the limit of requests in flight the answer is 503 with Retry-After, at once, and nothing is kept."""
+    monkeypatch.setattr("lepton_lib.serving.app.IN_FLIGHT", 0)
+    reply = ask(app, GOOD)
+    assert (reply.status_code, reply.headers["retry-after"]) == (503, "1")
+    assert kept(app).empty
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
+def test_other_addresses_need_keys(run, host):
+    """Where others can reach it, a service without keys doesn't start, unless that is said."""
+    with pytest.raises(RunError, match="asks nobody for a key"):
+        serving.serve(run, host=host, port=0)
+
+
+def test_the_commands_for_keys(run, monkeypatch, capsys):
+    """`lepton keys` adds, lists and revokes; the key is shown once."""
+
+    def lepton(*words):
+        monkeypatch.setattr(sys, "argv", ["lepton", "keys", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code, capsys.readouterr().out
+
+    code, key = lepton("add", run, "desk", "--rate", 7)
+    assert (code, key.startswith("lepton_"), len(key.strip())) == (0, True, 71)
+    assert "desk" in lepton("list", run)[1]
+    assert "7 requests/s" in lepton("list", run)[1]
+    assert lepton("revoke", run, "desk")[0] == 0
+    assert lepton("list", run)[1] == ""
+    assert lepton("revoke", run, "desk")[0] == 2
+
+
+# Over a socket
+
+
+@pytest.fixture
+def quick(run, monkeypatch):
+    """A service in a thread of this process, with short time limits."""
+    monkeypatch.setattr(guards, "HEAD_SECONDS", 1.0)
+    monkeypatch.setattr(guards, "BODY_SECONDS", 1.0)
+    monkeypatch.setattr(guards, "ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr(guards, "CONNECTIONS", 230)
+    listener = serving.process._listen("127.0.0.1", 0)
+    servers = []
+
+    def make(config, make_server=guards.GuardedServer):
+        servers.append(make_server(config))
+        return servers[0]
+
+    monkeypatch.setattr(guards, "GuardedServer", make)
+    thread = threading.Thread(target=serving.process.answer, args=(run, listener))
+    thread.start()
+    address = listener.getsockname()
+    url = f"http://127.0.0.1:{address[1]}"
+    for _ in range(200):
+        with contextlib.suppress(httpx.TransportError):
+            httpx.get(f"{url}/readyz", trust_env=False)
+            break
+        time.sleep(0.05)
+    yield address
+    servers[0].should_exit = True
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def post(content=b"", length=None):
+    body = content or json.dumps({"records": [GOOD]}).encode()
+    head = "POST /v1/predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    head += f"content-length: {length or len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+HALF_OPEN = {
+    "nothing at all": (b"", b"408"),
+    "half a head": (b"POST /v1/predict HTTP/1.1\r\nhost: x\r\nx-", b"408"),
+    "half a body": (post(b'{"records": [', length=500), b"408"),
+    "no http": (b"\x16\x03\x01 hello\r\n\r\n", b"400"),
+    "an endless head": (b"GET /healthz HTTP/1.1\r\nx: " + b"a" * (70 << 10), b"431"),
+    "half a second request": (post() + b"POST /v1/pre", b"408"),
+}
+
+
+@pytest.mark.parametrize("kind", HALF_OPEN)
+def test_a_client_that_never_ends_its_request_is_sent_away(quick, kind):
+    """A request that isn't finished in time is answered with a problem and its connection closed."""
+    sent, status = HALF_OPEN[kind]
+    with socket.create_connection(quick, timeout=8) as client:
+        client.sendall(sent)
+        begun, got = time.monotonic(), b""
+        while chunk := client.recv(65536):
+            got += chunk
+    assert b"HTTP/1.1 " + status in got
+    assert b"application/problem+json" in got
+    assert b"default-src 'none'" in got
+    assert time.monotonic() - begun < 6
+
+
+def test_200_slow_clients_keep_nobody_waiting(quick):
+    """While 200 clients dribble their requests, others are answered; the slow ones are sent away, not kept for ever."""
+    slow = [socket.create_connection(quick, timeout=8) for _ in range(200)]
+    end = threading.Event()
+
+    def dribble():
+        for place in range(10_000):
+            for number, client in enumerate(slow):
+                with contextlib.suppress(OSError):
+                    client.send(post()[place : place + 1] if number % 2 else b"")
+            if end.wait(0.05):
+                return
+
+    thread = threading.Thread(target=dribble, daemon=True)
+    thread.start()
+    url = f"http://127.0.0.1:{quick[1]}"
+    waits = []
+    with httpx.Client(base_url=url, trust_env=False) as client:
+        for _ in range(60):
+            begun = time.monotonic()
+            assert client.post("/v1/predict", json={"records": [GOOD]}).status_code == 200
+            waits.append(time.monotonic() - begun)
+            time.sleep(0.02)
+    time.sleep(1)
+    end.set()
+    thread.join()
+    left = 0
+    for client in slow:
+        got = b""
+        with contextlib.suppress(ConnectionError):
+            while chunk := client.recv(65536):
+                got += chunk
+        left += b" 200 " in got
+        client.close()
+    assert left == 0
+    assert sorted(waits)[len(waits) // 2] < 0.25
+
+
+def test_connections_beyond_the_limit_are_told_to_come_back(quick):
+    """Beyond the limit of connections a client gets 503 with Retry-After at once; when others go, it gets in."""
+    crowd = [socket.create_connection(quick, timeout=8) for _ in range(235)]
+    told = b""
+    with contextlib.suppress(ConnectionError):
+        told = crowd[-1].recv(65536)
+    for client in crowd:
+        client.close()
+    assert b"HTTP/1.1 503" in told
+    assert b"retry-after: 1" in told
+    time.sleep(0.3)
+    assert httpx.get(f"http://127.0.0.1:{quick[1]}/healthz", trust_env=False).status_code == 200
+
+
+def test_memory_stays_flat_under_malformed_and_good_requests(run):
+    """Thousands of good, wrong and much too long requests leave the service's memory where it was."""
+    wrong = [b"", b'{"records": [', b"[]", json.dumps({"records": [GOOD | {"age": True}]}).encode(),
+             json.dumps({"records": [GOOD | {"age": "0.1"}]}).encode(), b'{"records": [{"age": NaN}]}',
+             b'{"records": [{"age": Infinity}]}', json.dumps({"records": [GOOD | {"shoe": 1}]}).encode(),
+             json.dumps({"records": [GOOD | {"colour": "no"}]}).encode(), b'{"records": []}']  # fmt: skip
+    with serving.start(run) as service, httpx.Client(base_url=service.url, trust_env=False) as client:
+        process = psutil.Process(service._process.pid)
+
+        def one_round():
+            for content in wrong * 5:
+                assert 400 <= client.post("/v1/predict", content=content, headers=JSON).status_code < 500
+            for size in (1, 1, 1, 50):
+                client.post("/v1/predict", json={"records": [GOOD] * size}).raise_for_status()
+            assert client.post("/v1/predict", content=b" " * (8 << 20), headers=JSON).status_code == 413
+            client.post("/v1/predict?explain=true", json={"records": [GOOD]}).raise_for_status()
+
+        for _ in range(6):
+            one_round()
+        before = process.memory_info().rss
+        for _ in range(30):
+            one_round()
+        grown = process.memory_info().rss - before
+    assert grown < 12 << 20, f"{grown / 2**20:.1f} MiB more after 1650 requests"
+
+
+def test_enough_files_may_be_open():
+    """The limits on connections fit what a process may open here."""
+    assert resource.getrlimit(resource.RLIMIT_NOFILE)[1] > guards.CONNECTIONS
