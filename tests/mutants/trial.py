@@ -29,7 +29,7 @@ NOTEBOOKS = {"tests/test_notebooks.py": 120.0, "tests/test_every_case.py": 60.0}
 ASIDE = (*NOTEBOOKS, *(f"tests/test_{name}.py" for name in ("browser", "site", "verification", "mutants")))
 HEAVY = "numpy pandas torch sklearn.metrics scipy.stats matplotlib.pyplot pydantic nbformat nbclient typer httpx"
 CRASH = 70  # exit code of a trial that can't even start pytest
-NEAR, FAR = 90.0, 30.0  # seconds of tests that run the line, and of others that run the module
+NEAR, FAR = 40.0, 10.0  # seconds of tests that run the line, and of others that run the module
 SECONDS = 60.0  # that a trial may take, besides ten times what its tests took when the map was drawn
 Tests = dict[str, float]  # seconds by the test's id, or by its file for all tests in that
 Round = tuple[str, Tests]  # what a round is called, and its tests
@@ -108,7 +108,7 @@ class Map:
         chosen: Tests = {}
         for name in sorted(names, key=lambda name: (self.seconds[name], name)):
             most -= self.seconds[name]
-            if most >= 0:
+            if most >= 0 or not chosen:
                 chosen[name] = self.seconds[name]
         return chosen
 
