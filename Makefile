@@ -10,7 +10,7 @@ JOBS ?= 2
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup learn run test check notebooks site bench clean
+.PHONY: help setup learn run test check notebooks site bench mutants clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,7 +32,10 @@ run: setup  ## walk the loop on the credit data; results in runs/credit
 	@$(BIN)/lepton run loop --case credit --out runs/credit
 
 test: setup  ## run all tests: the library, the notebooks, the commands
-	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --durations 10
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --durations 10 --cov
+
+mutants: setup  ## plant faults in the library, see which are noticed; writes tests/mutants/RESULTS.md
+	@nice $(BIN)/python -m tests.mutants --jobs $(JOBS)
 
 check: setup  ## lint, format and types
 	@$(BIN)/ruff check .

@@ -53,6 +53,10 @@ def run(
             run_loop(run_dir=run_dir, parameters=given, notebooks=notebooks, progress=show, whole=whole, fresh=fresh)
         else:
             executed = run_notebook(notebooks[0], run_dir=run_dir, parameters=given, progress=show, whole=whole)
+    except KeyboardInterrupt:
+        show.close()
+        typer.echo("Interrupted. The same command goes on from there.", err=True)
+        raise typer.Exit(INTERRUPTED) from None
     finally:
         show.close()
     if notebook == "loop":
@@ -400,9 +404,6 @@ def main() -> None:
         sys.exit(_told(error, FAILED))
     except LeptonError as error:
         sys.exit(_told(error, USAGE))
-    except KeyboardInterrupt:
-        typer.echo("Interrupted. The same command goes on from there.", err=True)
-        sys.exit(INTERRUPTED)
 
 
 def _told(error: LeptonError, code: int) -> int:

@@ -55,7 +55,8 @@ def check_notebook(path):
     except (ValueError, nbformat.ValidationError, Warning) as error:
         return [f"notebook: isn't valid nbformat: {str(error).splitlines()[0]}"]
     home = next((place.parent for place in (ROOT / "notebooks").rglob(path.name)), path.parent)
-    problems = [*check_frame(content), *check_parameters(path), *check_counts(notebook), *check_ruff(path, home)]
+    problems = [*check_frame(content), *check_parameters(path), *check_reading(notebook)]
+    problems += [*check_counts(notebook), *check_ruff(path, home)]
     for cell in notebook.cells:
         code = cell.cell_type == "code"
         checks = (check_code, check_outputs) if code else (check_prose, check_links)
@@ -83,6 +84,28 @@ def check_parameters(path):
     for parameter in parameters.values():
         if not parameter.comment:
             yield f"parameters: {parameter.name!r} has no comment"
+
+
+def check_reading(notebook):
+    """Each parameter is read by some cell, for more than to be noted in the manifest, before its name means more."""
+    unread, noted = {}, set()
+    for cell in notebook.cells:
+        try:
+            tree = ast.parse(cell.source if cell.cell_type == "code" else "")
+        except SyntaxError:
+            continue
+        if "parameters" in cell.metadata.get("tags", []):
+            unread |= {node.id: True for node in ast.walk(tree) if isinstance(node, ast.Name)}
+            continue
+        for call in ast.walk(tree):
+            if isinstance(call, ast.Call) and getattr(call.func, "attr", "") == "start":
+                noted |= {part for word in call.keywords if word.arg == "parameters" for part in ast.walk(word)}
+        names = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node not in noted]
+        for node in sorted(names, key=lambda node: (node.lineno, isinstance(node.ctx, ast.Store))):
+            if unread.get(node.id):
+                unread[node.id] = isinstance(node.ctx, ast.Store) and None
+    for name in (name for name, state in unread.items() if state is not False):
+        yield f"parameters: {name!r} is read by no cell"
 
 
 def check_counts(notebook):

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from lepton_lib.cases import Case, Expression, encode_records, example_record, list_cases, load_case
+from lepton_lib.cases.records import describe
 from lepton_lib.errors import CaseError, DataError
 
 SHIPPED = ["credit", "credit_tiers", "heart", "process_faults", "traffic"]
@@ -120,6 +121,49 @@ WRONG = {
     ),
     "no inputs": ({"columns": [COLUMNS[0] | {"role": "ignored"}]}, "case.toml", "at least one column"),
     "text as an input": ({"columns": [COLUMNS[0] | {"kind": "text"}]}, "key 'columns[0]'", "role 'ignored'"),
+    "the cleaned label's name": (
+        {"columns": [COLUMNS[0] | {"name": "target", "source": "x"}]},
+        "key 'columns[0]'",
+        "a name other than 'target'",
+    ),
+    "sensitive moment": (
+        {"columns": [COLUMNS[0] | {"kind": "timestamp", "parts": ["hour"], "sensitive": True}]},
+        "key 'columns[0]'",
+        "sensitive on a timestamp",
+    ),
+    "number with categories": (
+        {"columns": [COLUMNS[0] | {"categories": ["a"]}]},
+        "key 'columns[0]'",
+        "no categories on a number",
+    ),
+    "cuts that fall": ({"columns": [COLUMNS[0] | {"cuts": [2, 1]}]}, "key 'columns[0]'", "cuts in rising order"),
+    "cuts twice": ({"columns": [COLUMNS[0] | {"cuts": [1, 1]}]}, "key 'columns[0]'", "cuts in rising order"),
+    "bands that fall": (
+        {"bands": {"names": ["a", "b", "c"], "limits": [0.5, 0.2]}},
+        "key 'bands'",
+        "rising limits, and one more name",
+    ),
+    "as many bands as limits": ({"bands": {"names": ["a"], "limits": [0.5]}}, "key 'bands'", "one more name"),
+    "bands of a quantity": (
+        {
+            "task": "regression",
+            "target": {"classes": []},
+            "bands": {"names": ["a", "b"], "limits": [0.5]},
+            "charter": {"criteria": {"mean_absolute_error": {"at_most": 1, "why": ""}}},
+        },
+        "case.toml",
+        "bands on a binary task only",
+    ),
+    "feature named as a column": (
+        {"features": [{"name": "x", "expression": "x * 2", "meaning": ""}]},
+        "case.toml",
+        "a feature name that nothing else has; got 'x'",
+    ),
+    "two features of one name": (
+        {"features": [{"name": "f", "expression": f"x * {k}", "meaning": ""} for k in (2, 3)]},
+        "case.toml",
+        "a feature name that nothing else has; got 'f'",
+    ),
     "category without categories": ({"columns": [COLUMNS[0] | {"kind": "category"}]}, "key 'columns[0]'", "categories"),
     "capital in a name": ({"columns": [COLUMNS[0] | {"name": "X"}]}, "key 'columns[0].name'", "pattern"),
     "range upside down": ({"columns": [COLUMNS[0] | {"min": 2, "max": 1}]}, "key 'columns[0]'", "no greater than max"),
@@ -321,6 +365,30 @@ def small(make_case) -> Case:
 
 
 RECORD = {"x": 1, "y": 2.5, "colour": "blue", "when": "2018-03-01T08:30:00"}
+
+
+def test_a_column_says_in_words_what_it_takes(make_case):
+    """Each kind of column, and each pair of bounds, has its own words."""
+    bounds = {"free": {}, "low": {"min": 1.5}, "high": {"max": 2}, "both": {"min": 0, "max": 100, "unit": "kg"}}
+    columns = [{"name": name, "kind": "number", "meaning": "", **extra} for name, extra in bounds.items()]
+    columns.append({"name": "words", "kind": "text", "meaning": "", "role": "ignored"})
+    columns.append({"name": "colour", "kind": "category", "categories": ["red"], "meaning": ""})
+    columns.append({"name": "when", "kind": "timestamp", "parts": ["hour"], "meaning": ""})
+    case = load_case(make_case(columns=columns))
+    assert [describe(column) for column in case.columns] == [
+        "a finite number",
+        "a number of at least 1.5",
+        "a number of at most 2",
+        "a number from 0 to 100 (kg)",
+        "text",
+        "one of 'red'",
+        "a moment in ISO 8601 without a time zone, such as '2018-03-01T08:00:00'",
+    ]
+
+
+def test_a_formula_shows_itself():
+    """An expression's text can be read from it."""
+    assert repr(Expression("x / y", arithmetic=True)) == "Expression('x / y')"
 
 
 def test_a_record_becomes_a_row_of_fields(small):

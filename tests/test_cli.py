@@ -190,3 +190,15 @@ def test_notebooks(lepton, here):
     code, _, err = lepton("notebooks", "extra")
     assert (code, err.split()[:2]) == (0, ["extra", "finished"])
     assert '"42"' in (here / "notebooks" / "extra.ipynb").read_text()
+
+
+@pytest.mark.usefixtures("here")
+def test_interrupted_run(lepton, monkeypatch):
+    """Ctrl-C is exit code 130 and one line that says how to go on."""
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lepton_lib.runs.run_notebook", interrupted)
+    code, _, err = lepton("run", "02")
+    assert (code, err) == (130, "Interrupted. The same command goes on from there.\n")

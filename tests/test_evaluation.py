@@ -13,6 +13,7 @@ import pytest
 from lepton_lib.cases import load_case
 from lepton_lib.errors import MetricError
 from lepton_lib.evaluation import (
+    Interval,
     band,
     baselines,
     bootstrap_interval,
@@ -489,3 +490,17 @@ def test_accuracy_fits_the_interval():
     probabilities = np.random.default_rng(0).dirichlet([1, 1, 1], size=100)
     labels = probabilities.argmax(1)
     assert bootstrap_interval(accuracy, labels, probabilities, n=20, seed=0) == (1.0, 1.0, 1.0)
+
+
+def test_without_costs_and_clock_there_is_less_to_beat(make_case):
+    """A case without costs has no constant decision to beat; a quantity without a clock only the training median."""
+    rows = np.zeros((3, 2)), np.array([1.0, 2.0, 6.0])
+    assert baselines(load_case(make_case()), rows, rows) == {}
+    criteria = {"criteria": {"mean_absolute_error": {"at_most": 1, "why": ""}}}
+    case = load_case(make_case(task="regression", target={"classes": []}, charter=criteria))
+    assert baselines(case, rows, rows) == {"training median": pytest.approx(5 / 3)}
+
+
+def test_an_interval_shows_three_digits():
+    """An interval is read as its value with both ends."""
+    assert str(Interval(0.84512, 0.8, 1234.5)) == "0.845 (0.8 to 1.23e+03)"

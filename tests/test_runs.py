@@ -18,6 +18,7 @@ from lepton_lib import runs
 from lepton_lib.artefacts import MAKES, STEPS, Run
 from lepton_lib.errors import CaseError, LeptonError, NotebookError, ParameterError, RunError
 from lepton_lib.runs import loop as loop_module
+from lepton_lib.runs.pages import number
 from lepton_lib.runs.parameters import loop_notebooks
 from tests.tiny import PARAMETERS, TRAINING, work, write_loop, write_notebook
 
@@ -403,6 +404,14 @@ def test_done_steps_are_skipped(loop):
     assert ran(paths[:2], run_dir, fresh=True) == ["00_environment", "01_data"]
 
 
+@pytest.mark.parametrize("content", ["", "[]", '{"metadata": {}}'])
+def test_executed_notebook_that_cant_be_read_runs_its_step(loop, content):
+    """A step whose executed notebook was damaged runs again, for it can't be told what it was run from."""
+    paths, run_dir = loop
+    (run_dir / "notebooks" / "05_monitoring.ipynb").write_text(content)
+    assert ran(paths, run_dir) == ["05_monitoring"]
+
+
 def test_changed_parameter_runs_its_steps(loop):
     """A changed parameter runs the steps that have it and those that read their files."""
     paths, run_dir = loop
@@ -495,6 +504,27 @@ def test_summary(finished, tmp_path):
     for part in ("0.840  (95 % interval 0.810 to 0.870)", "gate", "passed", "0.200 ms", "none", "keep", "ensemble"):
         assert part in text
     assert runs.Summary.of(Run(tmp_path)).to_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, "–"),
+        (True, "yes"),
+        (False, "no"),
+        (12345, "12,345"),
+        (0.84512, "0.845"),
+        (0.0099, "0.0099"),
+        (0.01, "0.010"),
+        (10.0, "10"),
+        (12345.6, "1.235e+04"),
+        (-0.5, "-0.500"),
+        ("mlp", "mlp"),
+    ],
+)
+def test_number(value, shown):
+    """A value is shown as a reader wants it: words for truths, thousands parted, few digits."""
+    assert number(value) == shown
 
 
 @pytest.mark.parametrize("passed", [True, False])

@@ -514,3 +514,15 @@ def test_make_applications_is_reproducible(tmp_path, capsys):
     assert gzip.decompress(made) == gzip.decompress((case.folder / "applications.jsonl.gz").read_bytes())
     assert made[4:8] == b"\0\0\0\0"  # no date in it
     assert capsys.readouterr().out.startswith('sha256 = "')
+
+
+def test_a_part_without_a_class_is_refused(make_case):
+    """A split that leaves a part without rows of one class says which part, and what to change."""
+    rows = [f"{i},{'no' if i < 30 else 'yes'}" for i in range(40)]
+    columns = [{"name": "x", "kind": "number", "meaning": ""}]
+    case = load_case(
+        make_case("\n".join(["x,label", *rows, ""]), columns=columns, split={"method": "time", "column": "x"})
+    )
+    frame, _ = clean(read_table(case), case)
+    with pytest.raises(DataError, match=r"train part: got \d+ rows, expected rows of every class.*Change \[split\]"):
+        split(frame, case, seed=0)

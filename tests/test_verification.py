@@ -175,6 +175,24 @@ STATIC_FAULTS = {
         "'run_dir' has no comment",
     ),
     "parameter left out": (lambda nb: nb.source("parameters", "seed = 0", "sead = 0"), "parameters: lacks 'seed'"),
+    "parameter that is never read": (
+        lambda nb: nb.source("parameters", "seed = 0", "speed = 3  # how fast\nseed = 0"),
+        "parameters: 'speed' is read by no cell",
+    ),
+    "parameter that is only noted": (
+        lambda nb: [
+            nb.source("parameters", "seed = 0", "speed = 3  # how fast\nseed = 0"),
+            nb.source("load-case", '"seed": seed', '"seed": seed, "speed": speed'),
+        ],
+        "parameters: 'speed' is read by no cell",
+    ),
+    "parameter that is overwritten": (
+        lambda nb: [
+            nb.source("parameters", "seed = 0", "speed = 3  # how fast\nseed = 0"),
+            nb.source("load-case", "the_case = load", "speed = 5\nprint(speed)\nthe_case = load"),
+        ],
+        "parameters: 'speed' is read by no cell",
+    ),
     "unused import": (
         lambda nb: nb.source("imports", "import pandas", "import json\nimport pandas"),
         "`json` imported",

@@ -29,6 +29,7 @@ NOTEBOOKS = {"tests/test_notebooks.py": 120.0, "tests/test_every_case.py": 60.0}
 ASIDE = (*NOTEBOOKS, *(f"tests/test_{name}.py" for name in ("browser", "site", "verification", "mutants")))
 HEAVY = "numpy pandas torch sklearn.metrics scipy.stats matplotlib.pyplot pydantic nbformat nbclient typer httpx"
 CRASH = 70  # exit code of a trial that can't even start pytest
+NEAR, FAR = 40.0, 10.0  # seconds of tests that run the line, and of others that run the module
 SECONDS = 60.0  # that a trial may take, besides ten times what its tests took when the map was drawn
 Tests = dict[str, float]  # seconds by the test's id, or by its file for all tests in that
 Round = tuple[str, Tests]  # what a round is called, and its tests
@@ -97,10 +98,19 @@ class Map:
         lines = self.lines.get(mutant.module, {})
         near = lines.get(mutant.line, set()) & set(self.seconds)
         files = {name.partition("::")[0] for tests in lines.values() for name in tests}
-        yield "tests", {name: self.seconds[name] for name in near}
+        yield "tests", self._quickest(near, NEAR)
         others = {name for name in self.seconds if name.partition("::")[0] in files}
-        yield "tests", {name: self.seconds[name] for name in others - near}
+        yield "tests", self._quickest(others - near, FAR)
         yield "notebooks", NOTEBOOKS
+
+    def _quickest(self, names: set[str], most: float) -> Tests:
+        """As many of the tests as take so many seconds together, the quickest first."""
+        chosen: Tests = {}
+        for name in sorted(names, key=lambda name: (self.seconds[name], name)):
+            most -= self.seconds[name]
+            if most >= 0 or not chosen:
+                chosen[name] = self.seconds[name]
+        return chosen
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,10 @@ def environment(**variables: str) -> dict[str, str]:
         **variables: More, or other values.
     """
     paths = [str(HERE), str(ROOT), os.environ.get("PYTHONPATH", "")]
+    # Whole loops and their kernels: tracing them would cost more time than all else, and cover nothing new.
+    untraced = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_PROCESS")}
     return {
-        **os.environ,
+        **untraced,
         **SAME_BITS,
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(filter(None, paths))),
         "LEPTON_DATASETS": str(ROOT / "datasets"),
@@ -61,10 +63,10 @@ def lepton(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return run(sys.executable, "-m", "lepton_lib.cli", *words, **variables)
 
 
-def loop(folder: Path, case: str, *parameters: str) -> Path:
+def loop(folder: Path, case: str, *parameters: str, **variables: str) -> Path:
     """Run the whole loop as a pipeline into ``folder``; it must come to its end."""
     words = [word for parameter in parameters for word in ("-p", parameter)]
-    done = lepton("run", "loop", "--case", case, "--out", str(folder), *words)
+    done = lepton("run", "loop", "--case", case, "--out", str(folder), *words, **variables)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return folder
 

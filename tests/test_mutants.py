@@ -1,0 +1,133 @@
+"""The tests' own test: faults planted in the library, a few drawn by the commit, are noticed; see `make mutants`."""
+
+import sys
+import tomllib
+
+from tests import offline
+from tests.mutants.__main__ import EQUIVALENT, LIBRARY, known_rounds
+from tests.mutants.plant import Mutant, choose, mutants
+from tests.mutants.trial import Verdict
+
+SAMPLE = 6
+
+
+def test_a_few_faults_planted_in_the_library_are_noticed():
+    """A handful of the table's mutants, others with each commit, each turns a test red."""
+    done = offline.run(sys.executable, "-m", "tests.mutants", "--sample", str(SAMPLE), "--jobs", "1", timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{SAMPLE} of {SAMPLE} caught" in done.stdout
+
+
+def test_a_fault_that_changes_nothing_is_told_to_survive(tmp_path):
+    """The verifier's own control: a mutant that says the same in other words survives, a real one beside it doesn't."""
+    code = (
+        "import sys\nfrom pathlib import Path\n"
+        "from tests.test_mutants import control, real\nfrom tests.mutants.trial import try_all\n"
+        "rounds = lambda mutant: [('tests', {'tests/test_optimizers.py': 10.0})]\n"
+        "for mutant, verdict in try_all([control(), real()], rounds, jobs=1, place=Path(sys.argv[1])):\n"
+        "    print(mutant.kind, verdict.round or 'survived', verdict.test)\n"
+    )
+    done = offline.run(sys.executable, "-c", code, str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    told = dict(line.split(" ", 1) for line in done.stdout.splitlines())
+    assert told["control"].split() == ["survived"]
+    assert told["real"].startswith("tests tests/test_optimizers.py::")
+
+
+def control():
+    """A mutant that isn't one: a number in brackets."""
+    found = next(m for m in mutants(LIBRARY, "optimizers.py") if m.kind == "constant" and m.was.isdigit())
+    return Mutant(**{**vars(found), "kind": "control", "now": found.was, "text": f"({found.was})"})
+
+
+def real():
+    """A mutant that turns the schedule upside down."""
+    found = next(m for m in mutants(LIBRARY, "optimizers.py") if m.kind == "operator" and "rise + 1" in m.was)
+    return Mutant(**{**vars(found), "kind": "real"})
+
+
+def test_the_faults_are_many_and_of_every_kind():
+    """The table has well over a hundred mutants, of each kind, in every module that does something."""
+    chosen = choose(LIBRARY, 200)
+    assert len(chosen) > 150
+    assert len({mutant.kind for mutant in chosen}) == 9
+    assert len({str(mutant) for mutant in chosen}) == len(chosen)
+    assert chosen == choose(LIBRARY, 200)
+    assert {mutant.module.split("/")[0].removesuffix(".py") for mutant in chosen} >= {
+        "metrics",
+        "data",
+        "runs",
+        "trainer",
+    }
+
+
+SOURCE = '''
+from typing import cast
+
+LIMIT = 3
+
+def check(value: int, *, where: str = "there") -> bool:
+    """Whether it is 1 < 2."""
+    if value < LIMIT and not value == 2:
+        raise ValueError(f"got {value + 1}")
+    items[0] = min(value, 5)
+    return call(value, 7, strict=True, key="name")[1:]
+'''
+
+
+def test_each_kind_of_fault_is_planted_where_it_stands(tmp_path):
+    """Comparisons, operators, logic, constants, lines, arguments, slices; but no docstring, annotation or message."""
+    (tmp_path / "m.py").write_text(SOURCE)
+    found = mutants(tmp_path, "m.py")
+    changes = {f"{mutant.was} -> {mutant.now}" for mutant in found}
+    assert {
+        "3 -> 4",
+        "value < LIMIT -> value <= LIMIT",
+        "value < LIMIT and (not value == 2) -> value < LIMIT or not value == 2",
+        "not value == 2 -> value == 2",
+        "value == 2 -> value != 2",
+        "items[0] = min(value, 5) -> (nothing)",
+        "min(value, 5) -> max(value, 5)",
+        "min(value, 5) -> min(5, value)",
+        "call(value, 7, strict=True, key='name') -> call(7, value, strict=True, key='name')",
+        "call(value, 7, strict=True, key='name') -> call(value, 7, strict=True)",
+        "call(value, 7, strict=True, key='name')[1:] -> call(value, 7, strict=True, key='name')[:]",
+    } <= changes
+    assert not {"Whether", "int", "value + 1", "True"} & {mutant.was for mutant in found}
+    assert all(
+        "strict=True" in mutant.now for mutant in found if mutant.was.startswith("call") and "call" in mutant.now
+    )
+    source = (tmp_path / "m.py").read_bytes()
+    for mutant in found:
+        planted = mutant.plant(source).decode()
+        compile(planted, "m.py", "exec")
+        assert planted.count("\n") == SOURCE.count("\n")
+        assert planted != SOURCE
+
+
+def test_a_fault_keeps_its_name_while_its_function_moves(tmp_path):
+    """What stands above a function, or how it's written, doesn't change what its mutants are called."""
+    (tmp_path / "m.py").write_text(SOURCE)
+    before = [str(mutant) for mutant in mutants(tmp_path, "m.py")]
+    (tmp_path / "m.py").write_text(
+        "# more\n" * 9 + SOURCE.replace("min(value, 5)", "min(\n        value,\n        5,\n    )")
+    )
+    assert [str(mutant) for mutant in mutants(tmp_path, "m.py")] == before
+
+
+def test_a_reason_stands_for_a_fault_of_the_table():
+    """Each mutant that is called equivalent is one of the table's, and has a reason in words."""
+    names = {str(mutant) for mutant in choose(LIBRARY, 200)}
+    for name, reason in tomllib.loads(EQUIVALENT.read_text(encoding="utf-8")).items():
+        assert name in names
+        assert len(reason) > 20
+
+
+def test_a_new_fault_is_tried_by_the_tests_of_its_module():
+    """A mutant that the table doesn't know goes to the test files that name its module."""
+    mutant = mutants(LIBRARY, "optimizers.py")[0]
+    ((_, tests),) = known_rounds({}, mutant)
+    assert "tests/test_optimizers.py" in tests
+    assert "tests/test_browser.py" not in tests
+    first, _ = known_rounds({str(mutant): Verdict("tests", "tests/test_x.py::test_y")}, mutant)
+    assert list(first[1]) == ["tests/test_x.py::test_y"]
