@@ -246,6 +246,15 @@ def log(
         typer.echo(f"{upkeep.keep_days(path, keep_days)} requests removed.")
 
 
+@app.command()
+def container(run_dir: RunFolder, folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")]) -> None:
+    """Write a folder to build a container image from."""
+    from lepton_lib.serving.container import write_container
+
+    names = write_container(run_dir, folder)
+    typer.echo(f"{len(names)} files in {folder}: read {folder / 'README.md'}.")
+
+
 keys = typer.Typer(help="API keys of a run's service, and your signing key.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
 

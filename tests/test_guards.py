@@ -144,7 +144,7 @@ def quick(run, monkeypatch):
     monkeypatch.setattr(guards, "BODY_SECONDS", 1.0)
     monkeypatch.setattr(guards, "ANSWER_SECONDS", 1.0)
     monkeypatch.setattr(guards, "CONNECTIONS", 230)
-    listener = serving.process._listen("127.0.0.1", 0)
+    listener = serving.process.listen("127.0.0.1", 0)
     servers = []
 
     def make(config, make_server=guards.GuardedServer):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lepton_lib.cases import Case, Column, example_record
-from lepton_lib.cases.records import describe
+from lepton_lib.cases.records import describe, limits
 from lepton_lib.serving import http
 
 _PROBLEMS = {
@@ -79,6 +79,8 @@ def describe_predict(case: Case, *, record_limit: int) -> dict[str, Any]:
 
 
 _TEXT = {"type": "string"}
+_DAY = "(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)|02-(?:0[1-9]|[1][0-9]|2[0-8]))"
+_MOMENT = f"^[1-9][0-9]{{3}}-{_DAY}T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]$"
 
 
 def _object(properties: dict[str, Any]) -> dict[str, Any]:
@@ -94,8 +96,9 @@ def _value(column: Column) -> dict[str, Any]:
     if column.kind == "category":
         schema["enum"] = [*column.categories, *([None] if column.nullable else [])]
     if column.kind == "timestamp":
-        schema["format"] = "date-time"
-    bounds = {"minimum": column.min, "maximum": column.max, "x-unit": column.unit or None}
+        schema |= {"pattern": _MOMENT, "maxLength": 19}  # the format date-time would want a time zone
+    low, high = limits(column) if kind == "number" else (None, None)
+    bounds = {"minimum": low, "maximum": high, "x-unit": column.unit or None}
     return schema | {key: value for key, value in bounds.items() if value is not None}
 
 

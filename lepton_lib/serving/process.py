@@ -57,14 +57,14 @@ def serve(
     """
     from lepton_lib.serving.guards import keys_file
 
-    if not (_is_loopback(host) or no_keys or require_key or keys_file(run_dir).exists()):
+    if not (is_loopback(host) or no_keys or require_key or keys_file(run_dir).exists()):
         raise RunError(
             f"address {host}",
             got="a service that others can reach and that asks nobody for a key",
             expected="keys, or the word that none are wanted",
             remedy=f"`lepton keys add {run_dir} NAME` first, or say --no-keys.",
         )
-    listener = _listen(host, port)
+    listener = listen(host, port)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     bound = f"[{host}]" if ":" in host else host
     url = f"http://{bound}:{listener.getsockname()[1]}"
@@ -188,7 +188,8 @@ def _end_with_parent(end: Callable[[], object]) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return host == "localhost"
@@ -198,7 +199,12 @@ def _log(event: str, **values: object) -> None:
     logging.getLogger("lepton.serving").info(json.dumps({"event": event, **values}))
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        RunError: The address can't be bound.
+    """
     # With the protocol named, asyncio sets TCP_NODELAY on each connection; without it every answer waits 40 ms.
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)

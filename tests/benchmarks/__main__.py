@@ -11,9 +11,20 @@ import torch
 
 from lepton_lib.utils import write_atomic
 
-BENCHMARKS = ("loading", "auc", "accuracy", "monitoring", "loop")
+BENCHMARKS = ("loading", "auc", "accuracy", "monitoring", "loop", "serving")
 RESULTS = Path(__file__).with_name("RESULTS.md")
-PEERS = ("torch", "scikit-learn", "torchmetrics", "catboost", "xgboost-cpu", "lightgbm")
+PEERS = (
+    "torch",
+    "scikit-learn",
+    "torchmetrics",
+    "catboost",
+    "xgboost-cpu",
+    "lightgbm",
+    "fastapi",
+    "uvicorn",
+    "litserve",
+    "bentoml",
+)
 
 
 def main(names: list[str]) -> None:

@@ -1,0 +1,146 @@
+"""The peers of the serving benchmark, each a program: ``python -m tests.benchmarks.peers NAME RUN PORT``.
+
+All answer the same model and the same records on one thread of uvicorn with uvloop and httptools, or with what they
+bring. ``bare`` is what a tutorial shows: FastAPI, pydantic, a data frame, torch. ``stock`` is FastAPI with the guards
+that ours has: strict types, ranges and categories, an API key, a body limit, a log committed before the answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import secrets
+import sqlite3
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from lepton_lib.artefacts import Run
+from lepton_lib.cases import Case, encode_records, load_case
+from lepton_lib.cases.records import limits
+from lepton_lib.models import TabularModel, load_model
+
+KEY = "0" * 64
+
+
+def read(run_dir: str) -> tuple[Case, TabularModel]:
+    """The case and its model in torch."""
+    torch.set_num_threads(1)
+    folder = Path(run_dir) / "service"
+    model = load_model(weights=folder / "model.safetensors", config=folder / "config.json").eval()
+    return load_case(Run(run_dir).manifest["case"], verify=False), model
+
+
+def record_type(case: Case, *, strict: bool) -> type[BaseModel]:
+    """A record as pydantic describes it: types alone, or with all that case.toml says."""
+    fields: dict[str, Any] = {}
+    for column in case.inputs:
+        kind: Any = float if column.kind == "number" else str
+        if strict and column.kind == "category":
+            kind = Literal[column.categories]
+        if strict and column.kind == "number":
+            low, high = limits(column)
+            kind = Annotated[float, Field(ge=low, le=high)]
+        fields[column.name] = (kind | None, None) if column.nullable else (kind, ...)
+    config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False) if strict else ConfigDict()
+    return create_model("Record", __config__=config, **fields)
+
+
+def fastapi_app(run_dir: str, *, strict: bool) -> Any:
+    """Bare FastAPI, or FastAPI with the guards that come with it and its neighbours."""
+    import pandas as pd
+    from fastapi import FastAPI, Request
+    from fastapi.responses import JSONResponse
+
+    case, model = read(run_dir)
+    record = record_type(case, strict=strict)
+    body = create_model("Body", records=(list[record], ...))  # type: ignore[valid-type]
+    app = FastAPI()
+    log = sqlite3.connect(Path(run_dir) / "stock.sqlite", isolation_level=None, check_same_thread=False)
+    log.execute("PRAGMA journal_mode = WAL")
+    log.execute("PRAGMA synchronous = NORMAL")
+    log.execute("CREATE TABLE IF NOT EXISTS kept (id TEXT PRIMARY KEY, time TEXT, inputs TEXT, answer TEXT)")
+    digest = hashlib.sha256(KEY.encode()).hexdigest()
+
+    if strict:
+
+        @app.middleware("http")
+        async def guard(request: Request, call_next: Any) -> Any:
+            given = request.headers.get("x-api-key", "")
+            if not hmac.compare_digest(hashlib.sha256(given.encode()).hexdigest(), digest):
+                return JSONResponse({"detail": "key"}, 401)
+            if int(request.headers.get("content-length", "0")) > 1 << 20:
+                return JSONResponse({"detail": "too long"}, 413)
+            answer = await call_next(request)
+            answer.headers["x-request-id"] = secrets.token_hex(8)
+            return answer
+
+    async def predict(given: Any) -> dict[str, Any]:
+        frame = pd.DataFrame([item.model_dump() for item in given.records])
+        records = frame.astype(object).where(frame.notna(), None).to_dict("records")
+        inputs = torch.from_numpy(encode_records(case, records))
+        with torch.inference_mode():
+            shares = (
+                model.probabilities(inputs)
+                if hasattr(model, "probabilities")
+                else torch.from_numpy(model.predict(inputs.numpy()))
+            )
+        answers = shares.tolist()
+        if strict:
+            now = datetime.now(UTC).isoformat()
+            rows = [
+                (secrets.token_hex(8), now, json.dumps(r), json.dumps(a)) for r, a in zip(records, answers, strict=True)
+            ]
+            log.execute("BEGIN IMMEDIATE")
+            log.executemany("INSERT INTO kept VALUES (?, ?, ?, ?)", rows)
+            log.execute("COMMIT")
+        return {"predictions": answers}
+
+    predict.__annotations__ = {"given": body, "return": dict[str, Any]}
+    app.post("/v1/predict")(predict)
+    return app
+
+
+def serve_fastapi(run_dir: str, port: int, *, strict: bool) -> None:
+    """On uvicorn, without an access log."""
+    import uvicorn
+
+    uvicorn.run(fastapi_app(run_dir, strict=strict), port=port, log_level="warning", access_log=False)
+
+
+def serve_litserve(run_dir: str, port: int) -> None:
+    """LitServe with one worker, its own defaults."""
+    import litserve
+
+    case, model = read(run_dir)
+
+    class Api(litserve.LitAPI):
+        def setup(self, device: str) -> None:
+            """The model is there."""
+
+        def decode_request(self, request: dict[str, Any]) -> np.ndarray:
+            return encode_records(case, request["records"])
+
+        def predict(self, x: np.ndarray) -> np.ndarray:
+            return model.predict(x)
+
+        def encode_response(self, output: np.ndarray) -> dict[str, Any]:
+            return {"predictions": output.tolist()}
+
+    litserve.LitServer(Api(api_path="/v1/predict"), accelerator="cpu").run(
+        port=port, log_level="warning", generate_client_file=False
+    )
+
+
+if __name__ == "__main__":
+    name, run, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    if name == "litserve":
+        serve_litserve(run, port)
+    else:
+        serve_fastapi(run, port, strict=name == "stock")
