@@ -12,13 +12,13 @@ import httpx
 import pytest
 import schemathesis
 import yaml
-from schemathesis.specs.openapi.checks import positive_data_acceptance
 from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from lepton_lib.errors import ParameterError, RunError
 from lepton_lib.serving import container, signing
-from lepton_lib.serving.http import JSON
 from lepton_lib.serving.handlers import Service, handler
+from lepton_lib.serving.http import JSON
 from tests.service import GOOD, app, call, release, run
 
 __all__ = ["app", "release", "run"]  # fixtures
@@ -142,8 +142,7 @@ def test_a_class_that_is_no_service_says_why():
 def test_a_class_is_launched(tmp_path):
     """`launch` serves over a socket until it is ended."""
     program = (
-        "from lepton_lib.serving.http import JSON
-from lepton_lib.serving.handlers import Service, handler\n"
+        "from lepton_lib.serving.handlers import Service, handler\n"
         "class Echo(Service):\n    @handler\n    def say(self, word: str) -> str:\n        return word\n"
         "Echo().launch(port=0)\n"
     )

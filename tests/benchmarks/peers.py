@@ -1,7 +1,7 @@
 """The peers of the serving benchmark, each a program: ``python -m tests.benchmarks.peers NAME RUN PORT``.
 
 All answer the same model and the same records on one thread of uvicorn with uvloop and httptools, or with what they
-bring. ``bare`` is what a tutorial shows: FastAPI, pydantic, a data frame, torch. ``stock`` is FastAPI with the guards
+bring. ``bare`` is what a tutorial shows: FastAPI, pydantic, torch. ``stock`` is FastAPI with the guards
 that ours has: strict types, ranges and categories, an API key, a body limit, a log committed before the answer.
 """
 
@@ -54,7 +54,6 @@ def record_type(case: Case, *, strict: bool) -> type[BaseModel]:
 
 def fastapi_app(run_dir: str, *, strict: bool) -> Any:
     """Bare FastAPI, or FastAPI with the guards that come with it and its neighbours."""
-    import pandas as pd
     from fastapi import FastAPI, Request
     from fastapi.responses import JSONResponse
 
@@ -82,15 +81,9 @@ def fastapi_app(run_dir: str, *, strict: bool) -> Any:
             return answer
 
     async def predict(given: Any) -> dict[str, Any]:
-        frame = pd.DataFrame([item.model_dump() for item in given.records])
-        records = frame.astype(object).where(frame.notna(), None).to_dict("records")
-        inputs = torch.from_numpy(encode_records(case, records))
+        records = [item.model_dump() for item in given.records]
         with torch.inference_mode():
-            shares = (
-                model.probabilities(inputs)
-                if hasattr(model, "probabilities")
-                else torch.from_numpy(model.predict(inputs.numpy()))
-            )
+            shares = model.probabilities(torch.from_numpy(encode_records(case, records)))
         answers = shares.tolist()
         if strict:
             now = datetime.now(UTC).isoformat()
