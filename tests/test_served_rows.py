@@ -33,7 +33,7 @@ def test_served_rows_join_every_kind_of_case(tmp_path, name):
 
 
 def test_monitor_and_label_at_the_desk(tmp_path, monkeypatch):
-    """`lepton label` counts what became of a table and fails where a line didn't fit; `lepton monitor` says what is next."""
+    """`lepton label` counts what became of a table, and fails where a line did not fit; `lepton monitor` goes on."""
     write_case(tmp_path / "desk", columns=COLUMNS, costs=COSTS, bands=BANDS)
     monkeypatch.setenv("LEPTON_DATASETS", str(tmp_path))
     case = load_case(tmp_path / "desk")
