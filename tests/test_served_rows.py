@@ -1,11 +1,17 @@
-"""Served rows as rows to learn from: a case of their own, beside the case's rows."""
+"""Served rows as rows to learn from, and the two commands at the desk."""
 
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 from lepton_lib.cases import load_case
+from lepton_lib.cli import app
 from lepton_lib.data import clean, read_table
 from lepton_lib.operations import acting
+from lepton_lib.operations import windows as looking
+from lepton_lib.serving import PredictionLog, Scorer
+from tests.conftest import write_case
+from tests.service import BANDS, COLUMNS, COSTS, GOOD, write_release
 
 
 @pytest.mark.parametrize("name", ["heart", "process_faults", "traffic"])
@@ -24,3 +30,44 @@ def test_served_rows_join_every_kind_of_case(tmp_path, name):
     inputs = [column.name for column in case.inputs]
     pd.testing.assert_frame_equal(after[[*inputs, "target"]].tail(40).reset_index(drop=True),
                                   served[[*inputs, "target"]].reset_index(drop=True))  # fmt: skip
+
+
+def test_monitor_and_label_at_the_desk(tmp_path, monkeypatch):
+    """`lepton label` counts what became of a table, and fails where a line did not fit; `lepton monitor` goes on."""
+    write_case(tmp_path / "desk", columns=COLUMNS, costs=COSTS, bands=BANDS)
+    monkeypatch.setenv("LEPTON_DATASETS", str(tmp_path))
+    case = load_case(tmp_path / "desk")
+    write_release(tmp_path / "run", case)
+    scorer = Scorer(tmp_path / "run" / "service", case=case)
+    log = PredictionLog(tmp_path / "run" / "service" / "predictions.sqlite")
+    (known,) = log.append("r", scorer.version, [GOOD], scorer.score([GOOD]))
+    log.close()
+    table = tmp_path / "labels.csv"
+    desk = CliRunner()
+    for lines, code, words in (
+        (f"{known},yes", 0, "1 labels attached"),
+        (f"{known},yes\nnobody,no", 1, "the first is 'nobody'"),
+    ):
+        table.write_text(f"id,label\n{lines}\n")
+        done = desk.invoke(app, ["label", str(tmp_path / "run"), str(table)])
+        assert (done.exit_code, words in done.stdout) == (code, True), done.stdout
+    done = desk.invoke(app, ["monitor", str(tmp_path / "run")])
+    assert done.exit_code == 0
+    assert "1 of 100 new rows: waiting for more" in done.stdout
+    assert "report.html" in done.stdout
+
+
+def test_monitor_again_and_again(monkeypatch):
+    """With --every the look is repeated after that many minutes."""
+    looks, pauses = [], []
+
+    def sleep(seconds):
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(looking, "monitor", lambda *_, **options: looks.append(options["act"]))
+    monkeypatch.setattr(looking.time, "sleep", sleep)
+    done = CliRunner().invoke(app, ["monitor", "runs/none", "--every", "5", "--act"])
+    assert (looks, pauses) == ([True] * 3, [300.0] * 3)
+    assert done.exit_code != 0
