@@ -11,6 +11,7 @@ from lepton_lib.artefacts import STEPS
 from lepton_lib.classroom.editions import hand_out
 from lepton_lib.classroom.pacing import BREAK, Section, jump, plan, sections, stamp
 from lepton_lib.errors import ParameterError, RunError
+from lepton_lib.runs import find_notebooks
 from lepton_lib.runs.parameters import read_notebook
 from tests.course import write_course
 from tests.tiny import write_loop
@@ -116,10 +117,10 @@ def test_minutes_are_measured_from_the_content(course):
         ("Halves", ("07.1", "07.2")),
         ("Letters", ("07.q1",)),
     ]
-    assert [one.minutes for one in found] == [2, 5, 2]
+    assert [one.minutes for one in found] == [2, 6, 2]
     nb = stamp(read_notebook(course), found)
     nbformat.write(nb, course)
-    assert "## Halves\n\n*About 5 minutes.*\n\nSome words" in nb.cells[3].source
+    assert "## Halves\n\n*About 6 minutes.*\n\nSome words" in nb.cells[3].source
     assert sections(course) == found
     assert stamp(read_notebook(course), found) == nb
     assert "*About 1 minute.*" in stamp(nb, [found[0], found[1]._replace(minutes=1), found[2]]).cells[3].source
@@ -176,3 +177,11 @@ def test_a_room_starts_together(tmp_path, monkeypatch, lepton):
     assert [f"{step:<16} {digest}" for step, digest in jump("02", tmp_path / "other")] == out.splitlines()[:2]
     assert jump("00", tmp_path / "none") == []
     assert lepton("jump", "07")[0] == 2
+
+
+@pytest.mark.parametrize("path", find_notebooks().values(), ids=lambda path: path.stem)
+def test_a_notebook_tells_the_minutes_of_its_sections(path):
+    """Under each section's heading stand the minutes that its content is measured to take."""
+    nb = read_notebook(path)
+    before = [cell.source for cell in nb.cells]
+    assert [cell.source for cell in stamp(nb, sections(path)).cells] == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,11 +17,12 @@ from lepton_lib.runs import find_notebook, find_notebooks, run_loop
 from lepton_lib.runs.execution import Listener
 from lepton_lib.runs.parameters import is_code, loop_notebooks, read_notebook
 
-WORDS = 130  # read in a minute: prose that is to be understood
-CODE_MINUTES = 0.75  # for a code cell: to read it, run it and look at what it shows
+WORDS = 110  # read in a minute: prose that is to be understood
+CODE_MINUTES = 1.0  # for a code cell: to read it, run it and look at what it shows
 BREAK_AFTER, BREAK = 50, 10  # minutes of work, and of the break after them
 MEASURED = ("service/latency.json", "service/manifest.json")  # files that differ from run to run
 _LINE = re.compile(r"\n\n\*About \d+ minutes?\.\*$", re.MULTILINE)
+_TIME = re.compile(r"(?<=^\*\*Time:\*\* )\d+ minutes", re.MULTILINE)
 _SECTION = re.compile(r"^## +(.+?)[ \t]*$", re.MULTILINE)
 
 
@@ -64,8 +66,9 @@ def _exercise_minutes(keys: Sequence[str]) -> float:
 
 
 def stamp(nb: Any, found: Sequence[Section]) -> Any:
-    """Write the minutes under each heading of a section, as ``*About 5 minutes.*``; what stood there gives way."""
+    """Write the minutes: ``*About 5 minutes.*`` under each section's heading, and their sum after ``**Time:**``."""
     rest = iter(found[1:])
+    whole = f"{5 * math.ceil(sum(section.minutes for section in found) / 5)} minutes"
 
     def line(heading: re.Match[str]) -> str:
         minutes = next(rest).minutes
@@ -73,7 +76,7 @@ def stamp(nb: Any, found: Sequence[Section]) -> Any:
 
     for cell in nb.cells:
         if cell.cell_type == "markdown":
-            cell.source = _SECTION.sub(line, _LINE.sub("", cell.source))
+            cell.source = _SECTION.sub(line, _LINE.sub("", _TIME.sub(whole, cell.source)))
     return nb
 
 
