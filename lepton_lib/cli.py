@@ -404,6 +404,73 @@ def certificate(
         typer.echo(f"To print: {out}")
 
 
+@app.command()
+def grade(
+    folder: Annotated[Path, typer.Argument(help="Learners' notebooks: a file or a folder for each.")],
+    *,
+    seconds: Annotated[int, typer.Option(min=1, help="That one notebook may take.")] = 120,
+    cell_seconds: Annotated[int, typer.Option(min=1, help="That one cell may take.")] = 20,
+    jobs: Annotated[int, typer.Option(min=1, help="Notebooks at the same time.")] = 2,
+) -> None:
+    """Run a class's notebooks and write class.csv and class.html: who has done what, and what the class mistakes.
+
+    Each runs in a process of its own, with limits on time, memory and files, and without a network. It helps to teach;
+    it is no exam supervision: it doesn't know who wrote a notebook.
+    """
+    from lepton_lib.classroom.grading import Limits, grade
+    from lepton_lib.classroom.report import NO_EXAM, write_report
+
+    learners = grade(
+        folder,
+        limits=Limits(seconds, cell_seconds, jobs),
+        progress=lambda one: typer.echo(f"{one.name:<32} {one.n_correct:3} correct  {'; '.join(one.notes)}", err=True),
+    )
+    written = write_report(learners, folder)
+    typer.echo(f"{NO_EXAM}\nTo read: {written[-1]}")
+
+
+@app.command()
+def handout(folder: Annotated[Path, typer.Argument(help="Where: learners/, instructor/ and slides/.")]) -> None:
+    """Make what is handed out: notebooks to fill in, answered and executed ones with notes, and slides."""
+    from lepton_lib.classroom.editions import hand_out
+
+    show = _Progress()
+    try:
+        made = hand_out(folder, progress=show)
+    finally:
+        show.close()
+    typer.echo(f"{len(made)} files in {folder}: learners, instructor, slides.")
+
+
+@app.command()
+def plan(
+    minutes: Annotated[int, typer.Option(min=1, help="That the lesson has, with its breaks.")] = 180,
+    goals: Annotated[str, typer.Option(help="Steps by name or number, as data,training; all by default.")] = "",
+) -> None:
+    """Say which sections fit into a lesson, in order, with breaks."""
+    from lepton_lib.classroom.pacing import plan
+
+    typer.echo(plan(minutes, [goal for goal in goals.split(",") if goal.strip()]).to_text())
+
+
+@app.command()
+def jump(
+    notebook: Annotated[str, typer.Argument(help="Where to start, as 03.")],
+    out: Annotated[Path, typer.Option(help="The run folder.")] = Path("runs/credit"),
+) -> None:
+    """Put everyone at the start of a notebook, with the same results of the steps before it."""
+    from lepton_lib.classroom.pacing import jump
+
+    show = _Progress()
+    try:
+        left = jump(notebook, out, progress=show)
+    finally:
+        show.close()
+    for step, digest in left:
+        typer.echo(f"{step:<16} {digest}")
+    typer.echo(f"{out} is ready for {notebook}." + (" Compare the codes with your neighbour's." if left else ""))
+
+
 def main() -> None:
     """The entry point: a mistake that the reader can mend is one message on stderr, never a traceback."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that kernels are ended

@@ -7,7 +7,8 @@ Written where the run can't reach it, a number grows false unseen. To state one,
 - numbers of headings, of entries in a list, of notebooks and exercises (03, 03.2), after *step*, *status*, ...,
 - names (SHA-256, float32, 32-bit), ordinals, powers of ten (1e-10), years in brackets or as *in 1997,*,
 - 0 and 1 as the ends of a scale, the percentage of an interval, band, level or quantile,
-- the minutes after ``**Time:**``, and all under a heading *References*, *Sources* or *Further reading*.
+- the minutes after ``**Time:**`` and in a section's ``*About 5 minutes.*``, which a test holds to the measure,
+- and all under a heading *References*, *Sources* or *Further reading*.
 """
 
 import re
@@ -31,6 +32,7 @@ PASSES = re.compile(
     | \b(?:above|below|between|near|than|towards?)[ ][01](?![\w%]|[.,]\d|[ ]%)
     | \bmiddle[ ]\d+(?:\.\d+)?[ ]?%                         # a definition
     | \b\d+(?:\.\d+)?[ ]?%(?=[ ](?:\w+[ ])?(?:band|confidence|interval|level|quantile)s?\b)
+    | ^\*About[ ]\d+[ ]minutes?\.\*$                        # a section's measure
     | ^\*\*Time:?\*\*:?[ ](?:about[ ])?\d+(?:-\d+)?[ ]minutes
     )""",
     re.VERBOSE | re.DOTALL | re.MULTILINE,

@@ -106,9 +106,9 @@ def lab(tmp_path_factory):
         file = folder / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(values))
-    (folder / "config" / "labconfig").mkdir(parents=True)
-    others = {"disabledExtensions": {"catboost-widget": True}}  # of `make bench`; it complains on the console
-    (folder / "config" / "labconfig" / "page_config.json").write_text(json.dumps(others))
+    (folder / "config").mkdir()
+    alone = {"LabApp": {"labextensions_path": []}}  # those of `make bench`'s packages complain on the console
+    (folder / "config" / "jupyter_lab_config.json").write_text(json.dumps(alone))
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(filter(None, [str(offline.ROOT), os.environ.get("PYTHONPATH", "")])),
         "LEPTON_DATASETS": str(offline.ROOT / "datasets"),

@@ -249,6 +249,8 @@ def test_a_file_that_is_no_notebook_is_found(tmp_path):
         ("The middle 95 % differ by less than 1e-10 in 32-bit floats.", []),
         ("```\nx = 0.85\n```\n<!-- 3 --> <img width=300> &#8211; https://example.org/v2 [b](page-12.html)", []),
         ("**Time:** 30 minutes. **Prerequisites:** 00.", []),
+        ("## Seeds\n\n*About 5 minutes.*\n\nMuch is drawn.", []),
+        ("It takes *about 5 minutes.*", ["5"]),
         ("## References\n\n- B. Efron: Bootstrap methods. Ann. Statist. 7, 1-26 (1979).", []),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import copy
 import re
+import symtable
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -43,39 +44,47 @@ def check_calls(tree: ast.AST) -> Iterator[ast.Call]:
                 yield node
 
 
-def names(tree: ast.AST) -> tuple[set[str], set[str]]:
-    """The names that code binds or changes, and those that it reads."""
+def names(source: str) -> tuple[set[str], set[str]]:
+    """The names of the notebook that code binds or changes, and those that it reads.
+
+    Raises:
+        SyntaxError: It isn't Python.
+    """
     bound: set[str] = set()
     read: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name):
-            (read if isinstance(node.ctx, ast.Load) else bound).add(node.id)
-        elif isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
-            bound.add(node.name)
-        elif isinstance(node, ast.alias):
-            bound.add((node.asname or node.name).partition(".")[0])
-        elif isinstance(node, ast.Attribute | ast.Subscript) and not isinstance(node.ctx, ast.Load):
+    tables = [symtable.symtable(source, "cell", "exec")]
+    while tables:
+        table = tables.pop()
+        tables += table.get_children()
+        for symbol in table.get_symbols():
+            if table.get_type() == "module" or symbol.is_global():
+                bound |= {symbol.get_name()} if symbol.is_assigned() or symbol.is_imported() else set()
+                read |= {symbol.get_name()} if symbol.is_referenced() else set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute | ast.Subscript) and not isinstance(node.ctx, ast.Load):
             bound |= _root(node)
         elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-            bound |= (
-                _root(node.value.func) if isinstance(node.value.func, ast.Attribute) else set()
-            )  # rows.pop(): a change
-        elif isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
-            read.add(node.target.id)
+            bound |= _root(node.value.func)  # rows.pop(): perhaps a change
+        elif isinstance(node, ast.AugAssign):
+            read |= _root(node.target)
     return bound, read
 
 
 def _root(node: ast.expr) -> set[str]:
+    whole = node
     while isinstance(node, ast.Attribute | ast.Subscript):
         node = node.value
-    return {node.id} if isinstance(node, ast.Name) else set()
+    direct = node is whole and not isinstance(
+        getattr(node, "ctx", None), ast.Store
+    )  # display(x) doesn't change display
+    return {node.id} if isinstance(node, ast.Name) and not direct else set()
 
 
 def fill_in(nb: Any, answers: Mapping[str, str] | None = None) -> Any:
     """A copy of the notebook in which every exercise is answered.
 
-    What stands before the call of ``check`` or ``checkpoint`` gives way to the answer; imports, and what the answer
-    reads without defining it, stay.
+    The answer takes the place of what defines the same names before the call of ``check`` or ``checkpoint``; imports
+    and given values stay.
 
     Args:
         nb: The notebook, as the course has it.
@@ -93,36 +102,20 @@ def fill_in(nb: Any, answers: Mapping[str, str] | None = None) -> Any:
 
 def _filled(source: str, answers: Mapping[str, str]) -> str:
     lines = source.splitlines()
-    parts: list[str] = []
-    before: list[ast.stmt] = []
+    parts: list[tuple[str, set[str]]] = []  # of the new cell, and the names that each defines
     for statement in ast.parse(source).body:
         calls = list(check_calls(statement))
-        if not calls:
-            before.append(statement)
-            continue
         for call in calls:
             assert isinstance(call.args[0], ast.Constant)
             definition = find_definition(str(call.args[0].value))
             answer = answers.get(definition.key, definition.answer).strip()
             if isinstance(definition, Exercise):
-                parts += [*_kept(before, ast.parse(answer), lines), answer]
+                bound = names(answer)[0]
+                parts = [(text, defined) for text, defined in parts if not defined & bound]
+                parts.append((f"{answer}\n", set()))
             else:
                 row, given = call.args[1].lineno - 1, call.args[1]
                 lines[row] = f'{lines[row][: given.col_offset]}"{answer}"{lines[row][given.end_col_offset :]}'
-        parts.append("\n".join(lines[statement.lineno - 1 : statement.end_lineno]))
-        before = []
-    return "\n\n".join([*parts, *("\n".join(lines[s.lineno - 1 : s.end_lineno]) for s in before)])
-
-
-def _kept(statements: list[ast.stmt], answer: ast.AST, lines: list[str]) -> Iterator[str]:
-    """The statements that the answer needs, as text: imports together, then the rest."""
-    bound, wanted = names(answer)
-    wanted -= bound
-    kept: list[ast.stmt] = []
-    for statement in reversed(statements):
-        binds, reads = names(statement)
-        if isinstance(statement, ast.Import | ast.ImportFrom) or binds & wanted:
-            kept.insert(0, statement)
-            wanted |= reads - bound
-    if kept:
-        yield "\n".join("\n".join(lines[s.lineno - 1 : s.end_lineno]) for s in kept)
+        text = "\n".join(lines[statement.lineno - 1 : statement.end_lineno])
+        parts.append((text, set() if calls else names(text)[0]))
+    return "\n".join(text for text, _ in parts)

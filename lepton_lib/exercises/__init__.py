@@ -6,7 +6,7 @@ The value is passed in; no name of the notebook is read. An answer never raises 
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 from lepton_lib.errors import ExerciseError
 from lepton_lib.exercises.definitions import (
@@ -51,6 +51,12 @@ class Feedback:
         return self.text
 
 
+class Tried(NamedTuple):
+    """What a function gave on the exercise's inputs, tried elsewhere: one outcome each; None if it didn't end."""
+
+    outcomes: list[Any] | None
+
+
 def check(key: str, answer: Any) -> Feedback:
     """Say how an answer stands: *not attempted*, *not yet* with the misconception behind it, or *correct*.
 
@@ -59,19 +65,31 @@ def check(key: str, answer: Any) -> Feedback:
         answer: The value or the function; for a question the letter. An Ellipsis is no attempt.
     """
     try:
-        definition = find_definition(key)
+        status, message = judge(key, answer)
     except ExerciseError as error:
         return Feedback(NOT_YET, str(error))
-    try:
-        if isinstance(definition, Question):
-            status, message = _judge_letter(definition, answer)
-        else:
-            status, message = _judge_value(definition, answer)
-    except Exception as error:  # an answer may do anything when it is looked at
-        status, message = NOT_YET, f"your answer can't be looked at ({first_line(error)})"
     if status == NOT_ATTEMPTED:
         return Feedback(status, f'{key} not attempted: {message} Stuck? hint("{key}")')
     return _told(key, status, f"{key} {status}: {message}")
+
+
+def judge(key: str, answer: Any) -> tuple[str, str]:
+    """What `check` judges, as status and message, and no word of it is kept.
+
+    Args:
+        key: As for `check`.
+        answer: As for `check`, or `Tried`.
+
+    Raises:
+        ExerciseError: There is no such exercise.
+    """
+    definition = find_definition(key)
+    try:
+        if isinstance(definition, Question):
+            return _judge_letter(definition, answer)
+        return _judge_value(definition, answer)
+    except Exception as error:  # an answer may do anything when it is looked at
+        return NOT_YET, f"your answer can't be looked at ({first_line(error)})"
 
 
 def checkpoint(key: str, answer: Any) -> Any:
@@ -172,25 +190,34 @@ def _judge_value(exercise: Exercise, answer: Any) -> tuple[str, str]:
     if answer is ...:
         return NOT_ATTEMPTED, "put your answer in place of the dots and run the cell again."
     if exercise.inputs is None:
-        return _compare(exercise, answer, _right_value(exercise), exercise.value_of)
-    if not callable(answer) or isinstance(answer, type):
-        return NOT_YET, f"got {kind_of(answer)}, expected a function: pass it without calling it"
-    inputs = exercise.arguments()
-    expected = _right_outcomes(exercise)
-    try:
-        given = outcomes(answer, inputs)
-    except TimeoutError:
+        return _compare(exercise, answer)
+    if not isinstance(answer, Tried):
+        if not callable(answer) or isinstance(answer, type):
+            return NOT_YET, f"got {kind_of(answer)}, expected a function: pass it without calling it"
+        answer = try_out(exercise, answer)
+    given = answer.outcomes
+    if given is None:
         return NOT_YET, "your function doesn't end on a small input: is there a loop that never stops?"
+    expected = _made(exercise, exercise.answer)
     if all(value is None or value is ... for value in given) and not all(value is None for value in expected):
         return NOT_ATTEMPTED, "the function returns nothing yet."
-    return _compare(exercise, given, expected, lambda code: outcomes(exercise.value_of(code), inputs))
+    return _compare(exercise, given)
 
 
-def _compare(exercise: Exercise, given: Any, expected: Any, value_of: Any) -> tuple[str, str]:
+def try_out(exercise: Exercise, function: Any) -> Tried:
+    """Try a function on the exercise's inputs, in a time limit."""
+    try:
+        return Tried(outcomes(function, exercise.arguments()))
+    except TimeoutError:
+        return Tried(None)
+
+
+def _compare(exercise: Exercise, given: Any) -> tuple[str, str]:
+    expected = _made(exercise, exercise.answer)
     if same(given, expected, exercise.tolerance):
         return CORRECT, exercise.why
     for wrong in exercise.wrong:
-        if same(given, value_of(wrong.code), exercise.tolerance):
+        if same(given, _made(exercise, wrong.code), exercise.tolerance):
             return NOT_YET, wrong.message
     if exercise.inputs is not None:
         pairs = list(zip(given, expected, strict=True))
@@ -207,13 +234,10 @@ def _compare(exercise: Exercise, given: Any, expected: Any, value_of: Any) -> tu
 
 
 @functools.cache
-def _right_value(exercise: Exercise) -> Any:
-    return exercise.value_of(exercise.answer)
+def _made(exercise: Exercise, code: str) -> Any:
+    """What the course's own code makes: the value, or the function's outcomes."""
+    value = exercise.value_of(code)
+    return value if exercise.inputs is None else outcomes(value, exercise.arguments(), seconds=60.0)
 
 
-@functools.cache
-def _right_outcomes(exercise: Exercise) -> list[Any]:
-    return outcomes(exercise.value_of(exercise.answer), exercise.arguments(), seconds=60.0)
-
-
-__all__ = ["Feedback", "ProgressCard", "check", "checkpoint", "hint", "progress_card", "solution"]
+__all__ = ["Feedback", "ProgressCard", "check", "checkpoint", "hint", "judge", "progress_card", "solution"]

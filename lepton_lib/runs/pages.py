@@ -177,13 +177,23 @@ def number(value: object) -> str:
 
 def notebook_page(nb: Any, *, title: str) -> str:
     """An executed notebook as one HTML page."""
+    body = f'<nav><a href="../index.html">This run</a></nav>\n<main>{rendered(nb)}</main>'
+    return page(title, body, _NOTEBOOK_STYLE)
+
+
+def rendered(nb: Any) -> str:
+    """A notebook's cells as HTML that loads nothing."""
     from nbconvert import HTMLExporter
 
     quiet = logging.Logger("nbconvert", logging.CRITICAL)
     exporter = HTMLExporter(template_name="basic", exclude_anchor_links=True, log=quiet)
     content, _ = exporter.from_notebook_node(nb)
-    body = f'<nav><a href="../index.html">This run</a></nav>\n<main>{_REMOTE.sub("", content)}</main>'
-    return PAGE.substitute(title=escape(title), style=STYLE + _NOTEBOOK_STYLE, body=body)
+    return str(_REMOTE.sub("", content))
+
+
+def page(title: str, body: str, style: str = "") -> str:
+    """A page that stands alone, in the style of them all; ``body`` is HTML."""
+    return PAGE.substitute(title=escape(title), style=STYLE + style, body=body)
 
 
 def write_index(run: Run) -> Path:
@@ -245,7 +255,7 @@ def _index(run: Run) -> str:
 {tables[3]}
 </details>
 </main>"""
-    return PAGE.substitute(title=escape(f"{title} – run {summary.case}"), style=STYLE, body=body)
+    return page(f"{title} – run {summary.case}", body)
 
 
 def verdict(passed: bool | None, yes: str, no: str, unknown: str) -> str:

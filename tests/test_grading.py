@@ -1,0 +1,296 @@
+"""A class's notebooks, as they come off a USB stick: every kind of them has its row."""
+
+import csv
+import io
+import json
+import re
+import sys
+from collections import Counter
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from nbformat.v4 import new_code_cell
+
+from lepton_lib import cli, plots
+from lepton_lib.classroom.grading import NOT_RUN, Learner, Limits, Result, find_learners, grade
+from lepton_lib.classroom.learner import plan
+from lepton_lib.classroom.report import NO_EXAM, shared_misconceptions, to_csv, to_html, write_report
+from lepton_lib.classroom.values import decode, encode
+from lepton_lib.errors import RunError
+from lepton_lib.exercises.judging import Raised, same
+from tests.course import answered, write_course
+
+RIGHT = "correct correct correct"
+LIMITS = Limits(seconds=40, cell_seconds=4, jobs=2)
+ENDLESS = "try:\n    while True:\n        pass\nexcept Exception:\n    pass\ncheck('07.2', 1)"
+REACH_OUT = """import socket
+try:
+    socket.create_connection(("192.0.2.1", 80), timeout=2)
+    share = "connected"
+except OSError:
+    share = 0.25
+share = checkpoint("07.2", share)"""
+
+
+def change(nb, **sources):
+    """Give cells other sources; None takes a cell out."""
+    for name, source in sources.items():
+        cell = next(cell for cell in nb.cells if cell.id == name.replace("_", "-"))
+        if source is None:
+            nb.cells.remove(cell)
+        else:
+            cell.source = source
+    return nb
+
+
+def version_3(nb):
+    """The notebook as IPython wrote it ten years ago."""
+    return nbformat.v3.writes_json(nbformat.convert(nb, 3))
+
+
+# name: what the learner did to a right notebook, and the three states that must come of it.
+KINDS = {
+    "right": (lambda nb: nb, RIGHT),
+    "copied": (lambda nb: nb.cells.append(new_code_cell('check("07.1", lambda x: x * 2)', id="halve-it")) or nb, RIGHT),
+    "deleted-check": (
+        lambda nb: change(nb, halve_it="def halve(x):\n    return x * 2", a_share="share = 0.25", which=None),
+        "not yet|correct|not attempted",
+    ),
+    "redefined-check": (
+        lambda nb: change(
+            nb,
+            imports="import lepton_lib.exercises as e\nclass R:\n    status = 'correct'\n"
+            "def check(*_):\n    return R()\ncheckpoint = e.judge = e.check = e._compare = check",
+            halve_it='halve = lambda x: 2 * x\ncheck("07.1", halve)',
+            a_share='share = checkpoint("07.2", 25)',
+        ),
+        "not yet|not yet|correct",
+    ),
+    "exits": (lambda nb: change(nb, total="import sys\ntotal = 8\nsys.exit()"), RIGHT),
+    "endless": (
+        lambda nb: change(nb, a_share=ENDLESS),
+        "correct|could not be run|correct",
+    ),
+    "killed": (
+        lambda nb: change(nb, a_share="import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\ncheck('07.2', 0.25)"),
+        "correct|could not be run|could not be run",
+    ),
+    "prints": (lambda nb: change(nb, total="total = 8\nfor _ in range(50):\n    print('x' * 1_000_000)\ntotal"), RIGHT),
+    "memory": (
+        lambda nb: change(nb, a_share="share = [0.0] * 10**9\ncheck('07.2', share)"),
+        "correct|could not be run|correct",
+    ),
+    "syntax": (lambda nb: change(nb, halve_it='def halve(x)\n    x\ncheck("07.1", 3)'), f"{NOT_RUN}|correct|correct"),
+    "magic": (lambda nb: change(nb, total="%matplotlib inline\n!true\ntotal = 8"), RIGHT),
+    "network": (lambda nb: change(nb, a_share=REACH_OUT), RIGHT),
+    "raises": (lambda nb: change(nb, a_share="share = 1 / 0\ncheck('07.2', share)"), f"correct|{NOT_RUN}|correct"),
+    "forks": (
+        lambda nb: change(nb, total="import subprocess\ntotal = 8\nx = subprocess.Popen(['sleep', '600'])"),
+        RIGHT,
+    ),
+}  # fmt: skip
+# What is no notebook, as bytes.
+FILES = {
+    "half": lambda nb: nbformat.writes(nb)[:700].encode(),
+    "empty": lambda _: b"",
+    "list": lambda _: b"[]",
+    "deep": lambda _: b"[" * 100_000,
+    "binary": lambda _: b"\xff\x00\x89PNG",
+    "version3": lambda nb: version_3(nb).encode(),
+    "other": lambda _: nbformat.writes(nbformat.v4.new_notebook(cells=[new_code_cell("1 + 1")])).encode(),
+    "=cmd|' C calc'!A0": lambda nb: nbformat.writes(nb).encode(),
+    'Böb, "<b>&amp;': lambda nb: nbformat.writes(nb).encode(),
+}
+
+
+@pytest.fixture(scope="module")
+def graded(tmp_path_factory):
+    """A folder with every kind of hand-in, its learners by name, and what was told of each."""
+    root = tmp_path_factory.mktemp("course")
+    notebook = write_course(root)
+    folder = root / "class"
+    (folder / "Ada" / "nested").mkdir(parents=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        for name, (harm, _) in KINDS.items():
+            (folder / f"{name}.ipynb").write_text(json.dumps(harm(answered(notebook))))
+        for name, make in FILES.items():
+            (folder / f"{name}.ipynb").write_bytes(make(answered(notebook)))
+        (folder / "untouched.ipynb").write_bytes(notebook.read_bytes())
+        (folder / "folder.ipynb").mkdir()
+        (folder / "link.ipynb").symlink_to(folder / "right.ipynb")
+        (folder / ".hidden.ipynb").write_text("x")
+        (folder / "notes.txt").write_text("x")
+        nbformat.write(answered(notebook, nq1="c", n2="share = 25"), folder / "Ada" / "first.ipynb")
+        nbformat.write(answered(notebook, n2="share = 25"), folder / "Ada" / "second.ipynb")
+        told = []
+        learners = {one.name: one for one in grade(folder, limits=LIMITS, progress=told.append)}
+        assert list(learners.values()) == told
+        write_report(list(learners.values()), folder)
+    return folder, learners
+
+
+def states(learner):
+    return [result.status for result in learner.results.values()]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_what_a_notebook_does_costs_only_itself(graded, name):
+    """Whatever a cell does, the other exercises have their results, up to where the process was ended."""
+    expected = KINDS[name][1]
+    learner = graded[1][name]
+    assert states(learner) == (expected.split("|") if "|" in expected else expected.split()), learner
+
+
+def test_why_something_could_not_be_run_is_said(graded):
+    """The cell's error, the limit, or what ended the process, and where."""
+    learners = graded[1]
+    assert learners["endless"].results["07.2"].message == "its cell fails: no end within 4 s"
+    assert "MemoryError" in learners["memory"].results["07.2"].message
+    assert "SyntaxError" in learners["syntax"].results["07.1"].message
+    assert "ZeroDivisionError: division by zero" in learners["raises"].results["07.2"].message
+    assert learners["killed"].notes == ["killed.ipynb: its process was ended by SIGKILL, in the cell 'a-share'"]
+
+
+def test_what_was_handed_out_is_no_attempt(graded):
+    """A notebook that nobody touched has no wrong answer, even where its broken code would be one."""
+    assert states(graded[1]["untouched"]) == ["not attempted"] * 3
+
+
+@pytest.mark.parametrize("name", ["half", "empty", "list", "deep", "binary"])
+def test_what_is_no_notebook_has_its_row(graded, name):
+    """A file that can't be read is *could not be run*, with the reason."""
+    learner = graded[1][name]
+    assert states(learner) == [NOT_RUN] * 3
+    assert learner.notes[0].startswith(f"{name}.ipynb: no notebook: ")
+
+
+def test_other_kinds_of_files(graded):
+    """An old format is read; a folder, a link and a notebook of another course are named; the rest is passed over."""
+    folder, learners = graded
+    assert states(learners["version3"]) == RIGHT.split()
+    assert learners["folder.ipynb"].notes == ["a folder without a notebook in it"]
+    assert learners["link.ipynb"].notes == ["a link, which isn't followed"]
+    assert "no exercise of the course" in learners["other"].notes[0]
+    assert len(learners) == len(KINDS) + len(FILES) + 4
+    assert {path.name for path in folder.glob("class.*")} == {"class.csv", "class.html"}
+
+
+def test_a_folder_is_one_learner(graded):
+    """Of several notebooks of one learner the better result of each exercise counts."""
+    ada = graded[1]["Ada"]
+    assert ada.results == {
+        "07.1": Result("correct"),
+        "07.2": Result("not yet", "That is per cent."),
+        "07.q1": Result("correct"),
+    }
+
+
+def test_the_table_is_read_by_spreadsheets(graded):
+    """Names with commas and quotes stay whole, and none is taken for a formula."""
+    folder, learners = graded
+    rows = list(csv.reader(io.StringIO((folder / "class.csv").read_text(encoding="utf-8"))))
+    assert rows[0] == ["learner", "correct", "07.1", "07.2", "07.q1", "notes"]
+    names = [row[0] for row in rows[1:]]
+    assert len(names) == len(learners)
+    assert 'Böb, "<b>&amp;' in names
+    assert "'=cmd|' C calc'!A0" in names
+    assert not any(cell[:1] in set("=+-@") for row in rows for cell in row)
+
+
+def test_the_page_begins_with_what_the_class_shares(graded):
+    """Misconceptions come first, counted, then the learners; it says that it is no exam supervision."""
+    folder, learners = graded
+    shared = shared_misconceptions(list(learners.values()))
+    assert shared[0] == (3, "07.1", "That doubles.") or shared[0][0] >= 2
+    assert [entry[0] for entry in shared] == sorted((entry[0] for entry in shared), reverse=True)
+    text = (folder / "class.html").read_text(encoding="utf-8")
+    assert text.index("That doubles.") < text.index("How each exercise stands")
+    assert "no exam supervision" in text
+    assert "<b>&amp;" not in text
+    assert "&lt;b&gt;&amp;amp;" in text
+    assert not re.findall(r"(?:src|href)=[\"']?http", text)
+
+
+def test_an_empty_class_is_no_error(tmp_path, monkeypatch, capsys):
+    """A folder without notebooks gives an empty report; one that isn't there is one message."""
+    write_course(tmp_path)
+    (tmp_path / "class").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", ["lepton", "grade", "class"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert not end.value.code
+    assert NO_EXAM in capsys.readouterr().out
+    assert (tmp_path / "class" / "class.csv").read_text() == "learner,correct,notes\n"
+    with pytest.raises(RunError, match="can't be read"):
+        find_learners(tmp_path / "nowhere")
+
+
+def test_forged_results_stop_nobody(tmp_path, monkeypatch):
+    """Whatever a learner's process writes in place of its results, the class goes on."""
+    notebook = write_course(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "class").mkdir()
+    forged = [{"failed": 1}, {"key": "99.9", "value": 1}, {"key": "07.1", "value": {"array": "x"}}, 3]
+    for number, event in enumerate(forged):
+        nb = answered(notebook)
+        change(nb, total=f"open('../results', 'a').write({json.dumps(event) + chr(10)!r})\ntotal = 8")
+        nbformat.write(nb, tmp_path / "class" / f"{number}.ipynb")
+    learners = grade(tmp_path / "class", limits=LIMITS)
+    assert len(learners) == len(forged)
+    assert all(set(one.results) == {"07.1", "07.2", "07.q1"} for one in learners)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None, True, 3, 2.5, float("nan"), float("inf"), "text", [1, [2, "x"]], {"a": 1, 2: [None]}, {1, "b"},
+        np.arange(6).reshape(2, 3), torch.tensor([[1.5], [2.0]]), np.float32(2), torch.tensor(4),
+        pd.Series([1, 2], index=["a", "b"]), pd.DataFrame({"a": [1.5, 2], "b": ["x", "y"]}), Raised("ValueError", "m"),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_an_answer_comes_back_as_it_was(value):
+    """What leaves the learner's process as JSON is judged as the value itself would be."""
+    back = decode(json.loads(json.dumps(encode(value))))
+    assert same(back, value, 1e-9)
+    assert same(value, back, 1e-9) or not isinstance(value, list | dict | str)
+
+
+def test_a_figure_comes_back_by_its_data():
+    """A figure is judged by what it shows."""
+    fig, ax = plots.subplots()
+    ax.plot([1, 2, 4])
+    assert same(decode(json.loads(json.dumps(encode(fig)))), fig, 0)
+
+
+@pytest.mark.parametrize("value", [..., object(), print, Counter, 10**400, b"bytes", 3j])
+def test_what_has_no_plain_form_is_unlike_any_answer(value):
+    """Other objects come back by the name of their type; the dots as the dots."""
+    back = decode(json.loads(json.dumps(encode(value))))
+    assert (back is ...) == (value is ...)
+    assert not same(back, 1, 1e-9)
+
+
+def test_only_what_an_exercise_reads_is_run():
+    """The plan holds the exercises and the cells that they depend on, through functions, changes and imports."""
+    sources = [
+        ("imports", "import numpy as np"), ("unread", "slow = np.zeros(9)"), ("base", "base = 3"),
+        ("helper", "def helper(x):\n    return base + x"), ("list", "rows = [1]"), ("grow", "rows.append(helper(2))"),
+        ("figure", "fig, ax = 1, 2\nax"), ("other", "fig, ax = 3, 4\nax"), ("again", "base2 = 1"),
+        ("star", "from os import *"), ("task", 'check("07.1", rows)'), ("after", "rows = []"),
+    ]  # fmt: skip
+    cells = [{"id": name, "source": source, "keys": ["07.1"] if name == "task" else []} for name, source in sources]
+    assert [cell["id"] for cell in plan(cells)] == ["imports", "base", "helper", "list", "grow", "star", "task"][1:]
+
+
+def test_reports_of_nobody():
+    """A class without anyone can be written down."""
+    assert to_csv([]) == "learner,correct,notes\r\n"
+    assert "0 learners" in to_html([])
+    assert Learner("x").n_correct == 0

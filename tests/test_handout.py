@@ -1,0 +1,187 @@
+"""What a teacher hands out, plans and starts from."""
+
+import re
+import sys
+
+import nbformat
+import pytest
+
+from lepton_lib import cli
+from lepton_lib.artefacts import STEPS
+from lepton_lib.classroom.editions import hand_out
+from lepton_lib.classroom.pacing import BREAK, Section, jump, plan, sections, stamp
+from lepton_lib.errors import ParameterError, RunError
+from lepton_lib.runs import find_notebooks
+from lepton_lib.runs.parameters import read_notebook
+from tests.course import write_course
+from tests.tiny import write_loop
+
+
+@pytest.fixture
+def lepton(monkeypatch, capsys):
+    """Calls the command in this process: exit code, stdout, stderr."""
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["lepton", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        told = capsys.readouterr()
+        return end.value.code or 0, told.out, told.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def handed_out(tmp_path_factory):
+    """All editions of a small course, made twice."""
+    root = tmp_path_factory.mktemp("course")
+    source = write_course(root)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        return source, [(root / name, hand_out(root / name)) for name in ("first", "second")]
+
+
+def cells(path):
+    return {cell.id: cell for cell in nbformat.read(path, 4).cells}
+
+
+def test_editions_come_out_the_same_twice(handed_out):
+    """The same source gives the same bytes, whatever folder they go to."""
+    (first, files), (second, again) = handed_out[1]
+    names = [path.relative_to(first).as_posix() for path in files]
+    assert names == [
+        "instructor/07_small.ipynb",
+        "instructor/images/dot.png",
+        "learners/07_small.ipynb",
+        "learners/images/dot.png",
+        "slides/07_small.html",
+    ]
+    assert names == [path.relative_to(second).as_posix() for path in again]
+    assert [path.read_bytes() for path in files] == [path.read_bytes() for path in again]
+
+
+def test_learners_get_no_output_and_no_answer(handed_out):
+    """The learners' notebook is the source without anything that was run."""
+    source, ((folder, _), _) = handed_out
+    learners = cells(folder / "learners" / "07_small.ipynb")
+    assert {name: cell.source for name, cell in learners.items()} == {n: c.source for n, c in cells(source).items()}
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in learners.values())
+
+
+def test_the_instructor_gets_answers_that_are_correct(handed_out):
+    """Every exercise is answered and was run, and a note follows with minutes, objective and misconceptions."""
+    found = cells(handed_out[1][0][0] / "instructor" / "07_small.ipynb")
+    for name, key in (("halve-it", "07.1"), ("a-share", "07.2"), ("which", "07.q1")):
+        told = "".join(out.get("text", out.get("data", {}).get("text/plain", "")) for out in found[name].outputs)
+        assert told.startswith(f"{key} correct: ")
+        assert list(found)[list(found).index(name) + 1] == f"note-{key.replace('.', '-')}"
+    note = found["note-07-1"].source
+    assert note.startswith("**For the instructor, 07.1**: 2 minutes, to write. After it learners can halve a number.")
+    assert "- // rounds down.\n- That doubles." in note
+    assert "- a is too early." in found["note-07-q1"].source
+
+
+def test_slides_need_no_network(handed_out):
+    """A slide for each heading and each task, on a page that loads nothing."""
+    text = (handed_out[1][0][0] / "slides" / "07_small.html").read_text(encoding="utf-8")
+    assert text.count("<section>") == 6
+    assert "Mend it." in text
+    assert not re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=[\"']?http", text)
+
+
+def test_a_folder_that_cannot_be_written_is_one_message(handed_out, tmp_path, monkeypatch):
+    """A file in the place of the folder is named."""
+    monkeypatch.chdir(handed_out[0].parents[1])
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(RunError, match="can't be written to"):
+        hand_out(tmp_path / "file")
+
+
+# Pacing
+
+
+@pytest.fixture
+def course(tmp_path, monkeypatch):
+    """The small course's notebook, from its folder."""
+    path = write_course(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return path
+
+
+def test_minutes_are_measured_from_the_content(course):
+    """Words, code cells and the exercises' own minutes add up; the line that tells them doesn't count."""
+    found = sections(course)
+    assert [(one.title, one.exercises) for one in found] == [
+        ("Introduction", ()),
+        ("Halves", ("07.1", "07.2")),
+        ("Letters", ("07.q1",)),
+    ]
+    assert [one.minutes for one in found] == [2, 6, 2]
+    nb = stamp(read_notebook(course), found)
+    nbformat.write(nb, course)
+    assert "## Halves\n\n*About 6 minutes.*\n\nSome words" in nb.cells[3].source
+    assert sections(course) == found
+    assert stamp(read_notebook(course), found) == nb
+    assert "*About 1 minute.*" in stamp(nb, [found[0], found[1]._replace(minutes=1), found[2]]).cells[3].source
+
+
+def fake(monkeypatch, *minutes):
+    """Sections of these minutes in each notebook; the second has an exercise."""
+
+    def made(path):
+        return [Section(path.stem, f"s{k}", m, ("x",) if k == 1 else ()) for k, m in enumerate(minutes)]
+
+    monkeypatch.setattr("lepton_lib.classroom.pacing.sections", made)
+
+
+def test_a_plan_fits_its_minutes(tmp_path, monkeypatch, lepton):
+    """Sections in order, exercises first where not all fit, a break before the work gets too long, the rest named."""
+    write_loop(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    fake(monkeypatch, 20, 20, 20)
+    whole = plan(150, ["training", "1"])
+    assert [item and item.title for _, item in whole.items] == ["s0", "s1", None, "s2", "s0", None, "s1", "s2"]
+    assert [item.notebook for _, item in whole.items if item] == ["01_data"] * 3 + ["02_training"] * 3
+    assert (whole.minutes, whole.left) == (6 * 20 + 2 * BREAK, [])
+    short = plan(45, ["01", "02"])
+    assert [(at, item.notebook, item.title) for at, item in short.items] == [
+        (0, "01_data", "s1"), (20, "02_training", "s1")
+    ]  # fmt: skip
+    assert len(short.left) == 4
+    code, out, _ = lepton("plan", "--minutes", "45", "--goals", "data, training")
+    assert (code, out.splitlines()[0]) == (0, "0:00   20 min  01 s1  (x)")
+    assert "To read before or after:" in out
+
+
+@pytest.mark.parametrize(("minutes", "goals", "said"), [(5, ["data"], "5 minutes"), (90, ["cooking"], "no such step")])
+def test_a_plan_that_cannot_be_made(tmp_path, monkeypatch, minutes, goals, said):
+    """A goal that is no step, or no time for anything, is one message."""
+    write_loop(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    fake(monkeypatch, 20)
+    with pytest.raises(ParameterError, match=said):
+        plan(minutes, goals)
+
+
+def test_a_room_starts_together(tmp_path, monkeypatch, lepton):
+    """The steps before a notebook run once, and their codes are the same in every folder."""
+    write_loop(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    code, out, err = lepton("jump", "02")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()[:2]] == list(STEPS[:2])
+    assert err.count("finished") == 2
+    again = lepton("jump", "02")
+    assert (again[1], again[2].count("already done")) == (out, 2)
+    assert [f"{step:<16} {digest}" for step, digest in jump("02", tmp_path / "other")] == out.splitlines()[:2]
+    assert jump("00", tmp_path / "none") == []
+    assert lepton("jump", "07")[0] == 2
+
+
+@pytest.mark.parametrize("path", find_notebooks().values(), ids=lambda path: path.stem)
+def test_a_notebook_tells_the_minutes_of_its_sections(path):
+    """Under each section's heading stand the minutes that its content is measured to take."""
+    nb = read_notebook(path)
+    before = [cell.source for cell in nb.cells]
+    assert [cell.source for cell in stamp(nb, sections(path)).cells] == before
