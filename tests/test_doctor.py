@@ -59,7 +59,7 @@ def test_old_python(monkeypatch):
     monkeypatch.setattr(doctor.sys, "version_info", (3, 9, 1, "final", 0))
     found = finding("Python")
     assert not found.ok
-    assert found.detail.startswith("3.9.1")
+    assert found.detail.startswith("3.9.1 at ")
     assert "Python 3.11 or newer" in found.remedy
 
 

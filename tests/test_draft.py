@@ -296,3 +296,33 @@ def test_random_tables_are_drafted_or_refused_and_never_crash(tmp_path):
         drafted += 1
         through(load_case(file.parent))
     assert drafted >= 10
+
+
+def test_rows_that_are_counted_are_no_input(draft):
+    """Whole numbers that rise by one tell the row alone; others that never repeat may say something."""
+    case = draft(table_of("row,reading,x,label", lambda i: f"{i + 5},{i * i},{i / 3},{'ny'[i % 2]}"))
+    assert [column.name for column in case.inputs] == ["reading", "x"]
+
+
+def test_moments_with_gaps_are_no_order(draft):
+    """A moment that is missing in some row can't divide the rows in time."""
+    case = draft(
+        table_of("when,x,label", lambda i: f"{f'2020-01-01T{i % 24:02}:00' if i else ''},{i % 5},{i * 1.5}", n=24)
+    )
+    assert case.column("when").nullable
+    assert case.split.method == "stratified"
+
+
+def test_a_quantity_with_gaps_is_refused(draft):
+    """A word among the values of a quantity is told with its line, as every wrong value is."""
+    with pytest.raises(DataError, match="line 9, column 'target': got 'NA', expected a finite number"):
+        draft(table_of("x,y,label", lambda i: f"{i / 3},{i % 5},{'NA' if i == 7 else i * 1.5}"))
+
+
+def test_the_draft_is_written_as_a_person_would(draft):
+    """Keys are bare where TOML lets them be, and quoted where it doesn't."""
+    case = draft(table_of("x,label", lambda i: f"{i / 3},{('n o', 'y+')[i % 2]}"))
+    text = (case.folder / "case.toml").read_text(encoding="utf-8")
+    assert "\nat_least = " in text
+    assert '\n"y+" = ' in text
+    assert '[costs.matrix."n o"]' in text

@@ -125,3 +125,20 @@ def test_what_cannot_be_meant_is_refused(options, name):
     """A rate, a share, a decay or a number of steps that can't be meant names itself."""
     with pytest.raises(ParameterError, match=f"^{name}: got"):
         AdamW(weights(), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "fused"), [({}, True), ({"foreach": True}, None), ({"differentiable": True}, None)]
+)
+def test_the_fused_kernel_gives_way_to_what_excludes_it(options, fused):
+    """One kernel for all is the default, unless an option that torch can't join with it is set."""
+    parameter = torch.nn.Parameter(torch.ones(2))
+    assert AdamW([parameter], lr=0.1, **options).defaults["fused"] is fused
+
+
+def test_an_infinite_decay_is_refused():
+    """Weight decay is any finite number from 0 on."""
+    for decay in (math.inf, -0.1, math.nan):
+        with pytest.raises(ParameterError, match="weight_decay"):
+            AdamW([torch.nn.Parameter(torch.ones(2))], lr=0.1, weight_decay=decay)
+    assert AdamW([torch.nn.Parameter(torch.ones(2))], lr=0.1, weight_decay=0).defaults["weight_decay"] == 0

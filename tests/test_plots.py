@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
 from lepton_lib import plots
 
@@ -96,3 +98,13 @@ def test_the_style_is_set_only_when_asked():
     assert not rcParams["axes.spines.top"]
     assert len(set(plots.COLOURS)) == len(plots.COLOURS)
     rcdefaults()
+
+
+def test_a_table_in_a_notebook_tells_its_types(monkeypatch):
+    """After use_style a notebook's text of a table ends with its types, which the eye can't tell apart."""
+    shell = InteractiveShell()
+    monkeypatch.setattr("IPython.core.getipython.get_ipython", lambda: shell)
+    plots.use_style()
+    table = pd.DataFrame({"a": np.ones(2, dtype=np.float32), "b": [1, 2]})
+    shown = shell.display_formatter.format(table, include={"text/plain"})[0]["text/plain"]
+    assert shown.endswith("types: int64 | float32, int64")

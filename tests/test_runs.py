@@ -209,6 +209,7 @@ def test_run_notebook(training, tmp_path):
     executed = runs.run_notebook(training, parameters={"lr": "1e-2", "seed": 9}, run_dir=tmp_path / "run")
     assert training.read_bytes() == before
     assert "9 0.01 3 mlp True" in outputs(executed)
+    assert "notebooks/02_training.html" in (tmp_path / "run" / "index.html").read_text()
     assert sorted(os.listdir(tmp_path / "run" / "notebooks")) == ["02_training.html", "02_training.ipynb"]
     assert "pm" not in nbformat.read(executed, as_version=4).metadata
     assert [cell.metadata.get("tags") for cell in nbformat.read(executed, as_version=4).cells][2] is None
@@ -544,6 +545,10 @@ def test_index(loop, passed):
     assert {"notebooks/03_evaluation.html", "model/model.safetensors"} <= set(links)
     assert all((run_dir / link).is_file() for link in links)
     assert page.count("<caption>") == page.count("<table>") == 5
+    assert "0.200 ms" in re.sub("<[^>]+>", " ", page)
+    assert "<dt>gate</dt>" not in page
+    assert re.findall('<th scope="col">([^<]+)</th>', page)[-2:] == ["Package", "Version"]
+    assert "at&nbsp;least&nbsp;0.8<" in page
 
 
 def test_index_of_an_empty_run(tmp_path):

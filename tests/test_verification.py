@@ -219,6 +219,15 @@ def test_a_fault_of_the_file_is_found(original, tmp_path, fault):
     assert [problem for problem in problems if message in problem], problems
 
 
+@pytest.mark.parametrize(("colours", "empty"), [(1, True), (2, False), (3, False)])
+def test_an_empty_figure_has_one_colour_and_no_more(original, tmp_path, colours, empty):
+    """One colour is an empty figure; a second one, if only in a single pixel, is a drawing."""
+    planted = Planting(original)
+    picture(png(colours))(planted)
+    problems = check_notebook(planted.write(tmp_path / NOTEBOOK.name))
+    assert problems == (["first-picture: shows a picture of one colour"] if empty else [])
+
+
 def test_an_error_that_is_meant_is_no_fault(original, tmp_path):
     """A cell tagged raises-exception may store its error."""
     planted = Planting(original)
