@@ -331,7 +331,8 @@ def label(
 def notebooks(
     names: Annotated[list[str] | None, typer.Argument(help="Stems, prefixes or paths; all by default.")] = None,
 ) -> None:
-    """Re-execute stored notebooks and write their outputs back."""
+    """Re-execute stored notebooks; write their outputs back, and how many minutes their sections take."""
+    from lepton_lib.classroom.pacing import stamp_minutes
     from lepton_lib.runs import find_notebook, find_notebooks, refresh_notebooks
 
     paths = [find_notebook(name) for name in names] if names else list(find_notebooks().values())
@@ -340,6 +341,8 @@ def notebooks(
         refresh_notebooks(paths, progress=show)
     finally:
         show.close()
+    for path in paths:
+        stamp_minutes(path)
 
 
 @app.command()

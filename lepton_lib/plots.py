@@ -124,9 +124,10 @@ def _summary(values: Any) -> str:
     array = array[np.isfinite(array)]
     if array.size == 0:
         return "empty"
-    statistics = (array.min(), array.max(), array.mean(), array.std(), array[0], array[-1])
-    low, high, mean, spread, first, last = (f"{value + 0.0:.3g}" for value in statistics)
-    return f"n={array.size}, {low} to {high}, mean {mean}, sd {spread}, first {first}, last {last}"
+    mean = array.mean() if abs(array.mean()) > 1e-6 * np.abs(array).max() else 0.0  # of +x and -x: rounding alone
+    statistics = (array.min(), array.max(), mean, array.std(), array[0], array[-1])
+    low, high, middle, spread, first, last = (f"{value + 0.0:.3g}" for value in statistics)
+    return f"n={array.size}, {low} to {high}, mean {middle}, sd {spread}, first {first}, last {last}"
 
 
 def use_style() -> None:

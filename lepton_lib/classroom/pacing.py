@@ -16,6 +16,7 @@ from lepton_lib.exercises.definitions import find_definition
 from lepton_lib.runs import find_notebook, find_notebooks, run_loop
 from lepton_lib.runs.execution import Listener
 from lepton_lib.runs.parameters import is_code, loop_notebooks, read_notebook
+from lepton_lib.utils import write_atomic
 
 WORDS = 110  # read in a minute: prose that is to be understood
 CODE_MINUTES = 1.0  # for a code cell: to read it, run it and look at what it shows
@@ -78,6 +79,16 @@ def stamp(nb: Any, found: Sequence[Section]) -> Any:
         if cell.cell_type == "markdown":
             cell.source = _SECTION.sub(line, _LINE.sub("", _TIME.sub(whole, cell.source)))
     return nb
+
+
+def stamp_minutes(path: Path) -> None:
+    """Stamp a notebook's file, if its minutes aren't what they were."""
+    import nbformat
+
+    nb = nbformat.read(path, as_version=4)
+    before = [cell.source for cell in nb.cells]
+    if [cell.source for cell in stamp(nb, sections(path)).cells] != before:
+        write_atomic(path, nbformat.writes(nb) + "\n")
 
 
 class Plan(NamedTuple):
