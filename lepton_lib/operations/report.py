@@ -175,7 +175,7 @@ def _page(case: Case, content: dict[str, Any]) -> str:
 <dl class="figures">
 <div><dt>rows in this window</dt><dd>{last["rows"]:,}<small>until {escape(last["last"][:16])} UTC</small></dd></div>
 <div><dt>labels judged</dt><dd>{last["labels"]:,}</dd></div>
-<div><dt>model at work</dt><dd><code>{escape(last["model_version"])}</code></dd></div></dl></header>
+<div><dt>model that answered</dt><dd><code>{escape(last["model_version"])}</code></dd></div></dl></header>
 <main>
 <h2>Signals</h2>
 <div class="lights">{cards}</div>
