@@ -1,6 +1,7 @@
 """The `lepton` command: exit codes, messages, and what it leaves."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -202,3 +203,14 @@ def test_interrupted_run(lepton, monkeypatch):
     monkeypatch.setattr("lepton_lib.runs.run_notebook", interrupted)
     code, _, err = lepton("run", "02")
     assert (code, err) == (130, "Interrupted. The same command goes on from there.\n")
+
+
+def test_one_notebook_whole(lepton, here):
+    """One notebook tells when it has ended, and runs its lessons, too, if asked to."""
+    cells = [("p", "seed = 0", "parameters"), ("l", "print('LES' + 'SON')", "lesson")]
+    write_notebook(here / "notebooks" / "n.ipynb", *cells)
+    for words, shown in ([], False), (["--whole"], True):
+        code, _, err = lepton("run", "n", *words)
+        assert code == 0
+        assert re.search(r"^n +finished", err, re.MULTILINE)
+        assert ("LESSON" in (here / "runs" / "n" / "notebooks" / "n.html").read_text()) is shown

@@ -33,3 +33,12 @@ def test_a_program_that_is_not_python_has_no_network_either():
     if offline.namespace():
         done = offline.run("cat", "/proc/net/dev")
         assert [line.split(":")[0].strip() for line in done.stdout.splitlines()[2:]] == ["lo"]
+
+
+def test_a_run_computes_with_one_thread_and_the_instructions_of_every_machine():
+    """What is run for a comparison uses neither more threads nor newer instructions than what is stored."""
+    code = "import torch; print(torch.get_num_threads(), torch.backends.cpu.get_cpu_capability())"
+    done = offline.run(sys.executable, "-c", code)
+    assert done.stdout in ("1 AVX2\n", "1 DEFAULT\n", "1 NO AVX\n"), done.stderr
+    done = offline.run(sys.executable, "-c", code, OMP_NUM_THREADS="2", MKL_NUM_THREADS="2")
+    assert done.stdout.startswith("2 ")

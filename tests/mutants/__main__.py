@@ -113,9 +113,10 @@ def write_results(verdicts: dict[str, Verdict], reasons: dict[str, str]) -> None
     lines = [
         "# Faults planted in lepton_lib",
         "",
-        f"`make mutants` plants {n} faults, one at a time, and looks which the tests notice, and which of the rest",
-        f"the notebooks: {caught} of {n} ({100 * caught / n:.1f} %). {total['equivalent']} can't be noticed, for",
-        f"the reasons below; {total['missed']} should be, and aren't.",
+        f"`make mutants` plants {len(choose(LIBRARY, COUNT))} faults, one at a time, and looks which the tests",
+        f"notice, and which of the rest the notebooks. Of the {n} tried so far, {caught} are noticed",
+        f"({100 * caught / n:.1f} %).",
+        f"{total['equivalent']} can't be, for the reasons below; {total['missed']} should be, and aren't.",
         "",
         "| module | faults | by tests | by notebooks | equivalent | missed |",
         "| --- | --: | --: | --: | --: | --: |",

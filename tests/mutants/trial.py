@@ -200,6 +200,7 @@ def _run(folder: Path, tests: Tests) -> Generator[None, None, str]:
 def _become_pytest(folder: Path, tests: Tests, note: Path) -> int:
     """In the forked child: run the tests on the copy, up to the first that is red."""
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell starts in the background
     os.environ.update(_variables(folder))
     os.chdir(folder)
     log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
