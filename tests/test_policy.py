@@ -1,6 +1,7 @@
 """Performance with labels and before them, groups, and the policy: tested over every mix of signals."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,11 +9,12 @@ import pytest
 
 from lepton_lib.cases import load_case
 from lepton_lib.cases.schema import Policy
-from lepton_lib.errors import CaseError
+from lepton_lib.errors import CaseError, DataError, RunError
 from lepton_lib.metrics import area_under_curve, mean_decision_cost
 from lepton_lib.monitoring import (
     Signals,
     State,
+    bin_counts,
     estimate_performance,
     group_performance,
     judge,
@@ -20,6 +22,8 @@ from lepton_lib.monitoring import (
     row_losses,
 )
 from lepton_lib.monitoring.performance import wilson
+from lepton_lib.operations import Journal
+from lepton_lib.operations.labels import _label
 
 COSTS = {"unit": "losses", "matrix": {"no": {"no": 0, "yes": 1}, "yes": {"no": 4, "yes": 0}}}
 WORSE, SAME, BETTER = (0.2, 0.1, 0.3), (0.0, -0.1, 0.1), (-0.2, -0.3, -0.1)
@@ -218,3 +222,26 @@ def test_a_wrong_policy_is_named(make_case, change, words):
 def test_every_shipped_case_states_its_policy(name):
     """The five cases say in case.toml when to act."""
     assert "policy" in load_case(name).model_fields_set
+
+
+def test_numbers_against_words_are_compared_as_words():
+    """Where one sample holds numbers and the other words, both are counted as text."""
+    counts = bin_counts([1.0, 2.0, np.nan], ["1.0", "b", None])
+    assert [part.tolist() for part in counts] == [[1, 1, 1, 0], [1, 1, 0, 1]]
+
+
+def test_a_number_is_labelled_by_a_number(make_case):
+    """For regression a label is any finite number, and nothing else."""
+    case = load_case(make_case(task="regression", target={"classes": []}, charter={"criteria": {}}))
+    assert _label("3.5", case, Path("labels.csv"), 2) == 3.5
+    for text in ("much", "inf"):
+        with pytest.raises(DataError, match="a finite number"):
+            _label(text, case, Path("labels.csv"), 2)
+
+
+def test_a_journal_that_is_none_is_told(tmp_path):
+    """A file that is no journal is an error that names it."""
+    (tmp_path / "monitoring").mkdir()
+    (tmp_path / "monitoring" / "journal.sqlite").write_text("no journal, and long enough to be read as one " * 30)
+    with pytest.raises(RunError, match=r"journal\.sqlite"):
+        Journal(tmp_path)
