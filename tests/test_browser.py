@@ -290,6 +290,7 @@ def test_the_service_is_asked_by_keyboard(browser, run_dir, shots, size):
         expect(page.locator("#answer h2")).to_contain_text("Action: ")
         expect(page.locator("#answer h2")).to_be_in_viewport()
         expect(page.locator("#answer")).to_be_focused()
+        expect(page.locator(".reasons tr")).to_have_count(fields.count())
         assert [value for value in fields.evaluate_all("all => all.map(field => field.value)") if not value] == []
         check_layout(page)
         page.screenshot(path=shots / f"service-{size['width']}.png", full_page=True)

@@ -238,7 +238,7 @@ class PredictionApp:
             else:
                 contract = headers.get(b"x-lepton-contract", b"").decode("latin-1") or query.get("contract", [""])[-1]
                 made, content, counts = self._predict_batch(form, body, contract, request_id)
-                more = {"x-lepton-model": made.version, "x-lepton-batch": made.ids[0].rpartition("-")[0]}
+                more = {"x-lepton-model": made.version, "x-lepton-batch": made.token}
         except RecordError as error:
             raise http.field_problem(error) from error
         except DataError as error:

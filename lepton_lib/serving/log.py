@@ -43,11 +43,17 @@ TOKEN = 16  # characters of a request's token: its predictions' ids are TOKEN-0,
 
 
 class Entry(NamedTuple):
-    """What is to be kept of one request: a statement, its values, and the predictions' ids."""
+    """What is to be kept of one request: a statement, its values, its token and how many predictions it has."""
 
     statement: str
     values: tuple[Any, ...]
-    ids: list[str]
+    token: str
+    rows: int
+
+    @property
+    def ids(self) -> list[str]:
+        """The predictions'."""
+        return [f"{self.token}-{position}" for position in range(self.rows)]
 
     @property
     def version(self) -> str:
@@ -60,12 +66,12 @@ def entry(
 ) -> Entry:
     """One request's records and answers, to be kept: a row for one, a row of JSON lists for several."""
     token, now = secrets.token_hex(TOKEN // 2), _now()
-    ids = [f"{token}-{position}" for position in range(len(records))]
     if len(records) == 1:
         content = _json(dict(records[0])), _json(dict(answers[0]))
-        return Entry(_SINGLE, (ids[0], request_id, now, model_version, *content), ids)
+        return Entry(_SINGLE, (f"{token}-0", request_id, now, model_version, *content), token, 1)
     content = _json([dict(record) for record in records]), _json([dict(answer) for answer in answers])
-    return Entry(_BATCH, (token, request_id, now, model_version, len(records), "json", *content), ids)
+    values = (token, request_id, now, model_version, len(records), "json", *content)
+    return Entry(_BATCH, values, token, len(records))
 
 
 def batch_entry(
@@ -74,7 +80,7 @@ def batch_entry(
     """A batch in another form than JSON, to be kept as it came; ``form`` says how it is read, see `batches.expand`."""
     token = secrets.token_hex(TOKEN // 2)
     values = (token, request_id, _now(), model_version, rows, _json(form), inputs, answers)
-    return Entry(_BATCH, values, [f"{token}-{position}" for position in range(rows)])
+    return Entry(_BATCH, values, token, rows)
 
 
 def _now() -> str:
