@@ -24,7 +24,8 @@ _STYLE = """
 html { scroll-snap-type: y proximity; } body { max-width: 70rem; padding-top: 0; font-size: 1.3rem; }
 section { min-height: 100vh; scroll-snap-align: start; display: flex; flex-direction: column; justify-content: center;
   padding: 2rem 0; border-bottom: 1px solid var(--line); break-after: page; }
-section img { max-height: 75vh; } .foot { color: var(--soft); font-size: .9rem; margin-top: auto; }
+section img { max-height: 78vh; width: 100%; object-fit: contain; background: #fff; }
+.foot { color: var(--soft); font-size: .9rem; margin-top: auto; }
 """
 _KEYS = """<script>
 addEventListener("keydown", (event) => {
@@ -115,8 +116,7 @@ def _slides(nb: Any, stem: str) -> Iterator[str]:
     """A slide for each heading with the first of its text, and for each figure; an exercise's task stands whole."""
     from nbformat.v4 import new_markdown_cell, new_notebook
 
-    def slide(cell: Any) -> str:
-        content = rendered(new_notebook(cells=[cell]))
+    def slide(content: str) -> str:
         return f'<section>{content}<p class="foot">{escape(stem)}</p></section>'
 
     for cell in nb.cells:
@@ -126,7 +126,9 @@ def _slides(nb: Any, stem: str) -> Iterator[str]:
                     task = re.match(r"### (Exercise|Question) ", part)
                     paragraphs = part.strip().split("\n\n")
                     text = "\n\n".join(paragraphs if task else paragraphs[:3])
-                    yield slide(new_markdown_cell(text, id="slide"))
-        elif figures := [output for output in cell.outputs if "image/png" in output.get("data", {})]:
-            cell.update(source="", outputs=figures)
-            yield slide(cell)
+                    yield slide(rendered(new_notebook(cells=[new_markdown_cell(text, id="slide")])))
+            continue
+        for output in cell.get("outputs", []):
+            if picture := output.get("data", {}).get("image/png"):
+                alt = escape(str(output.metadata.get("image/png", {}).get("alt", "")))
+                yield slide(f'<img alt="{alt}" src="data:image/png;base64,{"".join(picture.split())}">')
