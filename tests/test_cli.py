@@ -214,3 +214,31 @@ def test_one_notebook_whole(lepton, here):
         assert code == 0
         assert re.search(r"^n +finished", err, re.MULTILINE)
         assert ("LESSON" in (here / "runs" / "n" / "notebooks" / "n.html").read_text()) is shown
+
+
+def test_handout(lepton, monkeypatch, tmp_path):
+    """What was made for a class is counted, and where it lies."""
+    monkeypatch.setattr("lepton_lib.classroom.editions.hand_out", lambda folder, **_: [folder / "a", folder / "b"])
+    assert lepton("handout", tmp_path)[:2] == (0, f"2 files in {tmp_path}: learners, instructor, slides.\n")
+
+
+def test_container(lepton, monkeypatch, tmp_path):
+    """The folder for an image is told, with the page to read first."""
+    monkeypatch.setattr("lepton_lib.serving.container.write_container", lambda run_dir, folder: [run_dir, folder])
+    told = f"2 files in {tmp_path}: read {tmp_path / 'README.md'}.\n"
+    assert lepton("container", "runs/x", tmp_path)[:2] == (0, told)
+
+
+def test_work_opens_jupyterlab_beside_the_notebooks(lepton, monkeypatch, tmp_path):
+    """With --open JupyterLab takes this process over, at the first copy."""
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "00_first.ipynb").write_text("{}")
+    asked = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("lepton_lib.classroom.work.make_work", lambda folder: [f"copies in {folder}"])
+    monkeypatch.setattr(os, "execv", lambda *words: asked.append(words))
+    assert lepton("work", "--open")[:2] == (0, "copies in work\n")
+    ((program, words),) = asked
+    assert program == words[0] == sys.executable
+    assert f"--ServerApp.root_dir={tmp_path}" in words
+    assert words[-1] == os.path.join("work", "00_first.ipynb")

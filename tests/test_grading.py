@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import re
 import sys
 from collections import Counter
@@ -15,10 +16,10 @@ import torch
 from nbformat.v4 import new_code_cell
 
 from lepton_lib import cli, plots
-from lepton_lib.classroom.grading import NOT_RUN, Learner, Limits, Result, find_learners, grade
+from lepton_lib.classroom.grading import NOT_RUN, Learner, Limits, Result, _Desk, find_learners, grade
 from lepton_lib.classroom.learner import plan
 from lepton_lib.classroom.report import NO_EXAM, shared_misconceptions, to_csv, to_html, write_report
-from lepton_lib.classroom.values import decode, encode
+from lepton_lib.classroom.values import answer_of, decode, encode
 from lepton_lib.errors import RunError
 from lepton_lib.exercises.judging import Raised, same
 from tests.course import answered, write_course
@@ -113,8 +114,11 @@ def graded(tmp_path_factory):
     notebook = write_course(root)
     folder = root / "class"
     (folder / "Ada" / "nested").mkdir(parents=True)
+    traced = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
+    clean = _Desk._environment
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
+        patch.setattr(_Desk, "_environment", lambda desk, place: clean(desk, place) | traced)
         for name, (harm, _) in KINDS.items():
             (folder / f"{name}.ipynb").write_text(json.dumps(harm(answered(notebook))))
         for name, make in FILES.items():
@@ -294,3 +298,14 @@ def test_reports_of_nobody():
     assert to_csv([]) == "learner,correct,notes\r\n"
     assert "0 learners" in to_html([])
     assert Learner("x").n_correct == 0
+
+
+def test_an_answer_that_cannot_leave_its_process_is_named_by_its_type():
+    """A value that fails when it is looked at, or belongs to no exercise, leaves as a word."""
+
+    class Hostile(dict):
+        def items(self):
+            raise RuntimeError("hands off")
+
+    assert answer_of("00.1", Hostile()) == {"other": "RuntimeError"}
+    assert answer_of("99.1", 3) == {"other": "answer"}
