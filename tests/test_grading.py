@@ -257,7 +257,7 @@ def test_forged_results_stop_nobody(tmp_path, monkeypatch):
         np.arange(6).reshape(2, 3), torch.tensor([[1.5], [2.0]]), np.float32(2), torch.tensor(4),
         pd.Series([1, 2], index=["a", "b"]), pd.DataFrame({"a": [1.5, 2], "b": ["x", "y"]}), Raised("ValueError", "m"),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )  # fmt: skip
 def test_an_answer_comes_back_as_it_was(value):
     """What leaves the learner's process as JSON is judged as the value itself would be."""
