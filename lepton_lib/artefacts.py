@@ -5,17 +5,20 @@ Knows files, hashes and the order of the steps; doesn't know what is in the file
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import shutil
 import sys
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
 
-from lepton_lib.errors import RunError
+from lepton_lib.errors import RunError, usable
 from lepton_lib.utils import sha256_of, to_json, write_atomic
 
 # Which step makes which file. A step may read only what an earlier one makes.
@@ -54,6 +57,39 @@ MAKES: dict[str, tuple[str, ...]] = {
 }
 STEPS = tuple(MAKES)
 PACKAGES = ("torch", "numpy", "pandas", "scikit-learn", "onnxruntime")
+
+
+@contextlib.contextmanager
+def alone(folder: Path, *, patience: float = 0.0, remedy: str = "Wait for it to end.") -> Iterator[int]:
+    """Work in a folder while nobody else does; yields the lock's file descriptor.
+
+    Args:
+        folder: Made if need be.
+        patience: Seconds to wait for another to end.
+        remedy: What to do when it hasn't.
+
+    Raises:
+        RunError: Another is at work there, or the folder can't be written to.
+    """
+    with usable(folder, remedy="Choose another, or change its permissions."):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() >= deadline:
+                    raise RunError(
+                        str(folder), got="a folder in which another is at work", expected="one at a time", remedy=remedy
+                    ) from error
+                time.sleep(0.1)
+        yield lock
+    finally:
+        os.close(lock)
 
 
 class Run:
@@ -171,16 +207,9 @@ class Step:
         self._staging = run.folder / f".{name}.partial"
         self._read: dict[str, str] = {}
         self._begun = time.monotonic()
-        try:
+        with usable(run.folder, remedy="Choose another run_dir, or change its permissions."):
             shutil.rmtree(self._staging, ignore_errors=True)  # left by a run that was killed
             self._staging.mkdir(parents=True)
-        except OSError as error:
-            raise RunError(
-                str(run.folder),
-                got=f"a folder that can't be written to ({error.strerror})",
-                expected="a folder of yours",
-                remedy="Choose another run_dir, or change its permissions.",
-            ) from error
 
     def path(self, name: str) -> Path:
         """Where to write the result ``name``; it is moved to its place by `finish`."""

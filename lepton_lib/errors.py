@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
 
 class LeptonError(Exception):
     """A mistake that the person in front of the screen can mend.
@@ -70,3 +74,18 @@ class TrainingError(LeptonError):
 
 class MetricError(LeptonError):
     """A metric that isn't defined on what it was given."""
+
+
+@contextlib.contextmanager
+def usable(
+    place: Path | str,
+    *,
+    remedy: str,
+    got: str = "a folder that can't be written to",
+    expected: str = "a folder of yours",
+) -> Iterator[None]:
+    """Turn what the file system refuses inside into a `RunError` about ``place``, with its reason."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(str(place), got=f"{got} ({error.strerror})", expected=expected, remedy=remedy) from error

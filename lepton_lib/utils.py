@@ -12,7 +12,9 @@ import math
 import os
 import platform
 import socket
+import sqlite3
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -83,6 +85,18 @@ def write_atomic(path: Path, content: bytes | str, *, mode: int = 0o644) -> None
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
         raise
+
+
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """All or nothing of what is written inside; for a connection without an isolation level of its own."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
 
 
 def to_json(value: Any) -> str:

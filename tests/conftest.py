@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -90,3 +92,20 @@ def write_case(folder: Path, table: str | bytes | None = None, **changes: Any) -
 def make_case(tmp_path: Path) -> Callable[..., Path]:
     """Writes a small case into this test's own folder: ``make_case(table, **changes)``, see `write_case`."""
     return lambda table=None, **changes: write_case(tmp_path / "small", table, **changes)
+
+
+@pytest.fixture
+def lepton(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[Any, str, str]]:
+    """Calls the command in this process: exit code, stdout, stderr."""
+    from lepton_lib import cli
+
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+
+    def call(*words: object) -> tuple[Any, str, str]:
+        monkeypatch.setattr(sys, "argv", ["lepton", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        told = capsys.readouterr()
+        return end.value.code or 0, told.out, told.err
+
+    return call

@@ -10,27 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from lepton_lib import cli, doctor
+from lepton_lib import doctor
 from lepton_lib.cases import load_case
 from tests.conftest import small_table
 from tests.tiny import PARAMETERS, write_loop, write_notebook
 
 LEPTON = [sys.executable, "-m", "lepton_lib.cli"]
-
-
-@pytest.fixture
-def lepton(monkeypatch, capsys):
-    """Calls the command in this process: exit code, stdout, stderr."""
-    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["lepton", *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        told = capsys.readouterr()
-        return end.value.code or 0, told.out, told.err
-
-    return call
 
 
 @pytest.fixture

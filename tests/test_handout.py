@@ -1,12 +1,10 @@
 """What a teacher hands out, plans and starts from."""
 
 import re
-import sys
 
 import nbformat
 import pytest
 
-from lepton_lib import cli
 from lepton_lib.artefacts import STEPS
 from lepton_lib.classroom.editions import hand_out
 from lepton_lib.classroom.pacing import BREAK, Section, jump, plan, sections, stamp
@@ -15,21 +13,6 @@ from lepton_lib.runs import find_notebooks
 from lepton_lib.runs.parameters import read_notebook
 from tests.course import write_course
 from tests.tiny import write_loop
-
-
-@pytest.fixture
-def lepton(monkeypatch, capsys):
-    """Calls the command in this process: exit code, stdout, stderr."""
-    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["lepton", *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        told = capsys.readouterr()
-        return end.value.code or 0, told.out, told.err
-
-    return call
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from lepton_lib import operations, serving
+from lepton_lib.artefacts import alone
 from lepton_lib.cases import load_case
 from lepton_lib.data import to_records
 from lepton_lib.errors import DataError, NotebookError, RunError
@@ -373,7 +374,7 @@ def test_one_monitor_at_a_time(copy, trained):
     """A second monitor of the same run folder is told so."""
     place = copy(trained)
     serve(place, things(10, seed=1))
-    with looking._alone(place / "run" / "monitoring"), pytest.raises(RunError, match="another monitor at work"):
+    with alone(place / "run" / "monitoring"), pytest.raises(RunError, match="another is at work"):
         operations.monitor(place / "run", now=NOW)
 
 

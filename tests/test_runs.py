@@ -372,7 +372,7 @@ def test_one_run_at_a_time(training, tmp_path, monkeypatch):
     monkeypatch.setattr(loop_module, "LOCK_SECONDS", 0.2)
     with (
         loop_module._hold(tmp_path / "run", {}),
-        pytest.raises(RunError, match="another run is at work"),
+        pytest.raises(RunError, match="another is at work"),
     ):
         runs.run_notebook(training, run_dir=tmp_path / "run")
     runs.run_notebook(training, run_dir=tmp_path / "run")
@@ -478,7 +478,9 @@ def test_killed_loop_resumes(tmp_path, sign, code):
     written_not_finished = work("01_data", ["case", "seed"]).replace("step.finish", f"{pause}step.finish")
     cells = [("parameters", PARAMETERS, "parameters"), ("work", written_not_finished)]
     write_notebook(tmp_path / "notebooks" / "01_data.ipynb", *cells)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell lets its children ignore it
     process = subprocess.Popen([*LEPTON, "run", "--out", "run"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
     pid = tmp_path / "notebooks" / "pid"
     wait_until(pid.exists, 60)
     process.send_signal(sign)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lepton_lib.classroom.cells import fill_in, keys_in, source_folder
-from lepton_lib.errors import RunError
+from lepton_lib.errors import usable
 from lepton_lib.exercises.definitions import Exercise, find_definition
 from lepton_lib.runs import find_notebooks, refresh_notebooks
 from lepton_lib.runs.execution import Listener
@@ -61,7 +61,7 @@ def hand_out(folder: Path, *, notebooks: Sequence[Path] | None = None, progress:
 
     paths = list(find_notebooks().values()) if notebooks is None else list(notebooks)
     source = source_folder()
-    try:
+    with usable(folder, remedy="Choose another."):
         for edition in EDITIONS:
             shutil.rmtree(folder / edition, ignore_errors=True)
             (folder / edition).mkdir(parents=True)
@@ -74,13 +74,6 @@ def hand_out(folder: Path, *, notebooks: Sequence[Path] | None = None, progress:
             write_atomic(folder / "instructor" / path.name, nbformat.writes(fill_in(nb)) + "\n")
             slides = page(path.stem, "\n".join(_slides(nbformat.read(path, 4), path.stem)) + _KEYS, _STYLE)
             write_atomic(folder / "slides" / f"{path.stem}.html", slides)
-    except OSError as error:
-        raise RunError(
-            str(error.filename or folder),
-            got=f"a folder that can't be written to ({error.strerror})",
-            expected="a folder of yours",
-            remedy="Choose another.",
-        ) from error
     answered = [folder / "instructor" / path.name for path in paths]
     refresh_notebooks(answered, progress=progress)
     for path in answered:

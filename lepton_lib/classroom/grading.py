@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from lepton_lib.artefacts import STEPS
 from lepton_lib.classroom.cells import source_folder
 from lepton_lib.classroom.values import decode
-from lepton_lib.errors import RunError
+from lepton_lib.errors import usable
 from lepton_lib.exercises import judge
 from lepton_lib.exercises.definitions import definition_files, read_definitions
 from lepton_lib.exercises.progress import CORRECT, NOT_ATTEMPTED, NOT_YET
@@ -90,7 +90,12 @@ def find_learners(folder: Path) -> list[Learner]:
         RunError: The folder can't be read.
     """
     found = []
-    try:
+    with usable(
+        folder,
+        got="a folder that can't be read",
+        expected="the folder with the learners' notebooks",
+        remedy="Check its name.",
+    ):
         for path in sorted(folder.iterdir()):
             name = path.name.encode("utf-8", "replace").decode()
             notebook = path.suffix == ".ipynb"
@@ -104,13 +109,6 @@ def find_learners(folder: Path) -> list[Learner]:
                 found.append(Learner(name, inside, notes=[] if inside else ["a folder without a notebook in it"]))
             elif notebook:
                 found.append(Learner(path.stem.encode("utf-8", "replace").decode(), [path]))
-    except OSError as error:
-        raise RunError(
-            str(folder),
-            got=f"a folder that can't be read ({error.strerror})",
-            expected="the folder with the learners' notebooks",
-            remedy="Check its name and its permissions.",
-        ) from error
     return found
 
 

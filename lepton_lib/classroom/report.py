@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 
 from lepton_lib.classroom.grading import NOT_RUN, Learner
-from lepton_lib.errors import RunError
+from lepton_lib.errors import usable
 from lepton_lib.exercises.definitions import find_definition
 from lepton_lib.exercises.progress import CORRECT, NOT_ATTEMPTED, NOT_YET
 from lepton_lib.runs.pages import page, table
@@ -42,16 +42,9 @@ def write_report(learners: Sequence[Learner], folder: Path) -> list[Path]:
     Raises:
         RunError: It can't be written to.
     """
-    try:
+    with usable(folder, remedy="Copy the notebooks to a folder of your own first."):
         write_atomic(folder / "class.csv", to_csv(learners))
         write_atomic(folder / "class.html", to_html(learners))
-    except OSError as error:
-        raise RunError(
-            str(folder),
-            got=f"a folder that can't be written to ({error.strerror})",
-            expected="one of yours",
-            remedy="Copy the notebooks to a folder of your own first.",
-        ) from error
     return [folder / "class.csv", folder / "class.html"]
 
 

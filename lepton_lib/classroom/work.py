@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lepton_lib.classroom.cells import source_folder
-from lepton_lib.errors import ParameterError, RunError
+from lepton_lib.errors import ParameterError, usable
 from lepton_lib.exercises.progress import WORK_FILE
 from lepton_lib.runs.parameters import read_notebook, tags
 from lepton_lib.utils import to_json, write_atomic
@@ -45,7 +45,11 @@ def make_work(folder: Path) -> list[str]:
             remedy="Choose another, such as `lepton work work`.",
         )
     said = []
-    try:
+    with usable(
+        folder,
+        got="a folder that can't be read or written",
+        remedy="Change its permissions, or choose another work folder.",
+    ):
         folder.mkdir(parents=True, exist_ok=True)
         known = _read_marker(marker)
         if not marker.is_file():
@@ -64,13 +68,6 @@ def make_work(folder: Path) -> list[str]:
             known[name.as_posix()] = _hashes(edition)
             said += [f"{name.as_posix()}: {done}"] if done else []
         write_atomic(marker, to_json(known))
-    except OSError as error:
-        raise RunError(
-            str(error.filename or folder),
-            got=f"a file that can't be read or written ({error.strerror})",
-            expected="files of yours",
-            remedy="Change its permissions, or choose another work folder.",
-        ) from error
     return said
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from lepton_lib.errors import RunError
 from lepton_lib.monitoring import State
-from lepton_lib.utils import to_json
+from lepton_lib.utils import to_json, transaction
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS windows (number INTEGER PRIMARY KEY, content TEXT NOT NULL);
@@ -100,14 +100,8 @@ class Journal:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
-        with self._told():
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._connection.execute("COMMIT")
-            finally:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
+        with self._told(), transaction(self._connection):
+            yield
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,11 +14,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lepton_lib.artefacts import Run
+from lepton_lib.artefacts import Run, alone
 from lepton_lib.cases import Case, load_case
 from lepton_lib.cases.schema import TARGET
 from lepton_lib.data import encode
-from lepton_lib.errors import DataError, RunError
+from lepton_lib.errors import DataError
 from lepton_lib.evaluation import bootstrap_interval
 from lepton_lib.monitoring import (
     Interval,
@@ -70,7 +68,7 @@ def monitor(run_dir: str | Path, *, act: bool = False, now: float | None = None,
     now = time.time() if now is None else now
     current_version(run_dir)  # says what is missing, before a folder is made
     case = load_case(json.loads((run.folder / "service" / "manifest.json").read_text(encoding="utf-8"))["case"])
-    with _alone(run.folder / "monitoring"), contextlib.closing(Journal(run.folder)) as book:
+    with alone(run.folder / "monitoring"), contextlib.closing(Journal(run.folder)) as book:
         log = read_log(run.folder / "service" / "predictions.sqlite", case)
         watched = Watched(run, case, book, log)
         if act:
@@ -171,18 +169,3 @@ def _reference(run: Run, case: Case, home: Path, version: str) -> Reference:
     loss = moments(row_losses(case, labels, answers))
     Reference.of(train, case, answers, version=version, loss=list(loss)).save(path)
     return Reference.load(path)
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError as error:
-        raise RunError(
-            str(folder), got="another monitor at work", expected="one at a time", remedy="Wait for it to end."
-        ) from error
-    finally:
-        os.close(lock)

@@ -6,17 +6,14 @@ Knows notebooks and the run folder; doesn't know what the steps compute.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
-import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lepton_lib.artefacts import Run
+from lepton_lib.artefacts import Run, alone
 from lepton_lib.cases import load_case
 from lepton_lib.errors import NotebookError, RunError
 from lepton_lib.runs.execution import CELL_SECONDS, Event, Listener, Teller, inject, lean, run_cells
@@ -187,38 +184,8 @@ def _case_path(values: Mapping[str, Value]) -> dict[str, str]:
 def _hold(folder: Path, values: Mapping[str, Mapping[str, Value]]) -> Iterator[int]:
     """Refuse a run folder that can't be used, then keep other runs out of it; yields the lock's file descriptor."""
     _check_content(folder, values)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise RunError(
-            str(folder),
-            got=f"a folder that can't be written to ({error.strerror})",
-            expected="a folder of yours",
-            remedy="Choose another with --out, or change its permissions.",
-        ) from error
-    try:
-        _lock(lock, folder)
+    with alone(folder, patience=LOCK_SECONDS, remedy="Wait for it to end, or choose another with --out.") as lock:
         yield lock
-    finally:
-        os.close(lock)
-
-
-def _lock(lock: int, folder: Path) -> None:
-    deadline = time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            if time.monotonic() > deadline:
-                raise RunError(
-                    str(folder),
-                    got="a folder in which another run is at work",
-                    expected="one run in a folder at a time",
-                    remedy="Wait for it to end, or choose another with --out.",
-                ) from error
-            time.sleep(0.1)
 
 
 def _check_content(folder: Path, values: Mapping[str, Mapping[str, Value]]) -> None:

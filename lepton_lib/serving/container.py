@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 from lepton_lib.cases import load_case
-from lepton_lib.errors import RunError
+from lepton_lib.errors import usable
 from lepton_lib.serving import signing
 from lepton_lib.serving.releases import folder_of
 from lepton_lib.serving.scoring import FILES, read_service
@@ -52,7 +52,7 @@ def write_container(run_dir: str | Path, folder: Path) -> list[str]:
     source = folder_of(run_dir)
     manifest, _ = read_service(source)
     case = load_case(manifest["case"], verify=False)
-    try:
+    with usable(folder, expected="a new folder of yours", remedy="Name another one."):
         folder.mkdir(parents=True)
         service = folder / "run" / "service"
         service.mkdir(parents=True)
@@ -74,13 +74,6 @@ def write_container(run_dir: str | Path, folder: Path) -> list[str]:
         write_atomic(folder / "Containerfile", _containerfile(signing.public_key()))
         write_atomic(folder / "kubernetes.yaml", _kubernetes(case.name.replace("_", "-"), manifest["version"]))
         write_atomic(folder / "README.md", _readme(case.name.replace("_", "-"), manifest["version"]))
-    except OSError as error:
-        raise RunError(
-            str(folder),
-            got=f"a folder that can't be made ({error.strerror})",
-            expected="a new folder of yours",
-            remedy="Name another one.",
-        ) from error
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from lepton_lib.errors import ParameterError, RunError
+from lepton_lib.errors import ParameterError, RunError, usable
 from lepton_lib.serving.http import HEADERS, ProblemError
 from lepton_lib.utils import to_json, write_atomic
 
@@ -140,13 +140,10 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _write(path: Path, entries: dict[str, dict[str, Any]]) -> None:
-    try:
+    with usable(
+        path, got="a file that can't be written to", remedy="Run notebook 04_deployment first, with the same run_dir."
+    ):
         write_atomic(path, to_json(entries), mode=0o600)
-    except OSError as error:
-        raise RunError(
-            str(path), got=f"a file that can't be written ({error.strerror})", expected="a run folder of yours",
-            remedy="Run notebook 04_deployment first, with the same run_dir.",
-        ) from error  # fmt: skip
 
 
 def add_key(path: Path, name: str, *, rate: float = DEFAULT_RATE) -> str:

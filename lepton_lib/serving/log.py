@@ -24,6 +24,7 @@ from lepton_lib.cases import Case
 from lepton_lib.cases.schema import TARGET
 from lepton_lib.errors import DataError, RunError
 from lepton_lib.serving.batches import expand
+from lepton_lib.utils import transaction
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -181,13 +182,8 @@ class PredictionLog:
         with kept(self.path):
             if os.stat(self.path).st_ino != self._file:
                 raise FileNotFoundError("a file that was removed")  # SQLite would go on writing to the removed one
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
+            with transaction(self._connection):
                 yield self._connection
-                self._connection.execute("COMMIT")
-            finally:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
 
 
 def _json(value: Any) -> str:

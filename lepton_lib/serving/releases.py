@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lepton_lib.errors import RunError
+from lepton_lib.errors import RunError, usable
 from lepton_lib.serving.scoring import FILES, read_service
 from lepton_lib.serving.signing import SIGNATURE
 from lepton_lib.utils import to_json, write_atomic
@@ -49,17 +49,16 @@ def install(run_dir: str | Path, source: Path, *, trust: Sequence[str] | None = 
         place.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{version}."))
         try:
-            for name in (*FILES, SIGNATURE, "manifest.json"):
-                shutil.copyfile(source / name, staging / name)
-            read_service(staging, trust=trust)
-            staging.chmod(0o755)
-            staging.rename(place)
-        except OSError as error:
-            if not place.exists():  # else another process has installed the same
-                raise RunError(
-                    str(place), got=f"a folder that can't be written ({error.strerror})",
-                    expected="room for a release", remedy="See that the disk has room and the folder is yours.",
-                ) from error  # fmt: skip
+            with usable(place, remedy="See that the disk has room and the folder is yours."):
+                for name in (*FILES, SIGNATURE, "manifest.json"):
+                    shutil.copyfile(source / name, staging / name)
+                read_service(staging, trust=trust)
+                staging.chmod(0o755)
+                try:
+                    staging.rename(place)
+                except OSError:
+                    if not place.exists():  # else another process has installed the same
+                        raise
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     return version
