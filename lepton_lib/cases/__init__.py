@@ -4,8 +4,9 @@ Knows what a column, a class, a cost and a charter are; doesn't know tables, mod
 """
 
 from lepton_lib.cases.expressions import Expression
+from lepton_lib.cases.loading import list_cases, load_case
 from lepton_lib.cases.records import describe, encode_records, example_record
-from lepton_lib.cases.schema import Case, Column, Criterion, Feature, Field, list_cases, load_case
+from lepton_lib.cases.schema import Case, Column, Criterion, Feature, Field
 
 __all__ = [
     "Case",

@@ -1,0 +1,126 @@
+"""Finds a case by its name, reads its case.toml, and explains in one sentence what is wrong with it."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from lepton_lib.cases.schema import Case
+from lepton_lib.errors import CaseError
+from lepton_lib.utils import course_folders, sha256_of
+
+
+def _search_path() -> list[Path]:
+    """Folders that may hold cases: LEPTON_DATASETS, then datasets/ here, above, and beside the library."""
+    places = [Path(entry) for entry in os.environ.get("LEPTON_DATASETS", "").split(os.pathsep) if entry]
+    places += course_folders("datasets")
+    return [place for place in dict.fromkeys(places) if place.is_dir()]
+
+
+def list_cases() -> list[str]:
+    """The names of the cases that can be loaded by name."""
+    return sorted({toml.parent.name for place in _search_path() for toml in place.glob("*/case.toml")})
+
+
+def load_case(name: str | Path, *, verify: bool = True) -> Case:
+    """Read, validate and verify a case.
+
+    Args:
+        name: A case's name, such as ``"credit"``, or the path of a folder that holds a case.toml.
+        verify: Compare the data files with their hashes. Only a step that makes such a file has reason not to.
+
+    Raises:
+        CaseError: No such case; or the file, a key of it, a data file or a hash is wrong: which, got, expected, remedy.
+    """
+    folder = _find(name)
+    file = folder / "case.toml"
+    try:
+        raw = tomllib.loads(file.read_text(encoding="utf-8-sig"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise CaseError(
+            str(file), got=f"text that is not TOML ({error})", expected="a TOML file in UTF-8", remedy="Mend that line."
+        ) from error
+    try:
+        case = Case.model_validate(_tuples(raw))
+    except ValidationError as error:
+        raise _explain(file, error) from error
+    if case.name != folder.resolve().name:
+        raise CaseError(
+            f"{file}, key 'name'",
+            got=repr(case.name),
+            expected=f"the folder's name, {folder.resolve().name!r}",
+            remedy="Rename one of them.",
+        )
+    case._folder = folder
+    for key, part in (("data", case.data), ("records", case.records)):
+        if part is not None and verify:
+            _verify(file, key, case.path(part.file), part.sha256)
+    return case
+
+
+def _find(name: str | Path) -> Path:
+    if isinstance(name, Path) or os.sep in name:
+        if (Path(name) / "case.toml").is_file():
+            return Path(name)
+    else:
+        for place in _search_path():
+            if (place / name / "case.toml").is_file():
+                return place / name
+    raise CaseError(
+        f"case {str(name)!r}",
+        got="no such case",
+        expected=f"one of {list_cases()}, or a folder that holds a case.toml",
+        remedy="Check the name, or make one with `lepton new-case FILE --target COLUMN`.",
+    )
+
+
+def _tuples(value: Any) -> Any:
+    """Strict pydantic takes no list for a tuple; TOML has only lists."""
+    if isinstance(value, dict):
+        return {key: _tuples(entry) for key, entry in value.items()}
+    return tuple(_tuples(entry) for entry in value) if isinstance(value, list) else value
+
+
+def _explain(file: Path, error: ValidationError) -> CaseError:
+    problems = error.errors()
+    first, others = problems[0], len(problems) - 1
+    parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]]
+    key = "".join(parts).lstrip(".") or "(whole file)"
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    got = "a contradiction" if isinstance(first["input"], dict) else repr(first["input"])
+    remedy = "Mend that key."
+    if first["type"] == "extra_forbidden":
+        message, remedy = "no key of that name", "Check its spelling, or take it out."
+    if first["type"] == "missing":
+        got, message = "nothing", "a value"
+    if others:
+        remedy += f" ({others} more problem{'s' if others > 1 else ''} after this one.)"
+    return CaseError(f"{file}, key '{key}'", got=got, expected=message, remedy=remedy)
+
+
+def _verify(file: Path, key: str, path: Path, sha256: str) -> None:
+    if not path.is_file():
+        raise CaseError(
+            f"{file}, key '{key}.file'",
+            got=f"no file {path.name!r}",
+            expected="a file in the case's folder",
+            remedy="Put it there, or correct the name.",
+        )
+    if not path.resolve().is_relative_to(file.parent.resolve()):
+        raise CaseError(
+            f"{file}, key '{key}.file'",
+            got=f"{path.name!r}, a link that leaves the folder",
+            expected="a file in the case's folder",
+            remedy="Copy the file into it.",
+        )
+    if (actual := sha256_of(path)) != sha256:
+        raise CaseError(
+            f"{file}, key '{key}.sha256'",
+            got=f"{sha256[:12]}…",
+            expected=f"{actual[:12]}…, the hash of {path.name!r} as it lies there",
+            remedy=f'If the change is wanted, set {key}.sha256 = "{actual}"; if not, bring the file back.',
+        )
