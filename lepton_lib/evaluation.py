@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from lepton_lib.cases import Case, Column
-from lepton_lib.cases.schema import Bands, Metric
+from lepton_lib.cases.sections import Bands, Metric
 from lepton_lib.errors import MetricError
 from lepton_lib.metrics import AUC, mean_absolute_error
 

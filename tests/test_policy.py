@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from lepton_lib.cases import load_case
-from lepton_lib.cases.schema import Policy
+from lepton_lib.cases.sections import Policy
 from lepton_lib.errors import CaseError, DataError, RunError
 from lepton_lib.metrics import area_under_curve, mean_decision_cost
 from lepton_lib.monitoring import (

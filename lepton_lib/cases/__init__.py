@@ -6,7 +6,8 @@ Knows what a column, a class, a cost and a charter are; doesn't know tables, mod
 from lepton_lib.cases.expressions import Expression
 from lepton_lib.cases.loading import list_cases, load_case
 from lepton_lib.cases.records import describe, encode_records, example_record
-from lepton_lib.cases.schema import Case, Column, Criterion, Feature, Field
+from lepton_lib.cases.schema import Case, Field
+from lepton_lib.cases.sections import Column, Criterion, Feature
 
 __all__ = [
     "Case",

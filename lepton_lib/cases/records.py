@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from lepton_lib.cases.schema import Case, Column
+from lepton_lib.cases.schema import Case
+from lepton_lib.cases.sections import Column
 from lepton_lib.errors import DataError, RecordError
 
 LARGEST = float(np.finfo(np.float32).max)  # the model's inputs are float32: what lies beyond would become infinite

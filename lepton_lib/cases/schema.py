@@ -1,281 +1,32 @@
-"""What may stand in a case.toml."""
+"""A whole case.toml: its sections, what follows from them, and whether they agree with each other."""
 
 from __future__ import annotations
 
-import codecs
 from functools import cached_property
-from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal, NamedTuple, Self
-
-from pydantic import AfterValidator, BaseModel, ConfigDict, PrivateAttr, model_validator
-from pydantic import Field as Key
-
-from lepton_lib.cases.expressions import Expression
-
-Task = Literal["binary", "multiclass", "regression"]
-Metric = Literal[
-    "auc",
-    "accuracy",
-    "log_loss",
-    "calibration_error",
-    "mean_absolute_error",
-    "cost",
-    "group_gap",
-    "latency_ms",
-    "drift_psi",
-]
-PARTS: dict[str, int] = {"hour": 24, "weekday": 7, "month": 12}  # of a timestamp: how many values each has
-TARGET = "target"  # the column of the cleaned tables that holds the class index, or the number to predict
-
-
-def _inside(name: str) -> str:
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name:
-        raise ValueError("a path inside the case's own folder")
-    return name
-
-
-def _known(encoding: str) -> str:
-    try:
-        codecs.lookup(encoding)
-    except LookupError:
-        raise ValueError("an encoding that Python knows, such as 'utf-8' or 'gb18030'") from None
-    return encoding
-
-
-def _number_formula(text: str) -> str:
-    return Expression(text, arithmetic=True).text
-
-
-def _condition(text: str) -> str:
-    return Expression(text).text
-
-
-FileName = Annotated[str, AfterValidator(_inside)]
-Identifier = Annotated[str, Key(pattern=r"^[a-z_][a-z0-9_]*$")]
-Sha256 = Annotated[str, Key(pattern=r"^[0-9a-f]{64}$")]
-Share = Annotated[float, Key(gt=0, lt=1)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-
-class Source(_Section):
-    """Where the data came from and under which terms."""
-
-    origin: str
-    licence: str
-    citation: str
-
-
-class Data(_Section):
-    """The table: one row an example."""
-
-    file: FileName
-    sha256: Sha256
-    row: str  # what one row is: "one loan application"
-    delimiter: str = Key(default=",", min_length=1, max_length=1)
-    encoding: Annotated[str, AfterValidator(_known)] = "utf-8"
-    skip_rows: int = Key(default=0, ge=0)  # lines between the header and the first row
-    duplicates: Literal["error", "drop"] = "error"
-    unique: tuple[str, ...] = ()  # columns whose values tell two rows apart; later rows with the same are dropped
-
-
-class Records(_Section):
-    """The same rows as nested JSON lines; ``paths`` says where each column lies: ``age = "applicant.age"``."""
-
-    file: FileName
-    sha256: Sha256
-    paths: dict[str, str]
-
-    @model_validator(mode="after")
-    def _paths_are_apart(self) -> Self:
-        paths = [tuple(path.split(".")) for path in self.paths.values()]
-        for path in paths:
-            if "" in path or sum(other[: len(path)] == path for other in paths) > 1:
-                raise ValueError(f"paths of which none is empty or leads through another; got {'.'.join(path)!r}")
-        return self
-
-
-class Column(_Section):
-    """One column of the table.
-
-    A value that breaks its column's rule (not a number, out of range, not one of the categories) is an error, or
-    becomes missing where ``on_invalid`` says so. A row with a missing value in a column that isn't ``nullable`` is
-    dropped. Both are counted.
-    """
-
-    name: Identifier
-    kind: Literal["number", "category", "timestamp", "text"]  # text only to be ignored
-    meaning: str
-    source: str | None = None  # the header in the file, where it isn't the name
-    unit: str = ""
-    min: float | None = None
-    max: float | None = None
-    categories: tuple[str, ...] = ()
-    parts: tuple[Literal["hour", "weekday", "month"], ...] = ()  # what the model sees of a timestamp
-    missing: tuple[str, ...] = ()  # marks that mean "missing", besides the empty cell
-    nullable: bool = False
-    on_invalid: Literal["error", "missing"] = "error"
-    sensitive: bool = False
-    cuts: tuple[float, ...] = ()  # bounds that make groups of a sensitive number
-    role: Literal["input", "ignored"] = "input"
-
-    @property
-    def header(self) -> str:
-        """The column's name in the file."""
-        return self.name if self.source is None else self.source
-
-    @model_validator(mode="after")
-    def _kind_has_what_it_needs(self) -> Self:
-        if self.name == TARGET:
-            raise ValueError(f"a name other than {TARGET!r}, which the cleaned tables use for the label")
-        if self.kind == "category" and (not self.categories or len(set(self.categories)) != len(self.categories)):
-            raise ValueError("a category column with its categories listed, each once")
-        if self.kind == "text" and self.role == "input":
-            raise ValueError("role 'ignored' on a text column: no model here reads text")
-        if self.sensitive and self.kind not in ("number", "category"):
-            raise ValueError(f"a number or a category where groups are compared; got sensitive on a {self.kind}")
-        if self.kind != "category" and self.categories:
-            raise ValueError(f"no categories on a {self.kind} column")
-        if self.min is not None and self.max is not None and self.min > self.max:
-            raise ValueError("min no greater than max")
-        if self.kind == "timestamp" and self.role == "input" and not self.parts:
-            raise ValueError('parts of the timestamp that the model may see, such as ["hour", "weekday"]')
-        if self.kind == "number" and self.sensitive and not self.cuts:
-            raise ValueError("cuts that make groups of a sensitive number, such as [30, 50]")
-        if list(self.cuts) != sorted(set(self.cuts)):
-            raise ValueError("cuts in rising order")
-        return self
-
-
-class TargetClass(_Section):
-    """One class and the values of the target column that stand for it."""
-
-    name: str
-    values: tuple[str, ...] = Key(min_length=1)
-
-
-class Target(_Section):
-    """What is predicted. For two classes the second is the *positive* one, whose probability is reported."""
-
-    column: str  # the header in the file
-    meaning: str
-    unit: str = ""
-    classes: tuple[TargetClass, ...] = ()
-    min: float | None = None
-    max: float | None = None
-
-
-class Feature(_Section):
-    """A number computed from number columns; it is part of the model's graph, so nobody has to send it."""
-
-    name: Identifier
-    expression: Annotated[str, AfterValidator(_number_formula)]
-    meaning: str
-    unit: str = ""
-
-    @cached_property
-    def formula(self) -> Expression:
-        """The parsed expression."""
-        return Expression(self.expression, arithmetic=True)
-
-
-class Rule(_Section):
-    """Rows that must not be learnt from, and why."""
-
-    drop: Annotated[str, AfterValidator(_condition)]
-    why: str
-
-    @cached_property
-    def formula(self) -> Expression:
-        """The parsed condition."""
-        return Expression(self.drop)
-
-
-class Split(_Section):
-    """How the rows are divided.
-
-    ``stratified`` draws rows at random with the classes' shares kept; ``time`` cuts at points in time (``column``) and
-    never shuffles; ``given`` takes the parts that ``column`` names (``train`` and ``test``).
-    """
-
-    method: Literal["stratified", "time", "given"]
-    column: str = ""
-    validation: Share = 0.2
-    test: Share = 0.2
-
-    @model_validator(mode="after")
-    def _leaves_training_rows(self) -> Self:
-        if self.validation + self.test >= 1:
-            raise ValueError("validation + test below 1, so that rows are left to train on")
-        if self.method != "stratified" and not self.column:
-            raise ValueError(f"the column that a {self.method!r} split goes by")
-        return self
-
-
-class Costs(_Section):
-    """What a decision costs, ``matrix[truth][decision]``, both named by class."""
-
-    unit: str
-    matrix: dict[str, dict[str, float]]
-    decisions: dict[str, str] = {}  # what is done when a class is decided on: bad = "refuse"
-
-
-class Bands(_Section):
-    """Names for stretches of the positive class's probability; ``limits`` are the bounds between them."""
-
-    names: tuple[str, ...]
-    limits: tuple[Share, ...]
-
-    @model_validator(mode="after")
-    def _one_more_name_than_limits(self) -> Self:
-        if len(self.names) != len(self.limits) + 1 or list(self.limits) != sorted(set(self.limits)):
-            raise ValueError("rising limits, and one more name than limits")
-        return self
-
-
-class Criterion(_Section):
-    """A bound that was agreed before any work."""
-
-    at_least: float | None = None
-    at_most: float | None = None
-    why: str
-
-    @model_validator(mode="after")
-    def _has_one_bound(self) -> Self:
-        if (self.at_least is None) == (self.at_most is None):
-            raise ValueError("either at_least or at_most")
-        return self
-
-
-class Charter(_Section):
-    """The acceptance criteria, what would make us stop, and the risks that we know of."""
-
-    criteria: dict[Metric, Criterion]
-    stop: tuple[str, ...]
-    risks: tuple[str, ...]
-
-    @model_validator(mode="after")
-    def _bounds_point_the_right_way(self) -> Self:
-        for metric, criterion in self.criteria.items():
-            bound = "at_least" if metric in ("auc", "accuracy") else "at_most"
-            if getattr(criterion, bound) is None:
-                raise ValueError(f"{bound} for {metric}, not its opposite")
-        return self
-
-
-class Policy(_Section):
-    """When monitoring acts: what `lepton_lib.monitoring.judge` goes by. A case without it has these defaults."""
-
-    min_rows: int = Key(default=100, ge=30)  # served rows in a window; fewer wait for the next
-    min_labels: int = Key(default=50, ge=30)  # labels that have come in, before a loss is judged
-    patience: int = Key(default=2, ge=1)  # windows in a row with an alarm, before anything is trained
-    cool_down_hours: float = Key(default=24.0, ge=0)  # after an action, before the next training
-    shadow_windows: int = Key(default=1, ge=1)  # in which a challenger answers unseen, before it may be promoted
-    max_broken: Share = 0.01  # of a column's values, before the source is to be mended
-    level: Share = 0.05  # chance of any false alarm among a window's tests
+from pathlib import Path
+from typing import Literal, NamedTuple, Self
+
+from pydantic import PrivateAttr, model_validator
+
+from lepton_lib.cases.sections import (
+    PARTS,
+    TARGET,
+    Bands,
+    Charter,
+    Column,
+    Costs,
+    Data,
+    Feature,
+    Identifier,
+    Policy,
+    Records,
+    Rule,
+    Section,
+    Source,
+    Split,
+    Target,
+    Task,
+)
 
 
 class Field(NamedTuple):
@@ -286,7 +37,7 @@ class Field(NamedTuple):
     n_categories: int  # 0 for a number
 
 
-class Case(_Section):
+class Case(Section):
     """A whole case.toml."""
 
     name: Identifier

@@ -18,7 +18,7 @@ from typing import Any, TextIO
 import pandas as pd
 
 from lepton_lib.cases import Case
-from lepton_lib.cases.schema import TARGET
+from lepton_lib.cases.sections import TARGET
 from lepton_lib.errors import DataError
 
 _JSON_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")

@@ -14,7 +14,7 @@ import pandas as pd
 
 from lepton_lib.cases import Case, Column
 from lepton_lib.cases.records import describe, limits, parse_moment
-from lepton_lib.cases.schema import TARGET
+from lepton_lib.cases.sections import TARGET
 from lepton_lib.errors import DataError
 
 MIN_ROWS_PER_CLASS = 10  # fewer can't be divided into three parts that say anything

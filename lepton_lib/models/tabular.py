@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from lepton_lib.cases import Case
-from lepton_lib.cases.schema import Task
+from lepton_lib.cases.sections import Task
 from lepton_lib.errors import DataError, LeptonError
 from lepton_lib.models.networks import MLP, Ensemble, LinearModel
 from lepton_lib.models.preprocessing import Encoding, Preprocessor

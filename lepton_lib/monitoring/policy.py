@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, Self
 
 import pandas as pd
 
-from lepton_lib.cases.schema import Policy
+from lepton_lib.cases.sections import Policy
 from lepton_lib.monitoring.distances import Interval
 from lepton_lib.monitoring.drift import DriftReport
 

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from lepton_lib.cases import Case, Column
-from lepton_lib.cases.schema import PARTS
+from lepton_lib.cases.sections import PARTS
 from lepton_lib.data.tables import timestamp_part
 from lepton_lib.errors import DataError
 from lepton_lib.monitoring.distances import Summary, summarise

@@ -1,0 +1,38 @@
+"""The desk: the `lepton` command. Prints, parses, and leaves the work to the floors below."""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+import typer
+
+from lepton_lib.cli import classroom, running, service, watching
+from lepton_lib.cli.common import FAILED, USAGE
+from lepton_lib.errors import LeptonError, NotebookError
+
+app = typer.Typer(
+    help="Machine learning from research to application: run the course's notebooks, serve what they leave.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for part in (running, service, watching, classroom):
+    app.add_typer(part.app)
+
+
+def main() -> None:
+    """The entry point: a mistake that the reader can mend is one message on stderr, never a traceback."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that kernels are ended
+    try:
+        app()
+    except NotebookError as error:
+        sys.exit(_told(error, FAILED))
+    except LeptonError as error:
+        sys.exit(_told(error, USAGE))
+
+
+def _told(error: LeptonError, code: int) -> int:
+    typer.echo(f"lepton: {error}", err=True)
+    return code

@@ -1,0 +1,132 @@
+"""Serving a run: serve, install, promote, roll-back, log, container, keys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lepton_lib.cli.common import RunFolder
+
+app = typer.Typer()
+Trust = Annotated[
+    list[str] | None, typer.Option(metavar="KEY", help="A public key whose signature counts; your own by default.")
+]
+
+
+@app.command()
+def serve(
+    run_dir: RunFolder,
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
+    host: Annotated[str, typer.Option()] = "127.0.0.1",
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that answer.")] = 1,
+    trust: Trust = None,
+    *,
+    require_key: Annotated[bool, typer.Option("--require-key", help="Demand an API key.")] = False,
+    no_keys: Annotated[bool, typer.Option("--no-keys", help="Let everybody ask, on any address.")] = False,
+) -> None:
+    """Serve a run's model over HTTP."""
+    from lepton_lib.serving import serve as serve_run
+
+    serve_run(run_dir, host=host, port=port, workers=workers, trust=trust, require_key=require_key, no_keys=no_keys)
+
+
+@app.command()
+def install(
+    run_dir: RunFolder,
+    source: Annotated[Path, typer.Argument(help="A service folder, such as OTHER/service.")],
+    trust: Trust = None,
+) -> None:
+    """Verify a release and lay it beside the run's others."""
+    from lepton_lib.serving import releases
+
+    typer.echo(f"Installed {releases.install(run_dir, source, trust=trust)}.")
+
+
+@app.command()
+def promote(run_dir: RunFolder, version: str, trust: Trust = None) -> None:
+    """Let an installed release answer from now on."""
+    from lepton_lib.serving import releases
+
+    releases.promote(run_dir, version, trust=trust)
+    typer.echo(f"{version} answers.")
+
+
+@app.command("roll-back")
+def roll_back(run_dir: RunFolder, trust: Trust = None) -> None:
+    """Let the release before the current one answer again."""
+    from lepton_lib.serving import releases
+
+    typer.echo(f"{releases.roll_back(run_dir, trust=trust)} answers.")
+
+
+@app.command()
+def log(
+    run_dir: RunFolder,
+    *,
+    find: Annotated[str | None, typer.Option(metavar="ID", help="Show a prediction or request.")] = None,
+    erase: Annotated[str | None, typer.Option(metavar="ID", help="Remove a prediction or request for good.")] = None,
+    keep_days: Annotated[float | None, typer.Option(min=0, metavar="N", help="Remove what is older.")] = None,
+    parquet: Annotated[Path | None, typer.Option(metavar="FILE", help="Export as a table.")] = None,
+) -> None:
+    """Look into a run's prediction log, export it, thin it out."""
+    from lepton_lib.serving import upkeep
+
+    path = run_dir / "service" / "predictions.sqlite"
+    if find is not None:
+        typer.echo(upkeep.describe(run_dir, find))
+    if parquet is not None:
+        typer.echo(f"{upkeep.export(path, upkeep.case_of(run_dir), parquet)} predictions in {parquet}.")
+    if erase is not None:
+        typer.echo(f"{upkeep.erase(path, erase)} predictions erased.")
+    if keep_days is not None:
+        typer.echo(f"{upkeep.keep_days(path, keep_days)} requests removed.")
+
+
+@app.command()
+def container(run_dir: RunFolder, folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")]) -> None:
+    """Write a folder to build a container image from."""
+    from lepton_lib.serving.container import write_container
+
+    names = write_container(run_dir, folder)
+    typer.echo(f"{len(names)} files in {folder}: read {folder / 'README.md'}.")
+
+
+keys = typer.Typer(help="API keys of a run's service, and your signing key.", no_args_is_help=True)
+app.add_typer(keys, name="keys")
+
+
+@keys.command("add")
+def add_key(
+    run_dir: RunFolder, name: str, rate: Annotated[float, typer.Option(help="Requests a second.")] = 100.0
+) -> None:
+    """Make a key; it is shown this once."""
+    from lepton_lib.serving import guards
+
+    typer.echo(guards.add_key(guards.keys_file(run_dir), name, rate=rate))
+
+
+@keys.command("list")
+def list_keys(run_dir: RunFolder) -> None:
+    """Show the keys' names and rates."""
+    from lepton_lib.serving import guards
+
+    for name, rate in guards.list_keys(guards.keys_file(run_dir)).items():
+        typer.echo(f"{name:<24} {rate:g} requests/s")
+
+
+@keys.command("revoke")
+def revoke_key(run_dir: RunFolder, name: str) -> None:
+    """Take a key away."""
+    from lepton_lib.serving import guards
+
+    guards.revoke_key(guards.keys_file(run_dir), name)
+
+
+@keys.command("signing")
+def signing_key() -> None:
+    """Show the public key that your releases are signed with; others trust it with --trust."""
+    from lepton_lib.serving import signing
+
+    typer.echo(signing.public_key())
