@@ -5,6 +5,7 @@ Knows models, optimizers and loaders; doesn't know what the numbers mean.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -28,7 +29,7 @@ from lepton_lib.models import TabularModel, build_model
 from lepton_lib.models.preprocessing import Encoding
 from lepton_lib.models.tabular import Kind
 from lepton_lib.optimizers import AdamW
-from lepton_lib.utils import first_line, write_atomic
+from lepton_lib.utils import first_line, one_thread, write_atomic
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -143,30 +144,31 @@ class Trainer:
             mininterval=0.5,
             **options,
         )
-        try:
-            for epoch in range(len(self.history.rows) + 1, self.epochs + 1):
-                if self._out_of_patience():
-                    break
-                row = {"epoch": float(epoch), "train_loss": self._epoch(train, bar)}
-                row["lr"] = self.optimizer.param_groups[0]["lr"]
-                if validation is not None:
-                    outputs, labels = self.evaluate(validation)
-                    row["validation_loss"] = float(self.loss(outputs, labels))
-                    arrays = labels.cpu().numpy(), outputs.cpu().numpy()
-                    row |= {f"validation_{name}": metric(*arrays) for name, metric in self.metrics.items()}
-                self._check(row)
-                self.history.rows.append(row)
-                self._keep_best(row)
-                bar.set_postfix({name: f"{value:.4f}" for name, value in row.items() if name.endswith("loss")})
+        with one_thread() if isinstance(self.model, TabularModel) else contextlib.nullcontext():
+            try:
+                for epoch in range(len(self.history.rows) + 1, self.epochs + 1):
+                    if self._out_of_patience():
+                        break
+                    row = {"epoch": float(epoch), "train_loss": self._epoch(train, bar)}
+                    row["lr"] = self.optimizer.param_groups[0]["lr"]
+                    if validation is not None:
+                        outputs, labels = self.evaluate(validation)
+                        row["validation_loss"] = float(self.loss(outputs, labels))
+                        arrays = labels.cpu().numpy(), outputs.cpu().numpy()
+                        row |= {f"validation_{name}": metric(*arrays) for name, metric in self.metrics.items()}
+                    self._check(row)
+                    self.history.rows.append(row)
+                    self._keep_best(row)
+                    bar.set_postfix({name: f"{value:.4f}" for name, value in row.items() if name.endswith("loss")})
+                    if writer is not None:
+                        for name, value in row.items():
+                            writer.add_scalar(name, value, epoch)
+                    if self.checkpoint is not None:
+                        self._save(train)
+            finally:
+                bar.close()
                 if writer is not None:
-                    for name, value in row.items():
-                        writer.add_scalar(name, value, epoch)
-                if self.checkpoint is not None:
-                    self._save(train)
-        finally:
-            bar.close()
-            if writer is not None:
-                writer.close()
+                    writer.close()
         if self._best:
             self.model.load_state_dict(self._best)
         self.model.eval()

@@ -28,6 +28,60 @@ collect_ignore = [
 ]
 
 
+# The files that take longest, which are begun first: two workers then end at about the same time. See `make test`.
+LONG = (
+    "notebooks",
+    "every_case",
+    "operations",
+    "instructor",
+    "parameters",
+    "runs",
+    "browser",
+    "models",
+    "verification",
+)
+LONG += ("mutants", "grading", "cli", "serving")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first; the order within a file stays."""
+    rank = {f"test_{name}.py": place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Any]) -> Path:
+    """What the tests of several files look at and nobody changes: made by the first worker that asks for it."""
+    from lepton_lib.artefacts import alone
+
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"shared-{name}"
+    with alone(folder, patience=900):
+        if not (folder / "done").exists():
+            make(folder / name)
+            (folder / "done").touch()
+    return folder / name
+
+
+@pytest.fixture(scope="session")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder after `lepton run loop` on credit with one thread: the lessons and exercises left out."""
+    from tests import offline
+
+    return made_once(tmp_path_factory, "credit", lambda folder: offline.loop(folder, "credit"))
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """The site's folder, built from the repository, and its pages in their order."""
+    from tests.site import build
+
+    def make(out: Path) -> None:
+        out.with_suffix(".json").write_text(json.dumps(build(out)))
+
+    out = made_once(tmp_path_factory, "site", make).resolve()
+    return out, json.loads(out.with_suffix(".json").read_text())
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say it at the end, where it is read, when the tests in a browser were left out."""
     if chromium.left_out():

@@ -18,7 +18,6 @@ from playwright.sync_api import expect, sync_playwright
 from lepton_lib.serving import start
 from tests import chromium, offline
 from tests.course import write_course
-from tests.site import build
 
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 both_widths = pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
@@ -235,13 +234,9 @@ def test_an_exercise_answers_in_jupyterlab(browser, lab, shots):
 
 
 @pytest.fixture(scope="module")
-def run_dir(tmp_path_factory):
-    """A run folder after `lepton run loop`, quickly trained."""
-    folder = tmp_path_factory.mktemp("runs") / "credit"
-    words = ["run", "loop", "--case", "credit", "--out", str(folder), "-p", "epochs=2"]
-    done = offline.run(sys.executable, "-m", "lepton_lib.cli", *words)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return folder
+def run_dir(tmp_path_factory, pipeline):
+    """A run folder after `lepton run loop`, to serve from."""
+    return shutil.copytree(pipeline, tmp_path_factory.mktemp("runs") / "credit")
 
 
 @both_widths
@@ -317,13 +312,6 @@ def test_the_service_says_what_it_refuses(browser, run_dir, shots):
 
 
 # The course's site
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """The site's folder, and its pages."""
-    out = tmp_path_factory.mktemp("site") / "site"
-    return out, build(out)
 
 
 def test_the_sites_pages_can_be_read_from_the_disk(browser, site, shots):

@@ -65,7 +65,7 @@ def wait_for(found, *, seconds, meanwhile):
 
 
 @pytest.fixture
-def watched(run, tmp_path):  # noqa: F811
+def watched(run, tmp_path):  # noqa: F811  # pytest finds the fixture by this name
     """A running service, and a Prometheus that scrapes it with the shipped rules."""
     port = free_port()
     with serving.start(run) as service:

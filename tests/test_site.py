@@ -20,13 +20,6 @@ every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: pat
 ELSEWHERE = re.compile(r"(?:https?:)?//")
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """The site's folder, built from the repository, and its pages in their order."""
-    out = tmp_path_factory.mktemp("site").resolve() / "site"
-    return out, build(out)
-
-
 @functools.cache
 def soup(page):
     return BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")

@@ -72,7 +72,7 @@ def main(path: Path, results: Path, *, cell_seconds: int, cpu_seconds: int, whol
     isolate(cpu_seconds)
     try:
         cells, untouched = _read(path)
-    except BaseException as error:
+    except BaseException as error:  # whatever makes it unreadable, the class report says so
         from lepton_lib.utils import first_line
 
         return tell(unreadable=first_line(error)[:200])

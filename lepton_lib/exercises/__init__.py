@@ -104,7 +104,7 @@ def checkpoint(key: str, answer: Any) -> Any:
     right = feedback.status == CORRECT
     if not right:
         feedback = Feedback(feedback.status, f"{feedback.text}\nThe notebook goes on with the right answer.")
-    display(feedback)  # type: ignore[no-untyped-call]
+    display(feedback)  # type: ignore[no-untyped-call]  # IPython has no types
     if right:
         return answer
     definition = find_definition(key)

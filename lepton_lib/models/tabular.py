@@ -18,7 +18,7 @@ from lepton_lib.cases.sections import Task
 from lepton_lib.errors import DataError, LeptonError
 from lepton_lib.models.networks import MLP, Ensemble, LinearModel
 from lepton_lib.models.preprocessing import Encoding, Preprocessor
-from lepton_lib.utils import first_line, sha256_of, to_json, write_atomic
+from lepton_lib.utils import first_line, one_thread, sha256_of, to_json, write_atomic
 
 Kind = Literal["linear", "mlp", "ensemble"]
 
@@ -80,6 +80,7 @@ def to_probabilities(outputs: torch.Tensor, task: Task) -> torch.Tensor:
     return outputs.softmax(-1) if task == "multiclass" else outputs
 
 
+@one_thread()
 def build_model(
     case: Case,
     inputs: torch.Tensor | np.ndarray,

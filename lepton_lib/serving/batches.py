@@ -225,7 +225,7 @@ def expand(form: str, inputs: bytes | str, answers: bytes | str) -> tuple[list[d
         return json.loads(inputs), json.loads(answers)
     legend = json.loads(form)
     width = len(legend["classes"]) + 1 if legend["classes"] else 1
-    given = answers_of(legend, np.frombuffer(answers, dtype="<f4").reshape(-1, width))  # type: ignore[arg-type]
+    given = answers_of(legend, np.frombuffer(answers, dtype="<f4").reshape(-1, width))  # type: ignore[arg-type]  # bytes by form
     if legend["kind"] == "arrow":
         import pyarrow as pa
 
@@ -236,10 +236,10 @@ def expand(form: str, inputs: bytes | str, answers: bytes | str) -> tuple[list[d
         ]
         return [record | moment for record, moment in zip(records, moments, strict=True)], given
     names = [(name, categories) for name, categories in legend["fields"]]
-    rows = np.frombuffer(inputs, dtype="<f4").reshape(-1, len(names)).tolist()  # type: ignore[arg-type]
+    rows = np.frombuffer(inputs, dtype="<f4").reshape(-1, len(names)).tolist()  # type: ignore[arg-type]  # bytes by form
     return [
         {
-            name: None if value != value else categories[int(value)] if categories else value  # noqa: PLR0124
+            name: None if value != value else categories[int(value)] if categories else value  # noqa: PLR0124  # NaN
             for value, (name, categories) in zip(row, names, strict=True)
         }
         for row in rows

@@ -270,5 +270,5 @@ class GuardedServer(uvicorn.Server):
         for connection in list(self.server_state.connections):
             deadline = getattr(connection, "deadline", None)
             if deadline is not None and deadline < now:
-                connection.expire()  # type: ignore[union-attr]
+                connection.expire()  # type: ignore[union-attr]  # only ours have a deadline
         return await super().on_tick(counter)

@@ -88,7 +88,7 @@ def make_pages(service: PredictionApp, scorer: Scorer) -> FastAPI:
         registry = service.registry
         if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
             registry = CollectorRegistry()
-            multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+            multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # prometheus_client's has no types
         return registry
 
     @pages.get("/metrics", response_class=PlainTextResponse)

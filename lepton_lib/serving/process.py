@@ -176,7 +176,7 @@ class Supervisor:
 
         assert worker.stdin is not None
         worker.stdin.close()
-        multiprocess.mark_process_dead(worker.pid, self._metrics)  # type: ignore[no-untyped-call]
+        multiprocess.mark_process_dead(worker.pid, self._metrics)  # type: ignore[no-untyped-call]  # it has no types
 
 
 def _end_with_parent(end: Callable[[], object]) -> None:

@@ -59,7 +59,7 @@ def fastapi_app(run_dir: str, *, strict: bool) -> Any:
 
     case, model = read(run_dir)
     record = record_type(case, strict=strict)
-    body = create_model("Body", records=(list[record], ...))  # type: ignore[valid-type]
+    body = create_model("Body", records=(list[record], ...))
     app = FastAPI()
     log = sqlite3.connect(Path(run_dir) / "stock.sqlite", isolation_level=None, check_same_thread=False)
     log.execute("PRAGMA journal_mode = WAL")

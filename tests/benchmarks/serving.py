@@ -165,9 +165,9 @@ def _wrk(
     ]
     told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert "Non-2xx" not in told, told
-    count = int(re.search(r"(\d+) requests in", told)[1])  # type: ignore[index]
-    late, unit = re.search(r"99%\s+([\d.]+)(us|ms|s)", told).groups()  # type: ignore[union-attr]
-    rate = float(re.search(r"Requests/sec:\s+([\d.]+)", told)[1])  # type: ignore[index]
+    count = int(re.search(r"(\d+) requests in", told)[1])
+    late, unit = re.search(r"99%\s+([\d.]+)(us|ms|s)", told).groups()
+    rate = float(re.search(r"Requests/sec:\s+([\d.]+)", told)[1])
     return {
         "rate": rate,
         "cpu": (_cpu(pid) - before) / count,

@@ -37,7 +37,7 @@ Round = tuple[str, Tests]  # what a round is called, and its tests
 
 def copy_repository(folder: Path) -> Path:
     """A copy of what the tests need, to plant faults in."""
-    for name in ("lepton_lib", "tests", "notebooks", "datasets", ".ci"):
+    for name in ("lepton_lib", "tests", "notebooks", "datasets", ".ci", ".devcontainer"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
     for path in ROOT.glob("*.*"):
         if path.is_file():
