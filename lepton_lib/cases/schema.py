@@ -7,7 +7,7 @@ import os
 import tomllib
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, PrivateAttr, ValidationError, model_validator
 from pydantic import Field as Key
@@ -15,6 +15,9 @@ from pydantic import Field as Key
 from lepton_lib.cases.expressions import Expression
 from lepton_lib.errors import CaseError
 from lepton_lib.utils import course_folders, sha256_of
+
+if TYPE_CHECKING:
+    from lepton_lib.cases.records import Reader
 
 Task = Literal["binary", "multiclass", "regression"]
 Metric = Literal[
@@ -353,6 +356,13 @@ class Case(_Section):
             else:
                 fields += [Field(f"{column.name}.{part}", "category", PARTS[part]) for part in column.parts]
         return tuple(fields)
+
+    @cached_property
+    def reader(self) -> Reader:
+        """What reads many records at once."""
+        from lepton_lib.cases.records import Reader
+
+        return Reader(self)
 
     def column(self, name: str) -> Column:
         """The column of that name."""
