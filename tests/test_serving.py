@@ -422,7 +422,7 @@ def test_a_failure_inside_tells_the_client_nothing(app, caplog, monkeypatch):
     def fail(_):
         raise ValueError("the applicant earns 12345")
 
-    monkeypatch.setattr(app.scorer, "score", fail)
+    monkeypatch.setattr(app.scorer, "answer", fail)
     with caplog.at_level(logging.INFO):
         reply = ask(app, GOOD)
     assert reply.status_code == 500

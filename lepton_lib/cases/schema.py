@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 from pydantic import PrivateAttr, model_validator
 
@@ -27,6 +27,9 @@ from lepton_lib.cases.sections import (
     Target,
     Task,
 )
+
+if TYPE_CHECKING:
+    from lepton_lib.cases.records import Reader
 
 
 class Field(NamedTuple):
@@ -100,6 +103,13 @@ class Case(Section):
             else:
                 fields += [Field(f"{column.name}.{part}", "category", PARTS[part]) for part in column.parts]
         return tuple(fields)
+
+    @cached_property
+    def reader(self) -> Reader:
+        """What reads many records at once."""
+        from lepton_lib.cases.records import Reader
+
+        return Reader(self)
 
     def column(self, name: str) -> Column:
         """The column of that name."""

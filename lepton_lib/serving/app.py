@@ -14,8 +14,8 @@ import os
 import secrets
 import time
 import traceback
-from collections import Counter as Counts
 from collections.abc import AsyncIterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -27,10 +27,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from lepton_lib.cases import encode_records
 from lepton_lib.errors import DataError, LeptonError, RecordError, RunError
 from lepton_lib.serving import http, releases
-from lepton_lib.serving.batches import RECORD_LIMIT, Rules, write_arrow
+from lepton_lib.serving.batches import RECORD_LIMIT, write_arrow
 from lepton_lib.serving.guards import IN_FLIGHT, Keys, keys_file
 from lepton_lib.serving.http import Message, ProblemError, Receive, Send
-from lepton_lib.serving.log import Entry, PredictionLog, batch_entry, entry
+from lepton_lib.serving.log import Entry, PredictionLog, batch_entry, entry, single_entry
 from lepton_lib.serving.pages import GUARDED, PREDICT, ROUTES, make_pages
 from lepton_lib.serving.scoring import Scorer
 
@@ -97,8 +97,10 @@ class PredictionApp:
         self._pointed = self._state()
         self.registry = registry = CollectorRegistry()
         self._requests = Counter("lepton_requests", "Requests", ["route", "status"], registry=registry)
+        self._requested = lru_cache(256)(self._requests.labels)  # to look a label up anew each time takes long
         self._seconds = Histogram("lepton_request_seconds", "Time to answer", ["route"], registry=registry)
         self._predictions = Counter("lepton_predictions", "Predictions kept", ["decision"], registry=registry)
+        self._timed, self._kept = lru_cache(256)(self._seconds.labels), lru_cache(256)(self._predictions.labels)
         self._refusals = Counter("lepton_releases_refused", "Releases that could not be verified", registry=registry)
         self._info = Gauge("lepton_model", "The model that answers", ["case", "version"], registry=registry,
                            multiprocess_mode="livemax")  # fmt: skip
@@ -106,8 +108,7 @@ class PredictionApp:
 
     def _adopt(self, scorer: Scorer, pages: Any = None) -> None:
         self._info.labels(self.scorer.case.name, self.scorer.version).set(0)
-        self.scorer, self._rules = scorer, Rules(scorer.case)
-        self._pages = pages or make_pages(self, scorer)
+        self.scorer, self._pages = scorer, pages or make_pages(self, scorer)
         self._info.labels(scorer.case.name, scorer.version).set(1)
 
     def _state(self) -> tuple[int, int] | None:
@@ -211,8 +212,8 @@ class PredictionApp:
         finally:
             self._in_flight -= 1
             route, seconds = scope["path"] if scope["path"] in ROUTES else "other", time.perf_counter() - begun
-            self._requests.labels(route, str(status)).inc()
-            self._seconds.labels(route).observe(seconds)
+            self._requested(route, str(status)).inc()
+            self._timed(route).observe(seconds)
             _logger.info(
                 _line("request", request_id=request_id, route=route, status=status, ms=round(seconds * 1e3, 3))
             )
@@ -233,11 +234,11 @@ class PredictionApp:
             return  # the client has gone
         try:
             if form == http.JSON:
-                made, content, counts = await self._predict(body, request_id, explain=explain)
+                made, content, told = await self._predict(body, request_id, explain=explain)
                 more = {}
             else:
                 contract = headers.get(b"x-lepton-contract", b"").decode("latin-1") or query.get("contract", [""])[-1]
-                made, content, counts = self._predict_batch(form, body, contract, request_id)
+                made, content, told = self._predict_batch(form, body, contract, request_id)
                 more = {"x-lepton-model": made.version, "x-lepton-batch": made.token}
         except RecordError as error:
             raise http.field_problem(error) from error
@@ -249,41 +250,57 @@ class PredictionApp:
             _logger.error(_line("not kept", request_id=request_id, error=str(error)))
             detail = "The answer could not be kept, and is not given."
             raise ProblemError(503, detail, headers={"retry-after": "1"}) from error
-        for decision, count in counts.items():
-            self._predictions.labels(decision).inc(count)
+        self._count(told)
         await http.respond(send, 200, {"content-type": form} | more, content)
 
-    async def _predict(self, body: bytes, request_id: str, *, explain: bool) -> tuple[Entry, bytes, dict[str, int]]:
-        scorer, records = self.scorer, self._records(body)
-        answers = scorer.score(records)
-        if explain:
-            if len(records) > EXPLAIN_LIMIT:
-                expected = f"at most {EXPLAIN_LIMIT} where reasons are asked for"
-                raise ProblemError(422, f"got {len(records)} records, expected {expected}", field="records",
-                                   expected=expected)  # fmt: skip
-            reasons = await asyncio.to_thread(scorer.explain, records)
-            answers = [answer | {"reasons": told} for answer, told in zip(answers, reasons, strict=True)]
-        made = entry(request_id, scorer.version, records, answers)
-        counts = Counts(answer.get("class", "number") for answer in answers)
-        predictions = [{"id": id_, **answer} for id_, answer in zip(made.ids, answers, strict=True)]
-        content = {"request_id": request_id, "model_version": scorer.version, "predictions": predictions}
-        return made, msgspec.json.encode(content), counts
+    def _count(self, told: np.ndarray) -> None:
+        classes = self.scorer.case.classes or ("number",)
+        chosen = told[:, -1].astype(int) if len(classes) > 1 else np.zeros(len(told), dtype=int)
+        for name, count in zip(classes, np.bincount(chosen, minlength=len(classes)).tolist(), strict=True):
+            if count:
+                self._kept(name).inc(count)
 
-    def _predict_batch(
-        self, form: str, body: bytes, contract: str, request_id: str
-    ) -> tuple[Entry, bytes, dict[str, int]]:
-        scorer, rules, arrow = self.scorer, self._rules, form == http.ARROW
+    async def _predict(self, body: bytes, request_id: str, *, explain: bool) -> tuple[Entry, bytes, np.ndarray]:
+        scorer, rules = self.scorer, self.scorer.rules
+        read: Sequence[Any] = ()
+        with contextlib.suppress(msgspec.MsgspecError, ValueError, RecursionError):
+            inputs, read = rules.read_json(body)
+        if not read:  # slowly, to name what is wrong
+            records = self._records(body)
+            inputs, read = encode_records(scorer.case, records), records
+        if explain and len(read) > EXPLAIN_LIMIT:
+            expected = f"at most {EXPLAIN_LIMIT} where reasons are asked for"
+            raise ProblemError(422, f"got {len(read)} records, expected {expected}", field="records",
+                               expected=expected)  # fmt: skip
+        told = scorer.answer(inputs)
+        answers = rules.answers.of(told)
+        if explain:
+            records = json.loads(body)["records"]
+            for answer, reasons in zip(answers, await asyncio.to_thread(scorer.explain, records), strict=True):
+                answer.f7 = reasons
+            made = entry(request_id, scorer.version, records, msgspec.to_builtins(answers))
+        elif len(read) == 1:
+            record, answer = msgspec.json.encode(read[0]).decode(), msgspec.json.encode(answers[0]).decode()
+            made = single_entry(request_id, scorer.version, record=record, answer=answer)
+        else:
+            made = self._batch("json", request_id, body, told)
+        for answer, id_ in zip(answers, made.ids, strict=True):
+            answer.f0 = id_
+        content = {"request_id": request_id, "model_version": scorer.version, "predictions": answers}
+        return made, msgspec.json.encode(content), told
+
+    def _predict_batch(self, form: str, body: bytes, contract: str, request_id: str) -> tuple[Entry, bytes, np.ndarray]:
+        scorer, rules, arrow = self.scorer, self.scorer.rules, form == http.ARROW
         inputs = rules.read_arrow(body) if arrow else rules.read_float32(body, contract, scorer.manifest["contract"])
-        told, counts = scorer.probabilities(inputs), {"number": len(inputs)}
-        if scorer.case.classes:
-            decisions = scorer.decide(told)
-            told = np.column_stack([told, decisions.astype(np.float32)])
-            counted = np.bincount(decisions, minlength=len(scorer.case.classes)).tolist()
-            counts = dict(zip(scorer.case.classes, counted, strict=True))
-        legend = {"kind": "arrow" if arrow else "float32", **rules.legend}
+        told = scorer.answer(inputs)
+        made = self._batch("arrow" if arrow else "float32", request_id, body, told)
+        return made, write_arrow(rules.answers, told, made.ids) if arrow else made.values[-1], told
+
+    def _batch(self, kind: str, request_id: str, body: bytes, told: np.ndarray) -> Entry:
+        scorer = self.scorer
+        form = {"kind": kind, **scorer.rules.legend}
         answers = told.astype("<f4").tobytes()
-        made = batch_entry(request_id, scorer.version, rows=len(told), form=legend, inputs=body, answers=answers)
-        return made, write_arrow(legend, told, made.ids) if arrow else answers, counts
+        return batch_entry(request_id, scorer.version, rows=len(told), form=form, inputs=body, answers=answers)
 
     def _records(self, body: bytes) -> list[dict[str, Any]]:
         try:

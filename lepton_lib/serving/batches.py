@@ -1,4 +1,4 @@
-"""Batches in binary form: float32 rows and Arrow streams, checked as strictly as JSON, column by column.
+"""Requests' bodies read and answers written, column by column: JSON, and as strictly float32 rows and Arrow streams.
 
 Knows cases, arrays and bytes; nothing of models or HTTP. pyarrow is imported only for Arrow.
 """
@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import io
 import json
-from bisect import bisect_right
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 
 from lepton_lib.cases import Case, Column
@@ -41,6 +42,11 @@ class Rules:
             "bands": [list(bands.names), list(bands.limits)] if bands else None,
             "unit": case.target.unit,
         }
+        self.answers = Answers(self.legend)
+        kind: Any = case.reader.records
+        counted = Annotated[kind, msgspec.Meta(min_length=1, max_length=RECORD_LIMIT)]
+        body: Any = msgspec.defstruct("Body", [("records", counted)], forbid_unknown_fields=True)
+        self._decode = msgspec.json.Decoder(body).decode
 
     def check(self, inputs: np.ndarray) -> None:
         """Refuse raw inputs ``(n, n_fields)`` of which one is out of its range, no code, or missing and needed.
@@ -54,6 +60,15 @@ class Rules:
         if bad.any():
             row, place = (int(index) for index in np.argwhere(bad)[0])
             raise _refusal(self.columns[place], row, f"{inputs[row, place]:g}")
+
+    def read_json(self, body: bytes) -> tuple[np.ndarray, Sequence[msgspec.Struct]]:
+        """Raw inputs, and the records as they were read, of ``{"records": [{...}, ...]}``.
+
+        Raises:
+            MsgspecError, ValueError, RecursionError: Something is wrong; who wants to know what looks again, slowly.
+        """
+        records = self._decode(body).records
+        return self.case.reader.rows(records), records
 
     def read_float32(self, body: bytes, contract: str, wanted: str) -> np.ndarray:
         """Rows of little-endian float32, one after the other, each laid out as ``case.fields``; NaN means missing.
@@ -184,32 +199,64 @@ def _refusal(column: Column, row: int, got: str) -> RecordError:
     return RecordError(row, column.name, got=got, expected=expected, remedy="Send such a value.")
 
 
-def answers_of(legend: Mapping[str, Any], told: np.ndarray) -> list[dict[str, Any]]:
-    """Answers as JSON has them, of float32 rows: probabilities and the decision's index, or the prediction."""
-    rows = told.astype(np.float64).tolist()
-    if not legend["classes"]:
-        return [{"prediction": row[0], "unit": legend["unit"]} for row in rows]
-    answers = []
-    for *probabilities, decision in rows:
-        index = int(decision)
-        answer = {"class": legend["classes"][index]}
-        answer["probabilities"] = dict(zip(legend["classes"], probabilities, strict=True))
-        if legend["actions"][index] is not None:
-            answer["action"] = legend["actions"][index]
-        if legend["bands"]:
-            names, bounds = legend["bands"]
-            answer["band"] = names[bisect_right(bounds, probabilities[1])]
-        answers.append(answer)
-    return answers
+class Answers:
+    """Answers as JSON has them, made of rows of numbers.
+
+    Args:
+        legend: Classes, actions, bands and unit, as `Rules` has them and as a kept batch brings them.
+    """
+
+    def __init__(self, legend: Mapping[str, Any]) -> None:
+        self._unit, self._classes = legend["unit"], legend["classes"]
+        self._actions, self._bands = legend["actions"], legend["bands"]
+        names = ["id", "class", "probabilities", "action", "band", "prediction", "unit", "reasons"]
+        fields: list[Any] = [(f"f{place}", Any, None) for place in range(len(names))]
+        self._answer: Any = msgspec.defstruct(
+            "Answer", fields, rename={f"f{place}": name for place, name in enumerate(names)}, omit_defaults=True
+        )
+        shares: list[Any] = [(f"f{place}", float) for place in range(len(self._classes))]
+        self._shares: Any = msgspec.defstruct(
+            "Shares", shares, rename={f"f{place}": name for place, name in enumerate(self._classes)}, gc=False
+        )
+        self.width = len(self._classes) + 1 if self._classes else 1
+
+    def of(self, told: np.ndarray, ids: Sequence[str] | None = None) -> list[Any]:
+        """An answer a row, with its id where ids are given.
+
+        Args:
+            told: ``(n, width)``: probabilities by class and the decision's index, or the prediction.
+            ids: The predictions'.
+        """
+        columns = told.astype(np.float64).T.tolist()
+        names = ids if ids is not None else [None] * len(told)
+        if not self._classes:
+            return [self._answer(id_, f5=value, f6=self._unit) for id_, value in zip(names, columns[0], strict=True)]
+        decisions = told[:, -1].astype(int).tolist()
+        bands: list[str | None] = [None] * len(told)
+        if self._bands:
+            labels, bounds = self._bands
+            bands = [labels[place] for place in np.searchsorted(bounds, columns[1], side="right").tolist()]
+        classes, actions = self._classes, self._actions
+        given = map(self._shares, *columns[:-1])
+        parts = zip(names, decisions, given, bands, strict=True)
+        return [self._answer(id_, classes[index], share, actions[index], band) for id_, index, share, band in parts]
+
+    def plain(self, told: np.ndarray) -> list[dict[str, Any]]:
+        """The same as dictionaries, without ids."""
+        return [msgspec.to_builtins(answer) for answer in self.of(told)]
 
 
-def write_arrow(legend: Mapping[str, Any], told: np.ndarray, ids: list[str]) -> bytes:
+@lru_cache(16)
+def _reading(form: str) -> tuple[dict[str, Any], Answers]:
+    legend = json.loads(form)
+    return legend, Answers(legend)
+
+
+def write_arrow(answers: Answers, told: np.ndarray, ids: list[str]) -> bytes:
     """Answers as an Arrow IPC stream: ``id``, then what JSON has, probabilities as ``p_<class>``."""
     import pyarrow as pa
 
-    rows: list[dict[str, Any]] = [
-        {"id": id_} | answer for id_, answer in zip(ids, answers_of(legend, told), strict=True)
-    ]
+    rows: list[dict[str, Any]] = [msgspec.to_builtins(answer) for answer in answers.of(told, ids)]
     for row in rows:
         row |= {f"p_{name}": share for name, share in row.pop("probabilities", {}).items()}
     sink = io.BytesIO()
@@ -223,9 +270,10 @@ def expand(form: str, inputs: bytes | str, answers: bytes | str) -> tuple[list[d
     """A kept batch's records and answers, one by one: ``form`` is ``json``, or a JSON object with the legend."""
     if form == "json":
         return json.loads(inputs), json.loads(answers)
-    legend = json.loads(form)
-    width = len(legend["classes"]) + 1 if legend["classes"] else 1
-    given = answers_of(legend, np.frombuffer(answers, dtype="<f4").reshape(-1, width))  # type: ignore[arg-type]  # bytes by form
+    legend, told = _reading(form)
+    given = told.plain(np.frombuffer(answers, dtype="<f4").reshape(-1, told.width))  # type: ignore[arg-type]  # bytes by form
+    if legend["kind"] == "json":
+        return json.loads(inputs)["records"], given
     if legend["kind"] == "arrow":
         import pyarrow as pa
 

@@ -66,19 +66,24 @@ def entry(
     request_id: str, model_version: str, records: Sequence[Mapping[str, Any]], answers: Sequence[Mapping[str, Any]]
 ) -> Entry:
     """One request's records and answers, to be kept: a row for one, a row of JSON lists for several."""
-    token, now = secrets.token_hex(TOKEN // 2), _now()
     if len(records) == 1:
-        content = _json(dict(records[0])), _json(dict(answers[0]))
-        return Entry(_SINGLE, (f"{token}-0", request_id, now, model_version, *content), token, 1)
+        return single_entry(request_id, model_version, record=_json(dict(records[0])), answer=_json(dict(answers[0])))
     content = _json([dict(record) for record in records]), _json([dict(answer) for answer in answers])
-    values = (token, request_id, now, model_version, len(records), "json", *content)
+    token = secrets.token_hex(TOKEN // 2)
+    values = (token, request_id, _now(), model_version, len(records), "json", *content)
     return Entry(_BATCH, values, token, len(records))
+
+
+def single_entry(request_id: str, model_version: str, *, record: str, answer: str) -> Entry:
+    """One record and its answer, both JSON, to be kept."""
+    token = secrets.token_hex(TOKEN // 2)
+    return Entry(_SINGLE, (f"{token}-0", request_id, _now(), model_version, record, answer), token, 1)
 
 
 def batch_entry(
     request_id: str, model_version: str, *, rows: int, form: Mapping[str, Any], inputs: bytes, answers: bytes
 ) -> Entry:
-    """A batch in another form than JSON, to be kept as it came; ``form`` says how it is read, see `batches.expand`."""
+    """A batch, to be kept as it came; ``form`` says how it is read, see `batches.expand`."""
     token = secrets.token_hex(TOKEN // 2)
     values = (token, request_id, _now(), model_version, rows, _json(form), inputs, answers)
     return Entry(_BATCH, values, token, rows)

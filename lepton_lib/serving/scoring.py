@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from lepton_lib.cases import Case, encode_records, load_case
 from lepton_lib.errors import RunError
 from lepton_lib.explanation import shapley_values
 from lepton_lib.serving import signing
+from lepton_lib.serving.batches import Rules
 
 FILES = ("model.safetensors", "config.json", "model.onnx", "card.md", "background.npy")  # what the manifest vouches for
 _REMEDY = "Bring the service folder back as it was, or run notebook 04_deployment again."
@@ -111,6 +111,7 @@ class Scorer:
         self.manifest, contents = read_service(Path(folder), trust=trust)
         self.case = case or load_case(self.manifest["case"], verify=False)  # the service needs none of the data
         self.version: str = self.manifest["version"]
+        self.rules = Rules(self.case)
         if self.case.name != self.manifest["case"] or contract_of(self.case) != self.manifest["contract"]:
             raise RunError(
                 f"{self.case.name}/case.toml",
@@ -140,7 +141,7 @@ class Scorer:
         Raises:
             RunError: The model gave something that is no number.
         """
-        result: np.ndarray = self._session.run(None, {"records": inputs})[0]
+        result: np.ndarray = self._session.run(["probabilities"], {"records": inputs})[0]
         if not np.isfinite(result).all():
             raise RunError(
                 f"model {self.version}",
@@ -162,11 +163,18 @@ class Scorer:
             RecordError: A record that the case refuses: which record and field, got, expected.
             RunError: As for `probabilities`.
         """
-        case, rows = self.case, self.probabilities(encode_records(self.case, records)).astype(np.float64)
-        if not case.classes:
-            return [{"prediction": value, "unit": case.target.unit} for value in rows[:, 0].tolist()]
-        decisions = self.decide(rows).tolist()
-        return [self._answer(row, decision) for row, decision in zip(rows.tolist(), decisions, strict=True)]
+        return self.rules.answers.plain(self.answer(encode_records(self.case, records)))
+
+    def answer(self, inputs: np.ndarray) -> np.ndarray:
+        """Probabilities and the decision's index, float32 ``(n, n_classes + 1)``; for regression ``(n, 1)``.
+
+        Raises:
+            RunError: As for `probabilities`.
+        """
+        told = self.probabilities(inputs)
+        if not self.case.classes:
+            return told
+        return np.concatenate([told, self.decide(told)[:, None].astype(np.float32)], axis=1)
 
     def decide(self, probabilities: np.ndarray) -> np.ndarray:
         """The index of the class of least expected cost, int64 ``(n,)``, for probabilities ``(n, n_classes)``."""
@@ -211,12 +219,3 @@ class Scorer:
                 }
             )
         return answers
-
-    def _answer(self, row: list[float], decision: int) -> dict[str, Any]:
-        case, name = self.case, self.case.classes[decision]
-        answer: dict[str, Any] = {"class": name, "probabilities": dict(zip(case.classes, row, strict=True))}
-        if case.costs and name in case.costs.decisions:
-            answer["action"] = case.costs.decisions[name]
-        if case.bands:
-            answer["band"] = case.bands.names[bisect_right(case.bands.limits, row[1])]
-        return answer
