@@ -22,7 +22,8 @@ from lepton_lib.operations import windows as looking
 from lepton_lib.operations.journal import Journal
 from lepton_lib.runs import run_loop
 from lepton_lib.runs.parameters import loop_notebooks
-from lepton_lib.serving import PredictionLog, Scorer, attach_labels, read_log, releases
+from lepton_lib.serving import PredictionLog, Scorer, attach_labels, read_log, releases, upkeep
+from lepton_lib.serving import log as prediction_log
 from tests.conftest import write_case
 from tests.service import ask, call
 
@@ -289,6 +290,36 @@ def test_too_few_rows_wait(copy, trained):
     windows, _, _ = look(place, now=NOW)
     assert [window["rows"] for window in windows] == [90]
     assert len(look(place, now=NOW)[0]) == 1
+
+
+def test_a_look_reads_only_what_is_new(copy, trained, monkeypatch):
+    """However old the log, a look reads the rows since the last one; what is erased meanwhile hides none of them."""
+    place, counts, first = copy(trained), [], ""
+    run, case = at(place)
+    log = run / "service" / "predictions.sqlite"
+    real = prediction_log.read_rows
+
+    def counted(*values, **options):
+        rows = real(*values, **options)
+        counts.append(len(rows))
+        return rows
+
+    monkeypatch.setattr(prediction_log, "read_rows", counted)
+    for day in range(5):
+        counts.clear()
+        ids = serve(place, things(100, seed=day))
+        if day == 2:
+            upkeep.erase(log, first)  # of a batch that was judged: the rest of it moves behind the new rows
+            upkeep.keep_days(log, 1)
+            counts.clear()
+        windows = look(place, now=NOW + day * DAY)[0]
+        assert (windows[-1]["rows"], sum(counts)) == (100, 200), "the new rows once, the newly labelled once"
+        assert look(place, now=NOW + day * DAY)[2] == ["0 of 80 new rows: waiting for more"]
+        first = ids[0]
+    counts.clear()
+    attach_labels(log, {first: "no"}, case)
+    assert not counts
+    assert len(read_log(log, case, [first, ids[70], "nobody", f"{first}0", f"{first[:-1]}099"])) == 2
 
 
 def test_labels_are_judged_when_they_come(copy, trained):

@@ -69,18 +69,18 @@ def monitor(run_dir: str | Path, *, act: bool = False, now: float | None = None,
     current_version(run_dir)  # says what is missing, before a folder is made
     case = load_case(json.loads((run.folder / "service" / "manifest.json").read_text(encoding="utf-8"))["case"])
     with alone(run.folder / "monitoring"), contextlib.closing(Journal(run.folder)) as book:
-        log = read_log(run.folder / "service" / "predictions.sqlite", case)
-        watched = Watched(run, case, book, log)
+        watched = Watched(run, case, book, run.folder / "service" / "predictions.sqlite")
         if act:
             advance(watched, say)
-        fresh = log[~log.index.isin(list(book.judged()))]
+        fresh = book.fresh(watched.log)
         if len(fresh) >= case.policy.min_rows:
-            say(_judge_window(watched, fresh, now))
+            say(_judge_window(watched, read_log(watched.log, case, fresh), now))
+            fresh = []
         else:
             say(f"{len(fresh)} of {case.policy.min_rows} new rows: waiting for more")
         if act:
             advance(watched, say)
-        return write_report(run, case, book, waiting=len(log) - len(book.judged()))
+        return write_report(run, case, book, waiting=len(fresh))
 
 
 def watch(run_dir: str | Path, *, every: float, act: bool = False, tell: Tell | None = None) -> None:
@@ -106,8 +106,8 @@ def _judge_window(watched: Watched, fresh: pd.DataFrame, now: float) -> str:
         level=policy.level,
         min_rows=policy.min_rows,
     )
-    told = log[log[TARGET].notna() & (log["log.model_version"] == version) & ~log.index.isin(list(book.labelled()))]
-    told = told if len(told) >= policy.min_labels else told[:0]  # fewer are kept for the next window
+    new = book.told(log, version)
+    told = read_log(log, case, new if len(new) >= policy.min_labels else [])  # fewer are kept for the next window
     labels, given = told[TARGET].to_numpy(), answers_of(case, told)
     change: Interval | None = None
     versus: Interval | None = None
