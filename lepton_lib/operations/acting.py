@@ -30,7 +30,7 @@ from lepton_lib.monitoring import MIN_ROWS, Interval, choose_model
 from lepton_lib.operations.journal import ENDS, Act, Journal
 from lepton_lib.runs import find_notebook, run_loop
 from lepton_lib.serving import Scorer, read_log, releases
-from lepton_lib.utils import sha256_of
+from lepton_lib.utils import sha256_of, to_toml
 
 _LEARNT = ("train", "validation")
 Said = Callable[[str], None]
@@ -159,13 +159,7 @@ def _described(case: Case, digest: str) -> str:
     keys = tomllib.loads(case.path("case.toml").read_text(encoding="utf-8-sig"))
     keys.pop("records", None)
     data = {"file": "table.csv", "sha256": digest, "encoding": "utf-8", "skip_rows": 0, "duplicates": "drop"}
-    return "".join(f"{key} = {_toml(value)}\n" for key, value in (keys | {"data": keys["data"] | data}).items())
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{json.dumps(key)} = {_toml(entry)}" for key, entry in value.items()) + " }"
-    return f"[{', '.join(map(_toml, value))}]" if isinstance(value, list) else json.dumps(value, ensure_ascii=False)
+    return "".join(f"{key} = {to_toml(value)}\n" for key, value in (keys | {"data": keys["data"] | data}).items())
 
 
 def _train(home: Path, case: Case, folder: Path) -> None:
@@ -206,7 +200,12 @@ def _compare(watched: Watched, act: Act, folder: Path) -> Act:
 
 
 def _shadow(watched: Watched, act: Act, folder: Path) -> Act | None:
-    """Let the challenger answer what the champion was asked since, from the log; then decide."""
+    """Let the challenger answer what the champion was asked since, then decide.
+
+    It answers live requests as the log has kept them, after the champion and out of its way: nobody waits for two
+    models, and a challenger that fails can't hurt an answer. What this doesn't show is how fast it would answer under
+    the service's load; the gate measures its latency by itself.
+    """
     run, case, book, log = watched
     windows = book.judged(after=act.window)
     if len(set(windows.values())) < case.policy.shadow_windows:
