@@ -129,6 +129,15 @@ def to_json(value: Any) -> str:
     return json.dumps(plain(value), indent=2, ensure_ascii=False) + "\n"
 
 
+def to_toml(value: Any) -> str:
+    """A value as it stands in TOML after ``key =``: text, a number, a boolean, a list or a mapping of such."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{to_toml(str(key))} = {to_toml(entry)}" for key, entry in value.items()) + " }"
+    if isinstance(value, str | bool):  # JSON's words and strings are TOML's, but for one control character
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return repr(value) if isinstance(value, int | float) else f"[{', '.join(map(to_toml, value))}]"
+
+
 def first_line(error: BaseException) -> str:
     """An exception's kind and the first line of its message: what fits into another message."""
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"

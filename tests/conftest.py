@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lepton_lib.utils import SAME_BITS
+from lepton_lib.utils import SAME_BITS, to_toml
 from tests import chromium, prometheus
 
 os.environ.update(SAME_BITS)  # before any test loads torch, and for every process that a test starts
@@ -90,14 +91,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(prometheus.MISSING)
 
 
-def _toml(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{json.dumps(key)} = {_toml(entry)}" for key, entry in value.items()) + " }"
-    if isinstance(value, list):
-        return f"[{', '.join(map(_toml, value))}]"
-    return repr(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False)  # inf is TOML, not JSON
-
-
 def small_table(rows: int = 40) -> str:
     """A CSV ``x,colour,label`` with ``rows`` rows, every other one labelled ``yes``."""
     lines = [f"{i / 4},{('red', 'blue', 'green')[i % 3]},{('no', 'yes')[i % 2]}" for i in range(rows)]
@@ -137,7 +130,7 @@ def write_case(folder: Path, table: str | bytes | None = None, **changes: Any) -
     }
     for key, value in changes.items():
         case[key] = {**case[key], **value} if isinstance(value, dict) and key in case else value
-    lines = [f"{key} = {_toml(value)}" for key, value in case.items() if value is not None]
+    lines = [f"{key} = {to_toml(value)}" for key, value in case.items() if value is not None]
     (folder / "case.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
 
@@ -163,3 +156,31 @@ def lepton(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
         return end.value.code or 0, told.out, told.err
 
     return call
+
+
+@pytest.fixture
+def metrics_page() -> Iterator[Any]:
+    """A server of one page on this machine: ``.content`` is what stands there, None answers 401."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            allowed = server.content is not None or self.headers["authorization"] == "Bearer a key"
+            content = b"lepton_model 1.0\n" if server.content is None else server.content
+            server.paths.append(self.path)
+            self.send_response(200 if allowed else 401)
+            self.send_header("content-length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server: Any = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    server.content, server.paths = b"", []
+    server.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()

@@ -22,7 +22,8 @@ from lepton_lib.operations import windows as looking
 from lepton_lib.operations.journal import Journal
 from lepton_lib.runs import run_loop
 from lepton_lib.runs.parameters import loop_notebooks
-from lepton_lib.serving import PredictionLog, Scorer, attach_labels, read_log, releases
+from lepton_lib.serving import PredictionLog, Scorer, attach_labels, read_log, releases, upkeep
+from lepton_lib.serving import log as prediction_log
 from tests.conftest import write_case
 from tests.service import ask, call
 
@@ -291,6 +292,36 @@ def test_too_few_rows_wait(copy, trained):
     assert len(look(place, now=NOW)[0]) == 1
 
 
+def test_a_look_reads_only_what_is_new(copy, trained, monkeypatch):
+    """However old the log, a look reads the rows since the last one; what is erased meanwhile hides none of them."""
+    place, counts, first = copy(trained), [], ""
+    run, case = at(place)
+    log = run / "service" / "predictions.sqlite"
+    real = prediction_log.read_rows
+
+    def counted(*values, **options):
+        rows = real(*values, **options)
+        counts.append(len(rows))
+        return rows
+
+    monkeypatch.setattr(prediction_log, "read_rows", counted)
+    for day in range(5):
+        counts.clear()
+        ids = serve(place, things(100, seed=day))
+        if day == 2:
+            upkeep.erase(log, first)  # of a batch that was judged: the rest of it moves behind the new rows
+            upkeep.keep_days(log, 1)
+            counts.clear()
+        windows = look(place, now=NOW + day * DAY)[0]
+        assert (windows[-1]["rows"], sum(counts)) == (100, 200), "the new rows once, the newly labelled once"
+        assert look(place, now=NOW + day * DAY)[2] == ["0 of 80 new rows: waiting for more"]
+        first = ids[0]
+    counts.clear()
+    attach_labels(log, {first: "no"}, case)
+    assert not counts
+    assert len(read_log(log, case, [first, ids[70], "nobody", f"{first}0", f"{first[:-1]}099"])) == 2
+
+
 def test_labels_are_judged_when_they_come(copy, trained):
     """Late labels count in the window in which they come, each once, and only when there are enough."""
     place = copy(trained)
@@ -350,7 +381,7 @@ def test_the_report_stands_alone(shadowed):
     for word in ("all well", "watch", "Inputs", "Performance", "Groups", "Drift in x"):
         assert word in page
     content = json.loads((folder / "report.json").read_text())
-    assert list(content) == ["form", "case", "next", "waiting", "lights", "latest", "windows", "acts"]
+    assert list(content) == ["form", "case", "next", "waiting", "lights", "latest", "windows", "acts", "service"]
     assert content["form"] == 1
     assert set(content["latest"]) == {
         *("form", "window", "time", "first", "last", "rows", "labels", "model_version", "decision", "state", "signals"),
@@ -423,3 +454,36 @@ def test_the_service_shows_the_report_live(copy, shadowed):
     assert ".lights" in style.text
     assert style.headers["content-type"].startswith("text/css")
     assert "No report yet" in none.text
+
+
+def test_the_services_own_signals_are_judged(copy, trained, metrics_page):
+    """Its counters are read at each look, shown with or without a window, and named in the next window's decision."""
+    place, told = copy(trained), []
+    records = to_records(things(120, seed=9), at(place)[1])
+    service = serving.create_app(place / "run")
+
+    def look_at(minute):
+        metrics_page.content = call(service, "GET", "/metrics").content
+        told.clear()
+        operations.monitor(place / "run", metrics=metrics_page.url, now=NOW + 60 * minute, tell=told.append)
+        return json.loads((place / "run" / "monitoring" / "report.json").read_text())
+
+    try:
+        assert [entry["light"] for entry in look_at(0)["lights"]] == ["none"]
+        for _ in range(3):
+            ask(service, {"x": "much"})
+        ask(service, records[0])
+        ill = look_at(1)
+        assert told[0].startswith("service: 75.0% of 4 requests were refused")
+        assert ill["lights"][-1]["light"] == "watch"
+        assert "See to the service: 75.0%" in ill["next"]
+        assert "Service <span" in (place / "run" / "monitoring" / "report.html").read_text()
+        ask(service, *records)
+        well = look_at(2)
+    finally:
+        service.log.close()
+    assert (well["service"][-1]["requests"], well["lights"][-1]["light"]) == (1, "good")
+    assert [len(entry["reasons"]) for entry in well["service"]] == [0, 1, 0]
+    decision = well["latest"]["decision"]
+    assert (decision["action"], "75.0% of 4 requests" in decision["reasons"][-1]) == ("watch", True)
+    assert "Requests a second" in (place / "run" / "monitoring" / "report.html").read_text()

@@ -18,14 +18,17 @@ def monitor(
     *,
     act: Annotated[bool, typer.Option("--act", help="Retrain, promote and roll back, not only say so.")] = False,
     every: Annotated[float | None, typer.Option(min=0.01, metavar="MINUTES", help="Again and again.")] = None,
+    metrics: Annotated[
+        str | None, typer.Option(metavar="URL", help="The service's address: its rate, errors and latency, too.")
+    ] = None,
 ) -> None:
     """Judge what the service has answered since the last time: report, decide, and with --act do it."""
     from lepton_lib.operations import monitor as look
     from lepton_lib.operations import watch
 
     if every is not None:
-        watch(run_dir, every=every * 60, act=act, tell=typer.echo)
-    typer.echo(look(run_dir, act=act, tell=typer.echo))
+        watch(run_dir, every=every * 60, act=act, metrics=metrics, tell=typer.echo)
+    typer.echo(look(run_dir, act=act, metrics=metrics, tell=typer.echo))
     typer.echo(f"To read: {run_dir / 'monitoring' / 'report.html'}")
 
 

@@ -6,13 +6,12 @@ import csv as csv_format
 import difflib
 import gzip
 import io
-import json
 import keyword
 import re
 import shutil
 import tempfile
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from lepton_lib.cases.sections import TARGET
 from lepton_lib.data.reading import read_cells, read_table
 from lepton_lib.data.tables import MIN_ROWS_PER_CLASS, clean, encode, split
 from lepton_lib.errors import CaseError, DataError
-from lepton_lib.utils import sha256_of
+from lepton_lib.utils import sha256_of, to_toml
 
 MAX_CATEGORIES = 30  # more distinct words than that are text, not categories
 MAX_CLASSES = 20  # more distinct whole numbers than that are a quantity, not classes
@@ -329,17 +328,9 @@ def _to_toml(sections: Iterator[tuple[str, Mapping[str, Any]]]) -> str:
     ]
     for heading, entries in sections:
         lines += ["", heading] if heading else [""]
-        lines += [f"{_quote(key)} = {_value(value)}" for key, value in entries.items()]
+        lines += [f"{_quote(key)} = {to_toml(value)}" for key, value in entries.items()]
     return "\n".join(lines) + "\n"
 
 
 def _quote(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _value(key)
-
-
-def _value(value: str | bool | float | Sequence[str]) -> str:
-    if isinstance(value, str | bool):  # JSON's words and strings are TOML's, but for one control character
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    if isinstance(value, int | float):
-        return repr(value)
-    return f"[{', '.join(map(_value, value))}]"
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else to_toml(key)

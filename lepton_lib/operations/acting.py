@@ -29,8 +29,8 @@ from lepton_lib.metrics import log_loss, mean_absolute_error
 from lepton_lib.monitoring import MIN_ROWS, Interval, choose_model
 from lepton_lib.operations.journal import ENDS, Act, Journal
 from lepton_lib.runs import find_notebook, run_loop
-from lepton_lib.serving import Scorer, releases
-from lepton_lib.utils import sha256_of
+from lepton_lib.serving import Scorer, read_log, releases
+from lepton_lib.utils import sha256_of, to_toml
 
 _LEARNT = ("train", "validation")
 Said = Callable[[str], None]
@@ -43,12 +43,12 @@ def answers_of(case: Case, log: pd.DataFrame) -> np.ndarray:
 
 
 class Watched(NamedTuple):
-    """A run folder under watch: its case, its journal, and its log as it was read."""
+    """A run folder under watch: its case, its journal, and where its log lies."""
 
     run: Run
     case: Case
     book: Journal
-    log: pd.DataFrame
+    log: Path
 
 
 def home_of(run: Run, version: str) -> Path:
@@ -97,7 +97,8 @@ def _step(watched: Watched, act: Act) -> Act | None:
         case "roll back", _:
             return _roll_back(run, book, act)
         case _, "decided":
-            return book.advance(act, "gathered", **_gather(case, log, folder, releases.current_version(run.folder)))
+            told = read_log(log, case, book.told(log))
+            return book.advance(act, "gathered", **_gather(case, told, folder, releases.current_version(run.folder)))
         case _, "gathered":
             _train(home_of(run, act.content["champion"]), case, folder)
             return book.advance(act, "trained")
@@ -118,9 +119,9 @@ def _roll_back(run: Run, book: Journal, act: Act) -> Act:
     return book.advance(act, "rolled back", to=releases.current_version(run.folder))
 
 
-def _gather(case: Case, log: pd.DataFrame, folder: Path, champion: str) -> dict[str, Any]:
+def _gather(case: Case, told: pd.DataFrame, folder: Path, champion: str) -> dict[str, Any]:
     """Write the case's rows and the labelled served ones as a case of its own, ``folder/<name>``."""
-    raw, told = read_table(case), log[log[TARGET].notna()]
+    raw = read_table(case)
     served = pd.DataFrame(index=told.index)
     filled = []
     for column in case.columns:
@@ -158,13 +159,7 @@ def _described(case: Case, digest: str) -> str:
     keys = tomllib.loads(case.path("case.toml").read_text(encoding="utf-8-sig"))
     keys.pop("records", None)
     data = {"file": "table.csv", "sha256": digest, "encoding": "utf-8", "skip_rows": 0, "duplicates": "drop"}
-    return "".join(f"{key} = {_toml(value)}\n" for key, value in (keys | {"data": keys["data"] | data}).items())
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{json.dumps(key)} = {_toml(entry)}" for key, entry in value.items()) + " }"
-    return f"[{', '.join(map(_toml, value))}]" if isinstance(value, list) else json.dumps(value, ensure_ascii=False)
+    return "".join(f"{key} = {to_toml(value)}\n" for key, value in (keys | {"data": keys["data"] | data}).items())
 
 
 def _train(home: Path, case: Case, folder: Path) -> None:
@@ -205,14 +200,20 @@ def _compare(watched: Watched, act: Act, folder: Path) -> Act:
 
 
 def _shadow(watched: Watched, act: Act, folder: Path) -> Act | None:
-    """Let the challenger answer what the champion was asked since, from the log; then decide."""
+    """Let the challenger answer what the champion was asked since, then decide.
+
+    It answers live requests as the log has kept them, after the champion and out of its way: nobody waits for two
+    models, and a challenger that fails can't hurt an answer. What this doesn't show is how fast it would answer under
+    the service's load; the gate measures its latency by itself.
+    """
     run, case, book, log = watched
-    windows = {id_: number for id_, number in book.judged().items() if number > act.window}
+    windows = book.judged(after=act.window)
     if len(set(windows.values())) < case.policy.shadow_windows:
         return None
     if releases.current_version(run.folder) != act.content["champion"]:
         return book.advance(act, "kept", reasons=["another model is at work by now: the comparison is void"])
-    live = log[log.index.isin(list(windows)) & (log["log.model_version"] == act.content["champion"])]
+    live = read_log(log, case, windows)
+    live = live[live["log.model_version"] == act.content["champion"]]
     given = answers_of(case, live)
     new = Scorer(folder / "run" / "service", case=case).probabilities(encode(live.fillna({TARGET: 0}), case)[0])
     both = {f"champion_{k}": given[:, k] for k in range(new.shape[1])}

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from lepton_lib.errors import RunError
 from lepton_lib.monitoring import State
+from lepton_lib.serving.log import kept
 from lepton_lib.utils import to_json, transaction
 
 _TABLES = """
@@ -19,7 +20,15 @@ CREATE TABLE IF NOT EXISTS judged (id TEXT PRIMARY KEY, window INTEGER NOT NULL)
 CREATE TABLE IF NOT EXISTS labelled (id TEXT PRIMARY KEY, window INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS acts (window INTEGER PRIMARY KEY, action TEXT NOT NULL, stage TEXT NOT NULL,
     content TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS readings (number INTEGER PRIMARY KEY, window INTEGER NOT NULL, content TEXT NOT NULL);
 """
+_FRESH = "SELECT id FROM log.predictions WHERE id NOT IN (SELECT id FROM judged)"
+_FRESH_BATCHES = """SELECT token, rows FROM log.batches  -- each is judged whole
+WHERE NOT EXISTS (SELECT 1 FROM judged WHERE judged.id BETWEEN token || '-' AND token || '.')"""
+_LABELS = "SELECT id FROM log.labels"
+_TOLD = f"""{_LABELS} AS new WHERE id NOT IN (SELECT id FROM labelled) AND ?1 IN (
+    SELECT model_version FROM log.predictions WHERE id = new.id UNION ALL
+    SELECT model_version FROM log.batches WHERE token = substr(new.id, 1, 16))"""
 ENDS = ("promoted", "kept", "rolled back")  # stages after which an act is over
 
 
@@ -43,7 +52,7 @@ class Journal:
         self.path = path = run_dir / "monitoring" / "journal.sqlite"
         with self._told():
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(path, timeout=5.0, isolation_level=None)
+            self._connection = sqlite3.connect(path, timeout=5.0, isolation_level=None, uri=True)
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.executescript(_TABLES)
@@ -58,13 +67,37 @@ class Journal:
         row = self._connection.execute("SELECT content FROM windows ORDER BY number DESC LIMIT 1").fetchone()
         return State(*json.loads(row[0])["state"]) if row else State()
 
-    def judged(self) -> dict[str, int]:
-        """The predictions that were judged, and in which window."""
-        return dict(self._connection.execute("SELECT id, window FROM judged").fetchall())
+    def judged(self, *, after: int = 0) -> dict[str, int]:
+        """The predictions that were judged after that window, and in which."""
+        return dict(self._connection.execute("SELECT id, window FROM judged WHERE window > ?", [after]).fetchall())
 
-    def labelled(self) -> set[str]:
-        """The predictions whose labels were judged."""
-        return {id_ for (id_,) in self._connection.execute("SELECT id FROM labelled")}
+    def fresh(self, log: Path) -> list[str]:
+        """The log's predictions that were not judged yet.
+
+        Told by their ids, in SQL: the clock may jump, and what is erased moves the other rows' places in the file.
+
+        Raises:
+            RunError: There is no such log.
+        """
+        with self._beside(log):
+            singles = self._connection.execute(_FRESH).fetchall()
+            batches = self._connection.execute(_FRESH_BATCHES).fetchall()
+        return [id_ for (id_,) in singles] + [f"{token}-{i}" for token, rows in batches for i in range(rows)]
+
+    def told(self, log: Path, version: str | None = None) -> list[str]:
+        """The log's predictions with a label; with ``version`` this model's, of which no label was judged yet."""
+        with self._beside(log):
+            rows = self._connection.execute(_LABELS if version is None else _TOLD, [version][: version is not None])
+            return [id_ for (id_,) in rows]
+
+    @contextlib.contextmanager
+    def _beside(self, log: Path) -> Iterator[None]:
+        with kept(log):
+            self._connection.execute("ATTACH ? AS log", [f"{log.resolve().as_uri()}?mode=ro"])
+            try:
+                yield
+            finally:
+                self._connection.execute("DETACH log")
 
     def acts(self) -> list[Act]:
         """Every act, oldest first."""
@@ -74,6 +107,21 @@ class Journal:
     def open_act(self) -> Act | None:
         """The act that is not over."""
         return next((act for act in self.acts() if act.stage not in ENDS), None)
+
+    def readings(self, last: int, *, after: int = -1) -> list[dict[str, Any]]:
+        """So many readings of the service's metrics, the last ones, oldest first; those taken since that window."""
+        rows = self._connection.execute(
+            "SELECT content FROM readings WHERE window > ? ORDER BY number DESC LIMIT ?", [after, last]
+        )
+        return [json.loads(content) for (content,) in rows][::-1]
+
+    def note(self, reading: Mapping[str, Any]) -> None:
+        """Keep a reading; it belongs to the window that is judged next."""
+        with self._transaction():
+            self._connection.execute(
+                "INSERT INTO readings (window, content) SELECT coalesce(max(number), 0), ? FROM windows",
+                [to_json(dict(reading))],
+            )
 
     def record(self, window: Mapping[str, Any], rows: Iterable[str], labels: Iterable[str], *, act: bool) -> None:
         """Keep a window's judgement, which rows and labels it took in, and the act that it asks for: all or nothing."""

@@ -65,7 +65,7 @@ def attach_file(log: Path, table: Path, case: Case) -> LabelCount:
     for line, pair in cells[1:]:
         entry = dict(zip(cells[0][1], pair, strict=True))
         wanted.setdefault(entry["id"].strip(), set()).add(_label(entry["label"].strip(), case, table, line))
-    known = read_log(log, case)[TARGET].to_dict()
+    known = read_log(log, case, wanted)[TARGET].to_dict()
     once = {id_: labels.copy().pop() for id_, labels in wanted.items() if len(labels) == 1}
     found = {id_: label for id_, label in once.items() if id_ in known}
     value = {id_: case.classes.index(label) if case.classes else label for id_, label in found.items()}

@@ -38,6 +38,7 @@ from lepton_lib.monitoring import (
 from lepton_lib.operations.acting import Watched, advance, answers_of, home_of, predecessor
 from lepton_lib.operations.journal import Journal
 from lepton_lib.operations.report import distributions, write_report
+from lepton_lib.operations.service import read_service
 from lepton_lib.serving import Scorer, read_log
 from lepton_lib.serving.releases import current_version
 
@@ -45,7 +46,14 @@ Tell = Callable[[str], None]
 FORM = 1  # of the JSON that is written; a change that a reader would notice raises it
 
 
-def monitor(run_dir: str | Path, *, act: bool = False, now: float | None = None, tell: Tell | None = None) -> str:
+def monitor(
+    run_dir: str | Path,
+    *,
+    act: bool = False,
+    metrics: str | None = None,
+    now: float | None = None,
+    tell: Tell | None = None,
+) -> str:
     """Judge what the log has got since the last window, write the report, and with ``act`` do what was decided.
 
     Called again after it was killed, at whichever moment, it goes on from there: a window's rows are recorded with its
@@ -54,6 +62,7 @@ def monitor(run_dir: str | Path, *, act: bool = False, now: float | None = None,
     Args:
         run_dir: A run folder that was served from.
         act: Retrain, promote and roll back, instead of only saying so.
+        metrics: The service's address, whose own signals (rate, errors, latency, saturation) are then judged, too.
         now: POSIX seconds; the clock's if not given.
         tell: Gets a sentence for every step.
 
@@ -61,7 +70,8 @@ def monitor(run_dir: str | Path, *, act: bool = False, now: float | None = None,
         What to do next, in a sentence.
 
     Raises:
-        RunError: There is no service or log, or another monitor is at work.
+        RunError: There is no service or log, another monitor is at work, or ``metrics`` is no address. A service that
+            doesn't answer is a finding, not an error.
         NotebookError: A notebook failed in retraining; the next call takes it up again.
     """
     run, say = Run(run_dir), tell or (lambda _: None)
@@ -69,24 +79,29 @@ def monitor(run_dir: str | Path, *, act: bool = False, now: float | None = None,
     current_version(run_dir)  # says what is missing, before a folder is made
     case = load_case(json.loads((run.folder / "service" / "manifest.json").read_text(encoding="utf-8"))["case"])
     with alone(run.folder / "monitoring"), contextlib.closing(Journal(run.folder)) as book:
-        log = read_log(run.folder / "service" / "predictions.sqlite", case)
-        watched = Watched(run, case, book, log)
+        watched = Watched(run, case, book, run.folder / "service" / "predictions.sqlite")
+        if metrics is not None:
+            book.note(reading := read_service(metrics, next(iter(book.readings(1)), None), now))
+            say(f"service: {'; '.join(reading['reasons']) or 'nothing wrong'}")
         if act:
             advance(watched, say)
-        fresh = log[~log.index.isin(list(book.judged()))]
+        fresh = book.fresh(watched.log)
         if len(fresh) >= case.policy.min_rows:
-            say(_judge_window(watched, fresh, now))
+            say(_judge_window(watched, read_log(watched.log, case, fresh), now))
+            fresh = []
         else:
             say(f"{len(fresh)} of {case.policy.min_rows} new rows: waiting for more")
         if act:
             advance(watched, say)
-        return write_report(run, case, book, waiting=len(log) - len(book.judged()))
+        return write_report(run, case, book, waiting=len(fresh))
 
 
-def watch(run_dir: str | Path, *, every: float, act: bool = False, tell: Tell | None = None) -> None:
+def watch(
+    run_dir: str | Path, *, every: float, act: bool = False, metrics: str | None = None, tell: Tell | None = None
+) -> None:
     """`monitor` every so many seconds, until interrupted; the pause doesn't heed the clock on the wall."""
     while True:
-        monitor(run_dir, act=act, tell=tell)
+        monitor(run_dir, act=act, metrics=metrics, tell=tell)
         time.sleep(every)
 
 
@@ -106,8 +121,8 @@ def _judge_window(watched: Watched, fresh: pd.DataFrame, now: float) -> str:
         level=policy.level,
         min_rows=policy.min_rows,
     )
-    told = log[log[TARGET].notna() & (log["log.model_version"] == version) & ~log.index.isin(list(book.labelled()))]
-    told = told if len(told) >= policy.min_labels else told[:0]  # fewer are kept for the next window
+    new = book.told(log, version)
+    told = read_log(log, case, new if len(new) >= policy.min_labels else [])  # fewer are kept for the next window
     labels, given = told[TARGET].to_numpy(), answers_of(case, told)
     change: Interval | None = None
     versus: Interval | None = None
@@ -118,9 +133,11 @@ def _judge_window(watched: Watched, fresh: pd.DataFrame, now: float) -> str:
             old = Scorer(home_of(run, before) / "service", case=case).probabilities(encode(told, case)[0])
             versus = bootstrap_interval(lambda gap: float(gap.mean()), losses - row_losses(case, labels, old), seed=0)
     problems = count_problems(inputs, case)
-    signals = Signals.of(report, problems, max_broken=policy.max_broken, loss_change=change, versus_previous=versus)
-    state, decision = judge(book.state(), signals, policy, now)
     number = len(book.windows()) + 1
+    told_of_service = [reason for each in book.readings(-1, after=number - 2) for reason in each["reasons"]]
+    signals = Signals.of(report, problems, max_broken=policy.max_broken, loss_change=change, versus_previous=versus,
+                         service=dict.fromkeys(told_of_service))  # fmt: skip
+    state, decision = judge(book.state(), signals, policy, now)
     window = {
         "form": FORM,
         "window": number,

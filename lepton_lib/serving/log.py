@@ -13,7 +13,7 @@ import math
 import os
 import secrets
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -40,6 +40,12 @@ CREATE TABLE IF NOT EXISTS labels (id TEXT PRIMARY KEY, label TEXT NOT NULL);
 """
 _SINGLE = "INSERT INTO predictions VALUES (?, ?, ?, ?, ?, ?)"
 _BATCH = "INSERT INTO batches VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_GIVEN = "(SELECT value FROM json_each(?1))"
+_KNOWN = f"""
+SELECT id FROM predictions WHERE id IN {_GIVEN} UNION
+SELECT value FROM json_each(?1) JOIN batches ON token = substr(value, 1, 16)
+WHERE CAST(substr(value, 18) AS INTEGER) BETWEEN 0 AND rows - 1
+    AND value = token || '-' || CAST(substr(value, 18) AS INTEGER)"""
 TOKEN = 16  # characters of a request's token: its predictions' ids are TOKEN-0, TOKEN-1, ...
 
 
@@ -233,9 +239,7 @@ def attach_labels(path: Path, labels: Mapping[str, str | float], case: Case) -> 
     log = PredictionLog(path, patience=5.0)
     try:
         with log.transaction():
-            ids = {row[0] for row in log._connection.execute("SELECT id FROM predictions")}
-            for token, rows in log._connection.execute("SELECT token, rows FROM batches"):
-                ids |= {f"{token}-{position}" for position in range(rows)}
+            ids = {id_ for (id_,) in log._connection.execute(_KNOWN, [_json(list(labels))])}
             if unknown := [id_ for id_ in labels if id_ not in ids]:
                 raise DataError(
                     "labels",
@@ -260,10 +264,15 @@ class Row(NamedTuple):
     answer: dict[str, Any]
 
 
-def read_rows(connection: sqlite3.Connection, id_: str | None = None) -> list[Row]:
-    """Every prediction, oldest first; with ``id_`` those of this prediction id, request id or batch's token."""
+def read_rows(connection: sqlite3.Connection, id_: str | None = None, ids: Iterable[str] | None = None) -> list[Row]:
+    """Predictions, oldest first: all, those with ``ids``, or of this prediction id, request id or batch's token."""
     singles, batches, given = "SELECT * FROM predictions", "SELECT * FROM batches", []
-    if id_ is not None:
+    wanted = None if ids is None else set(ids)
+    if wanted is not None:
+        singles += f" WHERE id IN {_GIVEN}"
+        batches += " WHERE token IN (SELECT substr(value, 1, 16) FROM json_each(?1))"
+        given = [_json(list(wanted))]
+    elif id_ is not None:
         singles += " WHERE ?1 IN (id, request_id)"
         batches += " WHERE request_id = ?1 OR token = substr(?1, 1, 16)"
         given = [id_]
@@ -274,13 +283,18 @@ def read_rows(connection: sqlite3.Connection, id_: str | None = None) -> list[Ro
         records, answers = expand(*content)
         for position in range(rows):
             row = Row(f"{token}-{position}", request_id, time, version, records[position], answers[position])
-            if id_ in (None, row.id, request_id, token):
+            if row.id in wanted if wanted is not None else id_ in (None, row.id, request_id, token):
                 made.append(row)
     return sorted(made, key=lambda row: row.time)  # stable: the order within a request stays
 
 
-def read_log(path: Path, case: Case) -> pd.DataFrame:
+def read_log(path: Path, case: Case, ids: Iterable[str] | None = None) -> pd.DataFrame:
     """The log as a table, oldest first, its inputs typed like the clean tables of notebook 01.
+
+    Args:
+        path: The log.
+        case: Its case.
+        ids: Read these predictions alone; one that the log doesn't hold is left out.
 
     Returns:
         Index ``id``; the case's inputs under their own names; ``target`` (class index or number as float64, NaN while
@@ -294,8 +308,9 @@ def read_log(path: Path, case: Case) -> pd.DataFrame:
     import pandas as pd
 
     with kept(path), contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
-        rows = read_rows(connection)
-        labels = dict(connection.execute("SELECT id, label FROM labels").fetchall())
+        rows = read_rows(connection, ids=ids)
+        named = _json([row.id for row in rows])
+        labels = dict(connection.execute(f"SELECT id, label FROM labels WHERE id IN {_GIVEN}", [named]).fetchall())
     ids, requests, times, versions, records, given = zip(*rows, strict=True) if rows else [()] * 6
     columns: dict[str, Any] = {}
     for column in case.inputs:
