@@ -68,8 +68,9 @@ def test_the_instructor_gets_answers_that_are_correct(handed_out):
 def test_slides_need_no_network(handed_out):
     """A slide for each heading and each task, on a page that loads nothing."""
     text = (handed_out[1][0][0] / "slides" / "07_small.html").read_text(encoding="utf-8")
-    assert text.count("<section>") == 6
+    assert text.count("<section>") == 6 == text.count(" / 6</span>")
     assert "Mend it." in text
+    assert "mend this" in text  # the code to start from
     assert not re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=[\"']?http", text)
 
 

@@ -108,7 +108,7 @@ def hand_out(folder: Path, *, notebooks: Sequence[Path] | None = None, progress:
             nb = read_notebook(path)
             write_atomic(folder / "learners" / path.name, nbformat.writes(nb) + "\n")
             write_atomic(folder / "instructor" / path.name, nbformat.writes(fill_in(nb)) + "\n")
-            write_atomic(folder / "slides" / f"{path.stem}.html", _slides(nbformat.read(path, 4), path.stem))
+            write_atomic(folder / "slides" / f"{path.stem}.html", slides_page(nbformat.read(path, 4), path.stem))
     answered = [folder / "instructor" / path.name for path in paths]
     refresh_notebooks(answered, progress=progress)
     for path in answered:
@@ -140,8 +140,8 @@ def _noted(nb: Any) -> Any:
     return nb
 
 
-def _slides(nb: Any, stem: str) -> str:
-    """A slide for each heading with the first of its text, the rest as notes; for each figure; for each task."""
+def slides_page(nb: Any, stem: str) -> str:
+    """The slides as one page: one for each heading with the first of its text, for each figure, and for each task."""
     from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
     def html(*cells: Any) -> str:
@@ -156,6 +156,8 @@ def _slides(nb: Any, stem: str) -> str:
                     paragraphs = part.strip().split("\n\n")
                     whole = re.match(r"### (Exercise|Question) ", part)
                     most = len(paragraphs) if whole else 3
+                    while most < len(paragraphs) and paragraphs[most - 1][-1] not in ".!?*`)":  # "After this you can"
+                        most += 1
                     text, rest = "\n\n".join(paragraphs[:most]), "\n\n".join(paragraphs[most:])
                     shown = new_markdown_cell(text, id="slide")
                     task = shown if whole else None
