@@ -15,6 +15,8 @@ import pytest
 from nbformat.v4 import new_code_cell
 from playwright.sync_api import expect, sync_playwright
 
+from lepton_lib.classroom.editions import slides_page
+from lepton_lib.runs import find_notebooks
 from lepton_lib.serving import start
 from tests import chromium, offline
 from tests.course import write_course
@@ -264,6 +266,10 @@ def test_executed_pages_can_be_read(browser, run_dir, shots, size):
         for path in pages:
             page.goto(path.as_uri())
             check_layout(page)
+            formulas = page.locator("math[display=block]")
+            assert formulas.count() > 0
+            for formula in formulas.all():
+                assert formula.bounding_box()["height"] > 14
             page.screenshot(path=shots / f"executed-{path.stem}-{size['width']}.png", full_page=True)
         page.get_by_role("link", name="This run").click()
         expect(page.locator("h2").first).to_have_text("The gate")
@@ -309,6 +315,39 @@ def test_the_service_says_what_it_refuses(browser, run_dir, shots):
         field.press("Enter")
         expect(page.locator("#answer h2")).to_contain_text("Action: ")
         assert page.locator(".problem").count() == 0
+
+
+# Slides
+
+
+@pytest.mark.parametrize("path", find_notebooks().values(), ids=lambda path: path.stem)
+def test_slides_fit_their_window_and_are_printed(browser, shots, tmp_path, path):
+    """Nothing is cut off, formulas and figures are drawn, keys and notes work, and each slide is a printed page."""
+    file = tmp_path / "slides.html"
+    file.write_text(slides_page(nbformat.read(path, 4), path.stem), encoding="utf-8")
+    with looking(browser, {"width": 1280, "height": 720}) as page:
+        page.goto(file.as_uri())
+        cut = "all => all.filter(s => s.scrollHeight > s.clientHeight + 1 || s.scrollWidth > s.clientWidth + 1).length"
+        assert page.locator(".slide").evaluate_all(cut) == 0
+        sizes = page.locator(".slide").evaluate_all("all => all.map(s => parseFloat(getComputedStyle(s).fontSize))")
+        assert min(sizes) > 16  # pixels
+        count = page.locator("section").count()
+        assert count > 10
+        boxes = "all => all.map(e => e.getBoundingClientRect()).filter(b => b.width).map(b => [b.width, b.height])"
+        for width, height in page.locator("math[display=block]").evaluate_all(boxes):  # those in the notes are hidden
+            assert min(width, height) > 12
+        for width, height in page.locator("img").evaluate_all(boxes):
+            assert width > 500
+            assert height > 300
+        page.keyboard.press("ArrowRight")
+        expect(page.locator("section").nth(1)).to_be_in_viewport(ratio=0.9)
+        expect(page.locator(".foot").nth(1)).to_contain_text(f"2 / {count}")
+        page.keyboard.press("End")
+        expect(page.locator("section").last).to_be_in_viewport(ratio=0.9)
+        page.keyboard.press("n")
+        assert page.locator(".slide").evaluate_all(cut) == 0
+        page.screenshot(path=shots / f"slides-{path.stem}.png")
+        assert page.pdf(prefer_css_page_size=True).count(b"/Type /Page\n") == count
 
 
 # The course's site

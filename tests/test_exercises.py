@@ -380,3 +380,17 @@ def test_a_notebook_has_exercises_of_each_kind(number):
     assert set(kinds) == {"predict", "mend", "write", "decide"}
     assert 2 <= len(known) - len(kinds) <= 3
     assert json.dumps([definition.objective for definition in known])
+
+
+@pytest.mark.parametrize("number", definition_files())
+def test_stored_outputs_give_no_answer_away(number):
+    """As handed out, code to mend is told what it does wrong, never why; every other exercise is not attempted."""
+    notebook = next(path for stem, path in find_notebooks().items() if stem.startswith(number))
+    known = read_definitions(definition_files()[number])
+    told = {}
+    for cell in nbformat.read(notebook, 4).cells:
+        for key in re.findall(r"check(?:point)?\(\"(\d\d\.\w+)\"", cell.source) if cell.cell_type == "code" else []:
+            told[key] = "".join(o.get("text", "") + o.get("data", {}).get("text/plain", "") for o in cell.outputs)
+    for key, definition in known.items():
+        mend = isinstance(definition, Exercise) and definition.kind == "mend"
+        assert told[key].startswith(f"{key} not yet: As handed out: " if mend else f"{key} not attempted: ")

@@ -9,6 +9,7 @@ from lepton_lib.artefacts import STEPS
 from lepton_lib.classroom.editions import hand_out
 from lepton_lib.classroom.pacing import BREAK, Section, jump, plan, sections, stamp
 from lepton_lib.errors import ParameterError, RunError
+from lepton_lib.exercises.definitions import definition_files, read_definitions
 from lepton_lib.runs import find_notebooks
 from lepton_lib.runs.parameters import read_notebook
 from tests.course import write_course
@@ -68,8 +69,9 @@ def test_the_instructor_gets_answers_that_are_correct(handed_out):
 def test_slides_need_no_network(handed_out):
     """A slide for each heading and each task, on a page that loads nothing."""
     text = (handed_out[1][0][0] / "slides" / "07_small.html").read_text(encoding="utf-8")
-    assert text.count("<section>") == 6
+    assert text.count("<section>") == 6 == text.count(" / 6</span>")
     assert "Mend it." in text
+    assert "mend this" in text  # the code to start from
     assert not re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=[\"']?http", text)
 
 
@@ -79,6 +81,38 @@ def test_a_folder_that_cannot_be_written_is_one_message(handed_out, tmp_path, mo
     (tmp_path / "file").write_text("x")
     with pytest.raises(RunError, match="can't be written to"):
         hand_out(tmp_path / "file")
+
+
+@pytest.fixture(scope="module")
+def editions(tmp_path_factory):
+    """All editions of the first notebook."""
+    folder = tmp_path_factory.mktemp("editions")
+    hand_out(folder, notebooks=[find_notebooks()["00_environment"]])
+    return folder
+
+
+def test_the_instructors_edition_is_run_and_correct(editions):
+    """Run from top to bottom with its answers, each check says *correct*, nothing fails, and notes follow."""
+    nb = nbformat.read(editions / "instructor" / "00_environment.ipynb", 4)
+    outputs = [output for cell in nb.cells for output in cell.get("outputs", [])]
+    assert [output for output in outputs if output.output_type == "error"] == []
+    told = "\n".join(output.get("text", "") + output.get("data", {}).get("text/plain", "") for output in outputs)
+    known = list(read_definitions(definition_files()["00"]))
+    assert re.findall(r"^(\d\d\.\w+) correct: ", told, re.MULTILINE) == known
+    assert not re.findall(r"^(\d\d\.\w+) not ", told, re.MULTILINE)
+    notes = [cell.id for cell in nb.cells if cell.id.startswith("note-")]
+    assert notes == [f"note-{key.replace('.', '-')}" for key in known]
+
+
+def test_learners_and_slides_come_from_the_same_source(editions):
+    """The learners' cells are the course's, without outputs; every exercise has its slide."""
+    source = nbformat.read(find_notebooks()["00_environment"], 4)
+    learners = nbformat.read(editions / "learners" / "00_environment.ipynb", 4)
+    assert [cell.source for cell in learners.cells] == [cell.source for cell in source.cells]
+    assert not any(cell.get("outputs") for cell in learners.cells)
+    slides = (editions / "slides" / "00_environment.html").read_text(encoding="utf-8")
+    for key in read_definitions(definition_files()["00"]):
+        assert f"{key}: " in slides
 
 
 # Pacing

@@ -18,7 +18,7 @@ from lepton_lib import runs
 from lepton_lib.artefacts import MAKES, STEPS, Run
 from lepton_lib.errors import CaseError, LeptonError, NotebookError, ParameterError, RunError
 from lepton_lib.runs import loop as loop_module
-from lepton_lib.runs.pages import number
+from lepton_lib.runs.pages import markdown_to_html, number
 from lepton_lib.runs.parameters import loop_notebooks
 from tests.tiny import PARAMETERS, TRAINING, work, write_loop, write_notebook
 
@@ -578,9 +578,37 @@ def test_page_stands_alone(tmp_path):
     output = page.split("</style>")[1]
     assert not REMOTE.search(re.sub(r'<div class="highlight.*?</pre>', "", output, flags=re.S))
     assert "<b>kept</b>" in page
-    assert "$x^2 &lt; 3$" in page
+    assert page.count("<math ") == 2
+    assert "$" not in output
     assert "mathjax" not in page.lower()
     assert "cdnjs" not in page
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("$5, then $6", "<p>$5, then $6</p>"),
+        ("$5-$10", "<p>$5-$10</p>"),
+        ("`$a$` and ``$$b$$``", "<p><code>$a$</code> and <code>$$b$$</code></p>"),
+        (r"\$x\$", "<p>$x$</p>"),
+        ("```\n$$y$$\n```", "<pre><code>$$y$$\n</code></pre>"),
+        ("$$a_b_c$$", "<p><code>a_b_c</code></p>"),
+    ],
+)
+def test_what_is_no_formula_stays(source, shown):
+    """Code, amounts of dollars, and TeX that can't be drawn are shown as they were written."""
+    assert markdown_to_html(source).strip() == shown
+
+
+@pytest.mark.parametrize("path", loop_notebooks(), ids=lambda path: path.stem)
+def test_every_formula_of_the_course_is_drawn(path):
+    """Each formula in the prose becomes MathML, with no command of TeX left in it, and none stays behind."""
+    prose = [cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "markdown"]
+    page = "\n".join(map(markdown_to_html, prose))
+    without_code = re.sub(r"<(pre|code)\b.*?</\1>", "", page, flags=re.S)
+    assert page.count('display="block"') == sum(source.count("$$") for source in prose) // 2 > 0
+    assert "$" not in without_code
+    assert not re.search(r"\\[a-zA-Z]", without_code)
 
 
 # Stored notebooks

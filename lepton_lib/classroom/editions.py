@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -14,28 +14,63 @@ from lepton_lib.errors import usable
 from lepton_lib.exercises.definitions import Exercise, find_definition
 from lepton_lib.runs import find_notebooks, refresh_notebooks
 from lepton_lib.runs.execution import Listener
-from lepton_lib.runs.pages import page, rendered
+from lepton_lib.runs.pages import NOTEBOOK_STYLE, markdown_to_html, page, rendered
 from lepton_lib.runs.parameters import read_notebook
 from lepton_lib.utils import write_atomic
 
 EDITIONS = ("learners", "instructor", "slides")
 _HEADING = re.compile(r"^(?=#{1,3} )", re.MULTILINE)
+# A slide is as high as the window, its text as large as fits; printed, it is a page of 1280 x 720.
 _STYLE = """
-html { scroll-snap-type: y proximity; } body { max-width: 70rem; padding-top: 0; font-size: 1.3rem; }
-section { min-height: 100vh; scroll-snap-align: start; display: flex; flex-direction: column; justify-content: center;
-  padding: 2rem 0; border-bottom: 1px solid var(--line); break-after: page; }
-section img { max-height: 78vh; width: 100%; object-fit: contain; background: #fff; }
-.foot { color: var(--soft); font-size: .9rem; margin-top: auto; }
+@page { size: 1280px 720px; margin: 0; }
+:root { --w: 100vw; --h: 100vh; }
+html { scroll-snap-type: y mandatory; }
+body { max-width: none; padding: 0; font-size: min(calc(var(--w) * .02), calc(var(--h) * .036)); }
+section { height: var(--h); scroll-snap-align: start; display: flex; flex-direction: column; break-after: page;
+  padding: 1.6em 8% .5em; overflow: hidden; }
+.slide { flex: 1; min-height: 0; overflow: auto; display: flex; flex-direction: column; justify-content: safe center; }
+.slide.figure { overflow: hidden; }
+.slide img { max-height: 100%; width: 100%; object-fit: contain; background: #fff; }
+.slide :is(.text_cell, .text_cell_render, .output_subarea) { max-width: none; overflow: visible; }
+h1 { font-size: 2em; } h2 { font-size: 1.6em; margin: .2em 0 .5em; } h3 { font-size: 1.3em; margin: .2em 0 .5em; }
+pre, code { font-size: .9em; } pre { white-space: pre-wrap; } table { font-size: .85em; width: auto; }
+.prompt { display: none; } aside { display: none; }
+.noted aside { display: block; max-height: 38%; overflow: auto; font-size: .75em; border-top: 2px solid var(--line); }
+.foot { color: var(--soft); font-size: .65em; margin: .4em 0 0; display: flex; justify-content: space-between; }
+@media print { aside { display: none !important; } }
 """
 _KEYS = """<script>
-addEventListener("keydown", (event) => {
-  const step = { ArrowRight: 1, PageDown: 1, " ": 1, ArrowLeft: -1, PageUp: -1 }[event.key];
-  if (!step) return;
-  event.preventDefault();
-  const slides = [...document.querySelectorAll("section")];
+const slides = [...document.querySelectorAll("section")], root = document.documentElement.style;
+function fit() {
+  for (const slide of document.querySelectorAll(".slide:not(.figure)"))
+    for (let size = 100; size >= 30; size -= 5) {
+      slide.style.fontSize = size + "%";
+      if (slide.scrollHeight <= slide.clientHeight + 1 && slide.scrollWidth <= slide.clientWidth + 1) break;
+    }
+}
+function go(step) {
   const here = slides.findIndex((slide) => slide.getBoundingClientRect().bottom > innerHeight / 2);
   slides[Math.max(0, Math.min(slides.length - 1, here + step))].scrollIntoView();
+}
+addEventListener("keydown", (event) => {
+  const step = { ArrowRight: 1, ArrowDown: 1, PageDown: 1, " ": 1, ArrowLeft: -1, ArrowUp: -1, PageUp: -1,
+    Home: -1e4, End: 1e4 }[event.key];
+  if (event.ctrlKey || event.altKey || event.metaKey || !(step || event.key === "n")) return;
+  event.preventDefault();
+  if (step) return go(step);
+  document.body.classList.toggle("noted");
+  fit();
 });
+let from = 0;
+addEventListener("touchstart", (event) => { from = event.touches[0].clientX; }, { passive: true });
+addEventListener("touchend", (event) => {
+  const way = event.changedTouches[0].clientX - from;
+  if (Math.abs(way) > 60) go(way < 0 ? 1 : -1);
+});
+addEventListener("resize", fit);
+addEventListener("beforeprint", () => { root.setProperty("--w", "1280px"); root.setProperty("--h", "720px"); fit(); });
+addEventListener("afterprint", () => { root.removeProperty("--w"); root.removeProperty("--h"); fit(); });
+fit();
 </script>"""
 
 
@@ -43,7 +78,8 @@ def hand_out(folder: Path, *, notebooks: Sequence[Path] | None = None, progress:
     """Make all editions in ``learners/``, ``instructor/`` and ``slides/``; former ones there are replaced.
 
     The learners' notebooks have no output. The instructor's have every answer, are run, and have a note after each
-    exercise. The slides are pages that need no network: headings, figures and tasks, with the arrow keys.
+    exercise. The slides are pages that need no network: headings, figures and tasks, by arrow keys or swipes;
+    the key n shows the notes, and printed each slide is a page.
 
     Args:
         folder: Where.
@@ -72,8 +108,7 @@ def hand_out(folder: Path, *, notebooks: Sequence[Path] | None = None, progress:
             nb = read_notebook(path)
             write_atomic(folder / "learners" / path.name, nbformat.writes(nb) + "\n")
             write_atomic(folder / "instructor" / path.name, nbformat.writes(fill_in(nb)) + "\n")
-            slides = page(path.stem, "\n".join(_slides(nbformat.read(path, 4), path.stem)) + _KEYS, _STYLE)
-            write_atomic(folder / "slides" / f"{path.stem}.html", slides)
+            write_atomic(folder / "slides" / f"{path.stem}.html", slides_page(nbformat.read(path, 4), path.stem))
     answered = [folder / "instructor" / path.name for path in paths]
     refresh_notebooks(answered, progress=progress)
     for path in answered:
@@ -105,23 +140,40 @@ def _noted(nb: Any) -> Any:
     return nb
 
 
-def _slides(nb: Any, stem: str) -> Iterator[str]:
-    """A slide for each heading with the first of its text, and for each figure; an exercise's task stands whole."""
-    from nbformat.v4 import new_markdown_cell, new_notebook
+def slides_page(nb: Any, stem: str) -> str:
+    """The slides as one page: one for each heading with the first of its text, for each figure, and for each task."""
+    from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-    def slide(content: str) -> str:
-        return f'<section>{content}<p class="foot">{escape(stem)}</p></section>'
+    def html(*cells: Any) -> str:
+        return f'<div class="slide">{rendered(new_notebook(cells=list(cells)))}</div>'
 
+    found: list[list[str]] = []  # a slide's content, and its notes
+    task = None  # the last slide's, if it is one: the code to start from comes to it
     for cell in nb.cells:
         if cell.cell_type == "markdown":
             for part in _HEADING.split(cell.source):
                 if part.startswith("#"):
-                    task = re.match(r"### (Exercise|Question) ", part)
                     paragraphs = part.strip().split("\n\n")
-                    text = "\n\n".join(paragraphs if task else paragraphs[:3])
-                    yield slide(rendered(new_notebook(cells=[new_markdown_cell(text, id="slide")])))
+                    whole = re.match(r"### (Exercise|Question) ", part)
+                    most = len(paragraphs) if whole else 3
+                    while most < len(paragraphs) and paragraphs[most - 1][-1] not in ".!?*`)":  # "After this you can"
+                        most += 1
+                    text, rest = "\n\n".join(paragraphs[:most]), "\n\n".join(paragraphs[most:])
+                    shown = new_markdown_cell(text, id="slide")
+                    task = shown if whole else None
+                    found.append([html(shown), markdown_to_html(rest)])
             continue
+        if task is not None and keys_in(cell.source):
+            found[-1][0] = html(task, new_code_cell(cell.source, id="code"))
+        task = None
         for output in cell.get("outputs", []):
             if picture := output.get("data", {}).get("image/png"):
                 alt = escape(str(output.metadata.get("image/png", {}).get("alt", "")))
-                yield slide(f'<img alt="{alt}" src="data:image/png;base64,{"".join(picture.split())}">')
+                image = f'<img alt="{alt}" src="data:image/png;base64,{"".join(picture.split())}">'
+                found.append([f'<div class="slide figure">{image}</div>', ""])
+    sections = [
+        f'<section>{content}<aside>{notes}</aside><p class="foot"><span>{escape(stem)}</span>'
+        f"<span>{number} / {len(found)}</span></p></section>"
+        for number, (content, notes) in enumerate(found, start=1)
+    ]
+    return page(stem, "\n".join(sections) + _KEYS, NOTEBOOK_STYLE + _STYLE)

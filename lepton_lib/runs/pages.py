@@ -1,6 +1,6 @@
 """What a reader gets from a run: its summary, its one-page index, and its notebooks as pages.
 
-Pages stand alone: no script, no font, no style from elsewhere. Formulas stay as TeX, which is readable offline.
+Pages stand alone: no script, no font, no style from elsewhere. Formulas are MathML, which browsers draw themselves.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from string import Template
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from lepton_lib.artefacts import MAKES, STEPS, Run
 from lepton_lib.cases import load_case
@@ -22,6 +22,7 @@ from lepton_lib.utils import write_atomic
 METRIC_NAMES = {"auc": "AUC", "mean_absolute_error": "mean absolute error"}
 _REMOTE = re.compile(r"<(script|link)\b[^>]*\b(?:src|href)\s*=\s*[\"']?(?:https?:)?//[^>]*>(?:\s*</script>)?", re.I)
 
+_INLINE = r"(?<![$\\])\$(?=[^\s$])(?P<math_inline_tex>(?:[^$\\]|\\.)+?)(?<!\s)\$(?!\d)"
 _STEP_HEAD = ("Step", "State", "Notebook", "Seconds")
 
 PAGE = Template("""<!DOCTYPE html>
@@ -79,7 +80,7 @@ pre, code { font: .88rem/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, mono
   .rows td::before { content: attr(data-name) " "; color: var(--soft); font-size: .85rem; } }
 """
 
-_NOTEBOOK_STYLE = """
+NOTEBOOK_STYLE = """
 .text_cell { max-width: 46rem; } .code_cell { margin: 1rem 0 1.6rem; }
 .prompt { color: var(--soft); font-size: .75rem; }
 pre { overflow-x: auto; margin: 0; padding: .6rem .9rem; } code { background: var(--code); }
@@ -89,6 +90,7 @@ pre { overflow-x: auto; margin: 0; padding: .6rem .9rem; } code { background: va
 .output_text pre { white-space: pre-wrap; }
 .output table { width: auto; margin: .6rem 0; border: 0; }
 .output :is(th, td) { border: 0; border-top: 1px solid var(--line); }
+math[display="block"] { margin: 1rem 0; overflow-x: auto; overflow-y: hidden; }
 img, svg { max-width: 100%; height: auto; background: #fff; }
 .highlight :is(.k,.kn,.kc,.kd,.ow,.nd) { color: var(--keyword); } .highlight :is(.c1,.cm) { color: var(--comment); }
 .highlight :is(.s1,.s2,.sd,.sa,.si,.se) { color: var(--string); }
@@ -178,7 +180,7 @@ def number(value: object) -> str:
 def notebook_page(nb: Any, *, title: str) -> str:
     """An executed notebook as one HTML page."""
     body = f'<nav><a href="../index.html">This run</a></nav>\n<main>{rendered(nb)}</main>'
-    return page(title, body, _NOTEBOOK_STYLE)
+    return page(title, body, NOTEBOOK_STYLE)
 
 
 def rendered(nb: Any) -> str:
@@ -187,8 +189,37 @@ def rendered(nb: Any) -> str:
 
     quiet = logging.Logger("nbconvert", logging.CRITICAL)
     exporter = HTMLExporter(template_name="basic", exclude_anchor_links=True, log=quiet)
+    exporter.register_filter("markdown2html", markdown_to_html)
     content, _ = exporter.from_notebook_node(nb)
     return str(_REMOTE.sub("", content))
+
+
+def markdown_to_html(source: str) -> str:
+    """Markdown as HTML, with its formulas in MathML; what code holds, and an amount of dollars, is no formula."""
+    from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath, MathInlineParser
+
+    class Renderer(IPythonRenderer):
+        def block_math(self, body: str) -> str:
+            return _mathml(body, "block")
+
+        def inline_math(self, body: str) -> str:
+            return _mathml(body, "inline")
+
+    class Inline(MathInlineParser):
+        # Code comes before formulas, and a dollar that opens a formula stands before no blank: $5, and $6.
+        SPECIFICATION: ClassVar[dict[str, str]] = {**MathInlineParser.SPECIFICATION, "inline_math_tex": _INLINE}
+        DEFAULT_RULES: ClassVar[tuple[str, ...]] = tuple(dict.fromkeys(("codespan", *MathInlineParser.DEFAULT_RULES)))
+
+    return str(MarkdownWithMath(Renderer(escape=False, exclude_anchor_links=True), inline=Inline()).render(source))
+
+
+def _mathml(tex: str, display: str) -> str:
+    from latex2mathml.converter import convert
+
+    try:
+        return convert(tex.replace(r"\arg", r"\operatorname{arg}"), display=display)
+    except Exception:  # TeX that isn't right fails in many ways; it is shown as it was written
+        return f"<code>{escape(tex)}</code>"
 
 
 def page(title: str, body: str, style: str = "") -> str:
