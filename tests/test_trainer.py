@@ -304,8 +304,7 @@ def test_tensorboard_files_only_where_asked(tmp_path):
 PROGRAM = """
 import sys
 import numpy as np
-from lepton_lib import trainer as trainer_module
-from lepton_lib.data import DataLoader, Dataset, clean, encode, read_table
+from lepton_lib.data import DataLoader, Dataset
 from lepton_lib.models import LinearModel
 from lepton_lib.trainer import Trainer
 data = Dataset(np.ones((8, 2)), np.array([0, 1] * 4))
