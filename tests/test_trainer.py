@@ -389,9 +389,13 @@ def test_fit_model_learns_and_takes_options(heart):
 
 def test_the_bar_is_closed_even_where_training_fails(monkeypatch):
     """The bar of a training that ends in an error is closed before the error is told, so nothing is drawn over it."""
-    closed = []
+    made, closed = [], []
 
     class Bar(trainer_module.tqdm):
+        def __init__(self, *args, **options):
+            made.append(self)  # so that it isn't closed by being collected
+            super().__init__(*args, **options)
+
         def close(self):
             closed.append(self)
             super().close()
