@@ -15,8 +15,9 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
+from lepton_lib import trainer as trainer_module
 from lepton_lib.cases import load_case
-from lepton_lib.data import DataLoader, Dataset
+from lepton_lib.data import DataLoader, Dataset, clean, encode, read_table
 from lepton_lib.errors import ParameterError, TrainingError
 from lepton_lib.models import MLP, LinearModel
 from lepton_lib.optimizers import AdamW
@@ -384,3 +385,39 @@ def test_fit_model_learns_and_takes_options(heart):
     assert len(model.network.hidden_weight) == 2
     _, history = fit_model(case, train, None, seed=0, kind="linear", epochs=2, progress=False)
     assert "validation_loss" not in history.rows[0]
+
+
+def test_the_bar_is_closed_even_where_training_fails(monkeypatch):
+    """The bar of a training that ends in an error is closed before the error is told, so nothing is drawn over it."""
+    made, closed = [], []
+
+    class Bar(trainer_module.tqdm):
+        def __init__(self, *args, **options):
+            made.append(self)  # so that it isn't closed by being collected
+            super().__init__(*args, **options)
+
+        def close(self):
+            closed.append(self)
+            super().close()
+
+    monkeypatch.setattr(trainer_module, "tqdm", Bar)
+    rows = Dataset(np.full((4, 2), np.nan, np.float32), np.array([0, 1, 0, 1]))
+    with pytest.raises(TrainingError):
+        Trainer(LinearModel(2, 2), epochs=1, device="cpu", progress=False).fit(DataLoader(rows, batch_size=2))
+    assert closed
+
+
+def test_a_small_net_is_the_same_with_more_threads():
+    """With two threads a network's weights come out bit for bit as with one, and torch keeps its two afterwards."""
+    case = load_case("credit")
+    rows = encode(clean(read_table(case), case)[0], case)
+    threads, weights = torch.get_num_threads(), []
+    try:
+        for number in (1, 2):
+            torch.set_num_threads(number)
+            model, _ = fit_model(case, rows, None, seed=0, kind="mlp", epochs=1, batch_size=128, progress=False)
+            weights.append(torch.cat([tensor.flatten().double() for tensor in model.state_dict().values()]))
+            assert torch.get_num_threads() == number
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(*weights)
