@@ -120,8 +120,8 @@ if find_spec("litserve"):  # only in the environment of its own; at the top, for
             """Read the model, in the worker."""
             self.case, self.model = read(self.run_dir)
 
-        def decode_request(self, request: dict[str, Any]) -> np.ndarray:
-            """Records to raw inputs."""
+        def decode_request(self, request):
+            """Records to raw inputs; LitServe would read an annotation, which is a text here."""
             return encode_records(self.case, request["records"])
 
         def predict(self, x: np.ndarray) -> np.ndarray:
