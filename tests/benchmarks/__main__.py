@@ -11,7 +11,7 @@ import torch
 
 from lepton_lib.utils import write_atomic
 
-BENCHMARKS = ("loading", "auc", "accuracy", "monitoring", "loop", "serving", "classroom")
+BENCHMARKS = ("loading", "auc", "accuracy", "monitoring", "loop", "serving", "soak", "classroom")
 RESULTS = Path(__file__).with_name("RESULTS.md")
 HEAD = f"""# Figures
 

@@ -17,13 +17,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from tests.benchmarks.environments import ROOT, environment
 from tests.benchmarks.timing import Row
 
 N = 1_000_000
 NUMBERS = [f"x{i:02}" for i in range(16)]
 CATEGORIES = [f"c{i}" for i in range(4)]
-ROOT = Path(__file__).resolve().parents[2]
-PEER = ROOT / "build" / "bench-evidently"
 LEVELS = list("abcdefgh")
 
 OURS = """
@@ -126,7 +125,7 @@ def rows() -> list[Row]:
             (f"{what}: CPU seconds", f"{ours['fresh']:.2f}", ""),
             (f"{what}, reference stored: CPU seconds", f"{ours['stored']:.2f}", ""),
         ]
-        python, why = _peer()
+        python, why = environment("evidently")
         if python is None:
             return [*result, (f"{what}: Evidently", f"not installed: {why}", "")]
         paths = [place / f"{part}.parquet" for part in ("reference", "current")]
@@ -148,20 +147,3 @@ def _run(python: str, program: str, *arguments: str) -> str:
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout.splitlines()[-1]
-
-
-def _peer() -> tuple[Path | None, str]:
-    """The Python of the peer's environment, made if need be; or None and why not."""
-    python = PEER / "bin" / "python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(PEER)], check=True)
-    known = subprocess.run([str(python), "-c", "import evidently"], capture_output=True, check=False).returncode == 0
-    if known:
-        return python, ""
-    import tomllib
-
-    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["bench-evidently"]
-    done = subprocess.run(
-        [str(python), "-m", "pip", "install", "-q", *wanted], capture_output=True, text=True, check=False
-    )
-    return (python, "") if done.returncode == 0 else (None, (done.stderr.splitlines() or ["pip failed"])[-1])

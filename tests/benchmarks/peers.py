@@ -14,6 +14,7 @@ import secrets
 import sqlite3
 import sys
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -107,28 +108,37 @@ def serve_fastapi(run_dir: str, port: int, *, strict: bool) -> None:
     uvicorn.run(fastapi_app(run_dir, strict=strict), port=port, log_level="warning", access_log=False)
 
 
-def serve_litserve(run_dir: str, port: int) -> None:
-    """LitServe with one worker, its own defaults."""
+if find_spec("litserve"):  # only in the environment of its own; at the top, for its worker is another process
     import litserve
 
-    case, model = read(run_dir)
+    class LitApi(litserve.LitAPI):
+        """LitServe with one worker, its own defaults."""
 
-    class Api(litserve.LitAPI):
-        def setup(self, device: str) -> None:
-            """The model is there."""
+        run_dir = ""
 
-        def decode_request(self, request: dict[str, Any]) -> np.ndarray:
-            return encode_records(case, request["records"])
+        def setup(self, device: str) -> None:  # noqa: ARG002
+            """Read the model, in the worker."""
+            self.case, self.model = read(self.run_dir)
+
+        def decode_request(self, request):
+            """Records to raw inputs; LitServe would read an annotation, which is a text here."""
+            return encode_records(self.case, request["records"])
 
         def predict(self, x: np.ndarray) -> np.ndarray:
-            return model.predict(x)
+            """Raw inputs to probabilities."""
+            return self.model.predict(x)
 
         def encode_response(self, output: np.ndarray) -> dict[str, Any]:
+            """Probabilities to what JSON holds."""
             return {"predictions": output.tolist()}
 
-    litserve.LitServer(Api(api_path="/v1/predict"), accelerator="cpu").run(
-        port=port, log_level="warning", generate_client_file=False
-    )
+
+def serve_litserve(run_dir: str, port: int) -> None:
+    """LitServe with one worker, its own defaults."""
+    api = LitApi(api_path="/v1/predict")
+    api.run_dir = run_dir
+    server = litserve.LitServer(api, accelerator="cpu")
+    server.run(port=port, log_level="warning", generate_client_file=False)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
@@ -33,6 +32,7 @@ from lepton_lib.data import to_records
 from lepton_lib.serving import guards
 from lepton_lib.serving.http import FLOAT32
 from lepton_lib.utils import free_port
+from tests.benchmarks.environments import ROOT, environment
 from tests.benchmarks.peers import KEY
 from tests.benchmarks.timing import Row
 
@@ -45,10 +45,15 @@ def rows() -> list[Row]:
     if shutil.which("wrk") is None:
         return [("serving against its peers", "not measured: wrk is missing (apt install wrk)", "")]
     with tempfile.TemporaryDirectory() as folder:
-        run_dir = Path(folder) / "credit"
-        command = [sys.executable, "-m", "lepton_lib.cli", "run", "loop", "--case", "credit", "--out", str(run_dir)]
-        subprocess.run(command, check=True, capture_output=True)
+        run_dir = loop(Path(folder))
         return [*_ratios(run_dir, Path(folder)), _kills(run_dir)]
+
+
+def loop(folder: Path) -> Path:
+    """A run folder of the credit case, with a packaged model."""
+    command = [sys.executable, "-m", "lepton_lib.cli", "run", "loop", "--case", "credit", "--out"]
+    subprocess.run([*command, str(folder / "credit")], check=True, capture_output=True)
+    return folder / "credit"
 
 
 def _ratios(run_dir: Path, folder: Path) -> list[Row]:
@@ -60,14 +65,23 @@ def _ratios(run_dir: Path, folder: Path) -> list[Row]:
     contract = serving.Scorer(run_dir / "service").manifest["contract"]
     heads = {"content-type": "application/json", "x-api-key": KEY}
     ours = heads | {"x-api-key": key}
-    peers = ["bare", "stock", *(["litserve"] if find_spec("litserve") else [])]
-    result: list[Row] = [
-        (f"{peer}", "not measured: not installed", "") for peer in ("litserve", "bentoml") if find_spec(peer) is None
-    ]
+    pythons: dict[str, str] = {"bare": sys.executable, "stock": sys.executable}
+    result: list[Row] = []
+    for peer in ("litserve",):
+        python, why = environment(peer)
+        if python is None:
+            result.append((f"{peer}, 1 row, to bare", f"not installed: {why}", ""))
+        else:
+            pythons[peer] = str(python)
     with contextlib.ExitStack() as stack:
         services = {"ours": stack.enter_context(_service(run_dir))}
-        for peer in peers:
-            services[peer] = stack.enter_context(_peer(peer, run_dir))
+        for peer, command in pythons.items():
+            services[peer] = stack.enter_context(_peer(peer, run_dir, command))
+        told = {
+            name: _answers(url, ours if name == "ours" else heads, bodies["256"]) for name, (url, _) in services.items()
+        }
+        for name, answers in told.items():
+            assert np.abs(answers - told["ours"]).max() < 1e-5, f"{name} answers otherwise"
         tried = {
             (name, size): (heads if name != "ours" else ours, bodies[size]) for name in services for size in bodies
         }
@@ -100,9 +114,16 @@ def _ratios(run_dir: Path, folder: Path) -> list[Row]:
             "",
         ),
     ]
-    for peer in peers[1:]:
+    for peer in list(pythons)[1:]:
         result.append((f"{peer}, 1 row, to bare", ratio((peer, "one"), ("bare", "one"), "rate"), ""))
     return result
+
+
+def _answers(url: str, headers: dict[str, str], body: bytes) -> np.ndarray:
+    """Probabilities ``(n, 2)``: all must have the same before any is timed."""
+    reply = httpx.post(f"{url}/v1/predict", headers=headers, content=body, trust_env=False, timeout=60)
+    given = reply.raise_for_status().json()["predictions"]
+    return np.array([list(row["probabilities"].values()) if isinstance(row, dict) else row for row in given])
 
 
 @contextlib.contextmanager
@@ -112,10 +133,12 @@ def _service(run_dir: Path) -> Iterator[tuple[str, int]]:
 
 
 @contextlib.contextmanager
-def _peer(name: str, run_dir: Path) -> Iterator[tuple[str, int]]:
+def _peer(name: str, run_dir: Path, python: str) -> Iterator[tuple[str, int]]:
     port = free_port()
-    command = [sys.executable, "-m", "tests.benchmarks.peers", name, str(run_dir), str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [python, "-m", "tests.benchmarks.peers", name, str(run_dir), str(port)]
+    variables = os.environ | {"PYTHONPATH": str(ROOT)}
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=quiet, stderr=quiet)
     url = f"http://127.0.0.1:{port}"
     try:
         deadline = time.monotonic() + 120
@@ -146,12 +169,7 @@ def _wrk(
     url, pid = service
     reply = httpx.post(f"{url}/v1/predict", headers=headers, content=body, trust_env=False)
     assert reply.status_code == 200, (url, reply.text[:500])
-    (folder / "body").write_bytes(body)
-    lines = [f"wrk.headers[{json.dumps(name)}] = {json.dumps(value)}" for name, value in headers.items()]
-    script = "\n".join(
-        ['wrk.method = "POST"', f'local f = io.open("{folder}/body", "rb")', 'wrk.body = f:read("*a")', *lines]
-    )
-    (folder / "ask.lua").write_text(script)
+    script = write_script(folder, headers, body)
     before = _cpu(pid)
     command = [
         "wrk",
@@ -160,7 +178,7 @@ def _wrk(
         f"-d{SECONDS}s",
         "--latency",
         "-s",
-        str(folder / "ask.lua"),
+        str(script),
         f"{url}/v1/predict",
     ]
     told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -173,6 +191,15 @@ def _wrk(
         "cpu": (_cpu(pid) - before) / count,
         "p99": float(late) * {"us": 1e-3, "ms": 1, "s": 1e3}[unit],
     }
+
+
+def write_script(folder: Path, headers: dict[str, str], body: bytes) -> Path:
+    """What wrk is to send, as the Lua that it reads."""
+    (folder / "body").write_bytes(body)
+    lines = [f"wrk.headers[{json.dumps(name)}] = {json.dumps(value)}" for name, value in headers.items()]
+    lines = ['wrk.method = "POST"', f'local f = io.open("{folder}/body", "rb")', 'wrk.body = f:read("*a")', *lines]
+    (folder / "ask.lua").write_text("\n".join(lines))
+    return folder / "ask.lua"
 
 
 def _kills(run_dir: Path) -> Row:

@@ -1,0 +1,34 @@
+"""Peers whose pins don't go with the kit's live in virtual environments of their own, made under build/ when wanted."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@cache
+def environment(name: str) -> tuple[Path | None, str]:
+    """The Python of the environment that pyproject's extra ``bench-<name>`` fills; or None and why not.
+
+    Args:
+        name: The peer's name, under which it is also imported.
+    """
+    folder = ROOT / "build" / f"bench-{name}"
+    python = folder / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"][f"bench-{name}"]
+    torch = [package for package in wanted if package.startswith("torch==")]  # first, or its CUDA comes along
+    for packages in filter(None, (torch, wanted)):
+        if subprocess.run([str(python), "-c", f"import {name}"], capture_output=True, check=False).returncode == 0:
+            break
+        command = [str(python), "-m", "pip", "install", "-q", *packages]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            return None, (done.stderr.splitlines() or ["pip failed"])[-1]
+    return python, ""
