@@ -269,7 +269,7 @@ def test_executed_pages_can_be_read(browser, run_dir, shots, size):
             formulas = page.locator("math[display=block]")
             assert formulas.count() > 0
             for formula in formulas.all():
-                assert formula.bounding_box()["height"] > 14
+                assert formula.bounding_box()["height"] > 10
             page.screenshot(path=shots / f"executed-{path.stem}-{size['width']}.png", full_page=True)
         page.get_by_role("link", name="This run").click()
         expect(page.locator("h2").first).to_have_text("The gate")

@@ -160,12 +160,12 @@ def slides_page(nb: Any, stem: str) -> str:
                         most += 1
                     text, rest = "\n\n".join(paragraphs[:most]), "\n\n".join(paragraphs[most:])
                     shown = new_markdown_cell(text, id="slide")
-                    task = shown if whole else None
                     found.append([html(shown), markdown_to_html(rest)])
+                    task = (found[-1], shown) if whole else None
             continue
         if task is not None and keys_in(cell.source):
-            found[-1][0] = html(task, new_code_cell(cell.source, id="code"))
-        task = None
+            task[0][0] = html(task[1], new_code_cell(cell.source, id="code"))
+            task = None
         for output in cell.get("outputs", []):
             if picture := output.get("data", {}).get("image/png"):
                 alt = escape(str(output.metadata.get("image/png", {}).get("alt", "")))
