@@ -277,15 +277,15 @@ class PredictionApp:
         if explain:
             records = json.loads(body)["records"]
             for answer, reasons in zip(answers, await asyncio.to_thread(scorer.explain, records), strict=True):
-                answer.f7 = reasons
+                answer.reasons = reasons
             made = entry(request_id, scorer.version, records, msgspec.to_builtins(answers))
         elif len(read) == 1:
-            record, answer = msgspec.json.encode(read[0]).decode(), msgspec.json.encode(answers[0]).decode()
-            made = single_entry(request_id, scorer.version, record=record, answer=answer)
+            record, told_of_it = msgspec.json.encode(read[0]).decode(), msgspec.json.encode(answers[0]).decode()
+            made = single_entry(request_id, scorer.version, record=record, answer=told_of_it)
         else:
             made = self._batch("json", request_id, body, told)
         for answer, id_ in zip(answers, made.ids, strict=True):
-            answer.f0 = id_
+            answer.id = id_
         content = {"request_id": request_id, "model_version": scorer.version, "predictions": answers}
         return made, msgspec.json.encode(content), told
 

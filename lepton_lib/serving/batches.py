@@ -199,6 +199,19 @@ def _refusal(column: Column, row: int, got: str) -> RecordError:
     return RecordError(row, column.name, got=got, expected=expected, remedy="Send such a value.")
 
 
+class Answer(msgspec.Struct, omit_defaults=True, rename={"class_": "class"}):
+    """What is told of one record; what its case doesn't have is left out."""
+
+    id: str | None = None
+    class_: str | None = None
+    probabilities: Any = None
+    action: str | None = None
+    band: str | None = None
+    prediction: float | None = None
+    unit: str | None = None
+    reasons: Any = None
+
+
 class Answers:
     """Answers as JSON has them, made of rows of numbers.
 
@@ -209,18 +222,12 @@ class Answers:
     def __init__(self, legend: Mapping[str, Any]) -> None:
         self._unit, self._classes = legend["unit"], legend["classes"]
         self._actions, self._bands = legend["actions"], legend["bands"]
-        names = ["id", "class", "probabilities", "action", "band", "prediction", "unit", "reasons"]
-        fields: list[Any] = [(f"f{place}", Any, None) for place in range(len(names))]
-        self._answer: Any = msgspec.defstruct(
-            "Answer", fields, rename={f"f{place}": name for place, name in enumerate(names)}, omit_defaults=True
-        )
-        shares: list[Any] = [(f"f{place}", float) for place in range(len(self._classes))]
-        self._shares: Any = msgspec.defstruct(
-            "Shares", shares, rename={f"f{place}": name for place, name in enumerate(self._classes)}, gc=False
-        )
+        names = {f"f{place}": name for place, name in enumerate(self._classes)}  # a class may have any name
+        shares: list[Any] = [(field, float) for field in names]
+        self._shares: Any = msgspec.defstruct("Shares", shares, rename=names, gc=False)
         self.width = len(self._classes) + 1 if self._classes else 1
 
-    def of(self, told: np.ndarray, ids: Sequence[str] | None = None) -> list[Any]:
+    def of(self, told: np.ndarray, ids: Sequence[str] | None = None) -> list[Answer]:
         """An answer a row, with its id where ids are given.
 
         Args:
@@ -230,16 +237,16 @@ class Answers:
         columns = told.astype(np.float64).T.tolist()
         names = ids if ids is not None else [None] * len(told)
         if not self._classes:
-            return [self._answer(id_, f5=value, f6=self._unit) for id_, value in zip(names, columns[0], strict=True)]
+            given = zip(names, columns[0], strict=True)
+            return [Answer(id_, prediction=value, unit=self._unit) for id_, value in given]
         decisions = told[:, -1].astype(int).tolist()
         bands: list[str | None] = [None] * len(told)
         if self._bands:
             labels, bounds = self._bands
             bands = [labels[place] for place in np.searchsorted(bounds, columns[1], side="right").tolist()]
         classes, actions = self._classes, self._actions
-        given = map(self._shares, *columns[:-1])
-        parts = zip(names, decisions, given, bands, strict=True)
-        return [self._answer(id_, classes[index], share, actions[index], band) for id_, index, share, band in parts]
+        parts = zip(names, decisions, map(self._shares, *columns[:-1]), bands, strict=True)
+        return [Answer(id_, classes[index], share, actions[index], band) for id_, index, share, band in parts]
 
     def plain(self, told: np.ndarray) -> list[dict[str, Any]]:
         """The same as dictionaries, without ids."""

@@ -151,8 +151,9 @@ def _peer(name: str, run_dir: Path, python: str) -> Iterator[tuple[str, int]]:
             time.sleep(0.1)
         yield url, process.pid
     finally:
-        for child in psutil.Process(process.pid).children(recursive=True):
-            child.terminate()
+        with contextlib.suppress(psutil.NoSuchProcess):  # where it has ended by itself, the assertion says so
+            for child in psutil.Process(process.pid).children(recursive=True):
+                child.terminate()
         process.terminate()
         process.wait()
 
