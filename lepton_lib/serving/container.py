@@ -10,13 +10,14 @@ import shutil
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from lepton_lib.cases import load_case
 from lepton_lib.errors import usable
 from lepton_lib.serving import signing
 from lepton_lib.serving.releases import folder_of
 from lepton_lib.serving.scoring import FILES, read_service
-from lepton_lib.utils import write_atomic
+from lepton_lib.utils import to_json, write_atomic
 
 NEEDS = (  # the distributions that the serving part of the library imports
     "cryptography",
@@ -37,7 +38,7 @@ _PORT = 8000
 
 
 def write_container(run_dir: str | Path, folder: Path) -> list[str]:
-    """Write a folder to build an image from: Containerfile, requirements, library, case, release, kubernetes.yaml.
+    """Write a folder to build an image from: Containerfile, requirements, library, case, release, manifests.
 
     Args:
         run_dir: The run folder whose current release goes into the image.
@@ -73,6 +74,8 @@ def write_container(run_dir: str | Path, folder: Path) -> list[str]:
         write_atomic(folder / "requirements.txt", pins)
         write_atomic(folder / "Containerfile", _containerfile(signing.public_key()))
         write_atomic(folder / "kubernetes.yaml", _kubernetes(case.name.replace("_", "-"), manifest["version"]))
+        specification = to_json(_deployment(case.name.replace("_", "-"), manifest["version"]))
+        write_atomic(folder / "leptonai.json", specification)
         write_atomic(folder / "README.md", _readme(case.name.replace("_", "-"), manifest["version"]))
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
@@ -176,6 +179,18 @@ spec: {{maxUnavailable: 1, selector: {{matchLabels: {{app: {name}}}}}}}
 """
 
 
+def _deployment(name: str, version: str) -> dict[str, Any]:
+    """An endpoint as leptonai 0.47 describes one (its ``LeptonDeployment``), each replica with a log of its own."""
+    return {
+        "metadata": {"name": name},
+        "spec": {
+            "container": {"image": f"{name}:{version}", "ports": [{"container_port": _PORT, "protocol": "TCP"}]},
+            "resource_requirement": {"resource_shape": "cpu.small", "min_replicas": 2, "max_replicas": 16},
+            "health": {"liveness": {"initial_delay_seconds": 20}},
+        },
+    }
+
+
 def _readme(name: str, version: str) -> str:
     return f"""# {name}, model {version}
 
@@ -184,6 +199,8 @@ def _readme(name: str, version: str) -> str:
 
 Nobody may ask without a key: `lepton keys add RUN NAME` writes `RUN/service/keys.json`, which goes into the volume (or
 into the secret that `kubernetes.yaml` names). The signature is checked at start against the key in the Containerfile.
+
+Once the image is in a registry of yours, `lep endpoint create --file leptonai.json` takes `leptonai.json` for an endpoint.
 
 ## Past one machine
 
