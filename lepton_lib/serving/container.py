@@ -200,7 +200,7 @@ def _readme(name: str, version: str) -> str:
 Nobody may ask without a key: `lepton keys add RUN NAME` writes `RUN/service/keys.json`, which goes into the volume (or
 into the secret that `kubernetes.yaml` names). The signature is checked at start against the key in the Containerfile.
 
-Once the image is in a registry of yours, `lep endpoint create --file leptonai.json` takes `leptonai.json` for an endpoint.
+Once the image is in a registry of yours, `lep endpoint create --file leptonai.json` makes an endpoint of it.
 
 ## Past one machine
 
