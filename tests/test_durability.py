@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import httpx
 import numpy as np
@@ -19,6 +20,7 @@ import pytest
 from lepton_lib import serving
 from lepton_lib.cli import main
 from lepton_lib.errors import DataError, RunError
+from lepton_lib.serving import app as app_module
 from lepton_lib.serving import upkeep
 from tests.service import GOOD, app, ask, kept, release, run, serving_log
 
@@ -55,6 +57,73 @@ def test_requests_that_shared_a_failed_commit_all_fail(app):
     assert {reply.status_code for reply in replies} == {503}
     assert kept(app).empty
     assert ask(app, GOOD).status_code == 200
+
+
+def test_single_records_of_one_tick_share_a_run_of_the_model(app, monkeypatch):
+    """Requests that come in together are told what each is told alone, by one run of the model for all of them."""
+    asked = [{**GOOD, "age": 18.0 + 3 * place} for place in range(20)]
+    alone = [ask(app, record).json()["predictions"][0]["probabilities"] for record in asked]
+    runs, run_model = [], app.scorer.answer
+    monkeypatch.setattr(app.scorer, "answer", lambda inputs: runs.append(len(inputs)) or run_model(inputs))
+    replies = asyncio.run(many(app, *[[record] for record in asked]))
+    assert sum(runs) == 20
+    assert len(runs) <= 3
+    for reply, shares in zip(replies, alone, strict=True):
+        assert reply.json()["predictions"][0]["probabilities"] == pytest.approx(shares, abs=1e-6)
+
+
+def test_a_record_at_fault_fails_alone(app):
+    """A moment that is none, found only where the tick's records are laid out together, is its own request's matter."""
+    wrong = {**GOOD, "when": "yesterday"}
+    replies = asyncio.run(many(app, [GOOD], [wrong], [GOOD], [wrong], [GOOD]))
+    assert [reply.status_code for reply in replies] == [200, 422, 200, 422, 200]
+    assert replies[1].json()["field"] == "when"
+    assert len(kept(app)) == 3
+
+
+def test_a_model_that_fails_at_one_record_answers_the_others(app, monkeypatch):
+    """No number as an answer: a 500 for who asked for it, and for nobody who asked at the same time."""
+    run_model = app.scorer._session.run
+
+    def failing(names, feeds):
+        told = run_model(names, feeds)
+        told[0][feeds["records"][:, 0] == 66] = np.nan
+        return told
+
+    monkeypatch.setattr(app.scorer, "_session", SimpleNamespace(run=failing))
+    replies = asyncio.run(many(app, [GOOD], [{**GOOD, "age": 66}], [GOOD]))
+    assert [reply.status_code for reply in replies] == [200, 500, 200]
+
+
+def test_the_log_is_carried_into_its_file_beside_the_service(app):
+    """What was committed waits in the WAL; a checkpoint carries it over, and touches nothing where there is none."""
+    ask(app, GOOD)
+    app.log.checkpoint()
+    (app.log.path.parent / "alone").write_bytes(app.log.path.read_bytes())  # without its WAL
+    connection = sqlite3.connect(app.log.path.parent / "alone")
+    assert connection.execute("SELECT count(*) FROM predictions").fetchone() == (1,)
+    connection.close()
+    app.log.path.rename(app.log.path.with_name("elsewhere"))
+    app.log.checkpoint()  # nothing is to be carried, so that nothing can fail
+
+
+def test_a_checkpoint_that_the_disk_refuses_is_told_and_the_service_goes_on(run, monkeypatch, caplog):
+    """A file that is gone is named in the service's own log; the watcher lives."""
+    monkeypatch.setattr(app_module, "WATCH_SECONDS", 0.01)
+    service = serving.create_app(run)
+
+    async def live():
+        async with service.watching():
+            service.log._carried = False
+            service.log.path.rename(service.log.path.with_name("elsewhere"))
+            await asyncio.sleep(0.2)
+            service.log.path.with_name("elsewhere").rename(service.log.path)
+            service.log._carried = False
+            await asyncio.sleep(0.2)
+
+    with caplog.at_level("ERROR", "lepton.serving"):
+        asyncio.run(live())
+    assert [json.loads(line)["event"] for line in caplog.messages] == ["not carried into the file"]
 
 
 def load(url, acknowledged, stop):

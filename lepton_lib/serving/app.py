@@ -7,6 +7,7 @@ No line of its own log holds anything that a client sent, but for a well-formed 
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import json
 import logging
@@ -15,7 +16,7 @@ import secrets
 import time
 import traceback
 from collections.abc import AsyncIterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -27,12 +28,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from lepton_lib.cases import encode_records
 from lepton_lib.errors import DataError, LeptonError, RecordError, RunError
 from lepton_lib.serving import http, releases
-from lepton_lib.serving.batches import RECORD_LIMIT, write_arrow
+from lepton_lib.serving.batches import RECORD_LIMIT, Answer, write_arrow
 from lepton_lib.serving.guards import IN_FLIGHT, Keys, keys_file
 from lepton_lib.serving.http import Message, ProblemError, Receive, Send
 from lepton_lib.serving.log import Entry, PredictionLog, batch_entry, entry, single_entry
 from lepton_lib.serving.pages import GUARDED, PREDICT, ROUTES, make_pages
 from lepton_lib.serving.scoring import Scorer
+from lepton_lib.serving.ticks import Together
 
 EXPLAIN_LIMIT = 64  # records whose reasons one request may ask for
 WATCH_SECONDS = 0.25  # between two looks at the files that name the release and the keys
@@ -109,6 +111,7 @@ class PredictionApp:
     def _adopt(self, scorer: Scorer, pages: Any = None) -> None:
         self._info.labels(self.scorer.case.name, self.scorer.version).set(0)
         self.scorer, self._pages = scorer, pages or make_pages(self, scorer)
+        self._score = Together(partial(_answer_each, scorer), apart=(ValueError, RunError))
         self._info.labels(scorer.case.name, scorer.version).set(1)
 
     def _state(self) -> tuple[int, int] | None:
@@ -119,7 +122,7 @@ class PredictionApp:
 
     @contextlib.asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
-        """Look after release and keys while the service lives; then close the log."""
+        """Look after release, keys and log while the service lives; then close the log."""
         watcher = asyncio.create_task(self._watch())
         try:
             yield
@@ -131,6 +134,10 @@ class PredictionApp:
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             await self.refresh()
+            try:
+                await asyncio.to_thread(self.log.checkpoint)  # a commit would make all requests wait for the disk
+            except RunError as error:
+                _logger.error(_line("not carried into the file", error=str(error)))
 
     async def refresh(self) -> None:
         """Take changed keys over, and another release once it is verified and loaded; requests go on meanwhile."""
@@ -254,26 +261,23 @@ class PredictionApp:
         await http.respond(send, 200, {"content-type": form} | more, content)
 
     def _count(self, told: np.ndarray) -> None:
-        classes = self.scorer.case.classes or ("number",)
-        chosen = told[:, -1].astype(int) if len(classes) > 1 else np.zeros(len(told), dtype=int)
-        for name, count in zip(classes, np.bincount(chosen, minlength=len(classes)).tolist(), strict=True):
-            if count:
-                self._kept(name).inc(count)
+        classes = self.scorer.case.classes
+        for place, count in collections.Counter(told[:, -1].tolist() if classes else [0] * len(told)).items():
+            self._kept(classes[int(place)] if classes else "number").inc(count)
 
     async def _predict(self, body: bytes, request_id: str, *, explain: bool) -> tuple[Entry, bytes, np.ndarray]:
-        scorer, rules = self.scorer, self.scorer.rules
+        scorer, rules, score = self.scorer, self.scorer.rules, self._score
         read: Sequence[Any] = ()
-        with contextlib.suppress(msgspec.MsgspecError, ValueError, RecursionError):
-            inputs, read = rules.read_json(body)
-        if not read:  # slowly, to name what is wrong
-            records = self._records(body)
-            inputs, read = encode_records(scorer.case, records), records
+        try:
+            read = rules.read_json(body)
+            answers, told = await score(read[0]) if len(read) == 1 else _answer(scorer, scorer.case.reader.rows(read))
+        except (msgspec.MsgspecError, ValueError, RecursionError):  # slowly, to name what is wrong
+            read = self._records(body)
+            answers, told = _answer(scorer, encode_records(scorer.case, read))
         if explain and len(read) > EXPLAIN_LIMIT:
             expected = f"at most {EXPLAIN_LIMIT} where reasons are asked for"
             raise ProblemError(422, f"got {len(read)} records, expected {expected}", field="records",
                                expected=expected)  # fmt: skip
-        told = scorer.answer(inputs)
-        answers = rules.answers.of(told)
         if explain:
             records = json.loads(body)["records"]
             for answer, reasons in zip(answers, await asyncio.to_thread(scorer.explain, records), strict=True):
@@ -324,6 +328,17 @@ class PredictionApp:
                 encode_records(self.scorer.case, json.loads(body, parse_int=float)["records"])
             except RecordError as error:
                 raise http.field_problem(error) from error
+
+
+def _answer(scorer: Scorer, inputs: np.ndarray) -> tuple[list[Answer], np.ndarray]:
+    told = scorer.answer(inputs)
+    return scorer.rules.answers.of(told), told
+
+
+def _answer_each(scorer: Scorer, records: list[Any]) -> list[tuple[list[Answer], np.ndarray]]:
+    """Records of several requests, in one run of the model; each request's answers for itself."""
+    answers, told = _answer(scorer, scorer.case.reader.rows(records))
+    return [([answer], told[place : place + 1]) for place, answer in enumerate(answers)]
 
 
 def _flag(query: dict[str, list[str]]) -> bool:

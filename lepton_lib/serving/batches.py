@@ -61,14 +61,14 @@ class Rules:
             row, place = (int(index) for index in np.argwhere(bad)[0])
             raise _refusal(self.columns[place], row, f"{inputs[row, place]:g}")
 
-    def read_json(self, body: bytes) -> tuple[np.ndarray, Sequence[msgspec.Struct]]:
-        """Raw inputs, and the records as they were read, of ``{"records": [{...}, ...]}``.
+    def read_json(self, body: bytes) -> Sequence[msgspec.Struct]:
+        """The records of ``{"records": [{...}, ...]}``, as the case's reader takes them.
 
         Raises:
             MsgspecError, ValueError, RecursionError: Something is wrong; who wants to know what looks again, slowly.
         """
-        records = self._decode(body).records
-        return self.case.reader.rows(records), records
+        records: Sequence[msgspec.Struct] = self._decode(body).records
+        return records
 
     def read_float32(self, body: bytes, contract: str, wanted: str) -> np.ndarray:
         """Rows of little-endian float32, one after the other, each laid out as ``case.fields``; NaN means missing.

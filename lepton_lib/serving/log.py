@@ -6,7 +6,6 @@ last moments. Knows records and answers, nothing of models or HTTP. pandas is im
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import math
@@ -24,6 +23,7 @@ from lepton_lib.cases import Case
 from lepton_lib.cases.sections import TARGET
 from lepton_lib.errors import DataError, RunError
 from lepton_lib.serving.batches import expand
+from lepton_lib.serving.ticks import Together
 from lepton_lib.utils import transaction
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ SELECT id FROM predictions WHERE id IN {_GIVEN} UNION
 SELECT value FROM json_each(?1) JOIN batches ON token = substr(value, 1, 16)
 WHERE CAST(substr(value, 18) AS INTEGER) BETWEEN 0 AND rows - 1
     AND value = token || '-' || CAST(substr(value, 18) AS INTEGER)"""
+WAL_PAGES = 16_000  # of 4 KiB, that the WAL may have before a commit itself carries them into the file
 TOKEN = 16  # characters of a request's token: its predictions' ids are TOKEN-0, TOKEN-1, ...
 
 
@@ -112,11 +113,13 @@ class PredictionLog:
 
     def __init__(self, path: Path, *, patience: float = 0.2) -> None:
         self.path = path
-        self._pending: list[tuple[Entry, asyncio.Future[None]]] = []
+        self._together = Together(self._write)
+        self._carried = True  # all that was committed stands in the file itself
         with kept(path):
             self._connection = sqlite3.connect(path, timeout=patience, isolation_level=None, check_same_thread=False)
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = NORMAL")
+            self._connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
             self._connection.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
             self._connection.executescript(_TABLES)
             self._file = os.stat(path).st_ino
@@ -146,29 +149,15 @@ class PredictionLog:
         Raises:
             RunError: As for `append`; all requests of the tick fail together.
         """
-        loop = asyncio.get_running_loop()
-        if not self._pending:
-            loop.call_soon(self._commit)
-        done = loop.create_future()
-        self._pending.append((made, done))
-        await done
+        await self._together(made)
 
-    def _commit(self) -> None:
-        pending, self._pending = self._pending, []
-        failure = None
-        try:
-            self._write([made for made, _ in pending])
-        except Exception as error:  # whatever it is, nobody may wait for ever: each request raises it
-            failure = error
-        for _, done in pending:
-            if not done.done():  # its client may have gone
-                done.set_result(None) if failure is None else done.set_exception(failure)
-
-    def _write(self, entries: Sequence[Entry]) -> None:
+    def _write(self, entries: Sequence[Entry]) -> Sequence[None]:
         with self.transaction():
             for statement in (_SINGLE, _BATCH):
                 if values := [made.values for made in entries if made.statement is statement]:
                     self._connection.executemany(statement, values)
+        self._carried = False
+        return [None] * len(entries)
 
     def check(self) -> None:
         """Find out whether a prediction could be kept now.
@@ -178,6 +167,17 @@ class PredictionLog:
         """
         with self.transaction():
             self._connection.execute("UPDATE predictions SET id = id WHERE 0")
+
+    def checkpoint(self) -> None:
+        """Carry what was committed from the WAL into the file, and wait for the disk: for a thread beside the service.
+
+        Raises:
+            RunError: The disk doesn't let it; what was committed stays in the WAL.
+        """
+        if not self._carried:
+            self._carried, address = True, f"{self.path.resolve().as_uri()}?mode=rw"
+            with kept(self.path), contextlib.closing(sqlite3.connect(address, uri=True)) as connection:
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)")  # nobody waits for it
 
     def close(self) -> None:
         """Close the file; whatever was appended stays."""

@@ -95,9 +95,17 @@ def answer(
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # no line tells them
+    logging._srcfile = None  # nor where it was written; to find it out takes longer than to write the line
     app = create_app(run_dir, trust=trust, require_key=require_key, workers=workers)
     config = uvicorn.Config(
-        app, http=GuardedProtocol, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=3
+        app,
+        http=GuardedProtocol,
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=3,
     )
     server = GuardedServer(config)
     if with_parent:

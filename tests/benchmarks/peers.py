@@ -1,8 +1,10 @@
 """The peers of the serving benchmark, each a program: ``python -m tests.benchmarks.peers NAME RUN PORT``.
 
 All answer the same model and the same records on one thread of uvicorn with uvloop and httptools, or with what they
-bring. ``bare`` is what a tutorial shows: FastAPI, pydantic, torch. ``stock`` is FastAPI with the guards
-that ours has: strict types, ranges and categories, an API key, a body limit, a log committed before the answer.
+bring. ``frame`` is what a tutorial shows: FastAPI, pydantic, records made a DataFrame and encoded by what encoded the
+training data, torch. ``bare`` is the same with this library's own reader of records in the DataFrame's place, which no
+tutorial has. ``stock`` is ``bare`` with the guards that ours has: strict types, ranges and categories, an API key, a
+body limit, a log committed before the answer.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
+import pandas as pd
 import torch
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
@@ -53,7 +56,20 @@ def record_type(case: Case, *, strict: bool) -> type[BaseModel]:
     return create_model("Record", __config__=config, **fields)
 
 
-def fastapi_app(run_dir: str, *, strict: bool) -> Any:
+def encode_frame(case: Case, frame: pd.DataFrame) -> np.ndarray:
+    """What `lepton_lib.data.encode` does to the training data's inputs; of credit, which has no moments."""
+    columns = []
+    for column in case.inputs:
+        values = frame[column.name]
+        if column.kind == "category":
+            codes = pd.Categorical(values, categories=list(column.categories)).codes
+            columns.append(np.where(codes < 0, np.nan, codes))
+        else:
+            columns.append(values.to_numpy(dtype="float64"))
+    return np.column_stack(columns).astype(np.float32)
+
+
+def fastapi_app(run_dir: str, *, strict: bool, framed: bool = False) -> Any:
     """Bare FastAPI, or FastAPI with the guards that come with it and its neighbours."""
     from fastapi import FastAPI, Request
     from fastapi.responses import JSONResponse
@@ -83,8 +99,9 @@ def fastapi_app(run_dir: str, *, strict: bool) -> Any:
 
     async def predict(given: Any) -> dict[str, Any]:
         records = [item.model_dump() for item in given.records]
+        inputs = encode_frame(case, pd.DataFrame(records)) if framed else encode_records(case, records)
         with torch.inference_mode():
-            shares = model.probabilities(torch.from_numpy(encode_records(case, records)))
+            shares = model.probabilities(torch.from_numpy(inputs))
         answers = shares.tolist()
         if strict:
             now = datetime.now(UTC).isoformat()
@@ -101,11 +118,11 @@ def fastapi_app(run_dir: str, *, strict: bool) -> Any:
     return app
 
 
-def serve_fastapi(run_dir: str, port: int, *, strict: bool) -> None:
+def serve_fastapi(run_dir: str, port: int, *, strict: bool, framed: bool) -> None:
     """On uvicorn, without an access log."""
     import uvicorn
 
-    uvicorn.run(fastapi_app(run_dir, strict=strict), port=port, log_level="warning", access_log=False)
+    uvicorn.run(fastapi_app(run_dir, strict=strict, framed=framed), port=port, log_level="warning", access_log=False)
 
 
 if find_spec("litserve"):  # only in the environment of its own; at the top, for its worker is another process
@@ -146,4 +163,4 @@ if __name__ == "__main__":
     if name == "litserve":
         serve_litserve(run, port)
     else:
-        serve_fastapi(run, port, strict=name == "stock")
+        serve_fastapi(run, port, strict=name == "stock", framed=name == "frame")

@@ -65,7 +65,7 @@ def _ratios(run_dir: Path, folder: Path) -> list[Row]:
     contract = serving.Scorer(run_dir / "service").manifest["contract"]
     heads = {"content-type": "application/json", "x-api-key": KEY}
     ours = heads | {"x-api-key": key}
-    pythons: dict[str, str] = {"bare": sys.executable, "stock": sys.executable}
+    pythons = dict.fromkeys(("bare", "frame", "stock"), sys.executable)
     result: list[Row] = []
     for peer in ("litserve",):
         python, why = environment(peer)
@@ -114,6 +114,10 @@ def _ratios(run_dir: Path, folder: Path) -> list[Row]:
             "",
         ),
     ]
+    for size, what in (("one", "1 row"), ("256", "256 rows as JSON"), ("binary", "256 rows as float32")):
+        told_as = "256" if size == "binary" else size
+        value = ratio(("ours", size), ("frame", told_as), "rate")
+        result.append((f"{what}, to bare FastAPI with records through a DataFrame", value, ""))
     for peer in list(pythons)[1:]:
         result.append((f"{peer}, 1 row, to bare", ratio((peer, "one"), ("bare", "one"), "rate"), ""))
     return result
