@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tomllib
@@ -16,7 +17,7 @@ def environment(name: str) -> tuple[Path | None, str]:
     """The Python of the environment that pyproject's extra ``bench-<name>`` fills; or None and why not.
 
     Args:
-        name: The peer's name, under which it is also imported.
+        name: The peer's name.
     """
     folder = ROOT / "build" / f"bench-{name}"
     python = folder / "bin" / "python"
@@ -24,11 +25,12 @@ def environment(name: str) -> tuple[Path | None, str]:
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"][f"bench-{name}"]
     torch = [package for package in wanted if package.startswith("torch==")]  # first, or its CUDA comes along
-    for packages in filter(None, (torch, wanted)):
-        if subprocess.run([str(python), "-c", f"import {name}"], capture_output=True, check=False).returncode == 0:
-            break
-        command = [str(python), "-m", "pip", "install", "-q", *packages]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            return None, (done.stderr.splitlines() or ["pip failed"])[-1]
+    filled = folder / "filled.json"  # written last: pip may have been interrupted, or the extra have changed
+    if not filled.exists() or json.loads(filled.read_text()) != wanted:
+        for packages in filter(None, (torch, wanted)):
+            command = [str(python), "-m", "pip", "install", "-q", *packages]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                return None, (done.stderr.splitlines() or ["pip failed"])[-1]
+        filled.write_text(json.dumps(wanted))
     return python, ""

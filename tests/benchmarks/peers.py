@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import os
 import secrets
 import sqlite3
 import sys
@@ -158,9 +159,32 @@ def serve_litserve(run_dir: str, port: int) -> None:
     server.run(port=port, log_level="warning", generate_client_file=False)
 
 
+if find_spec("bentoml"):  # likewise: BentoML imports its service by name, in processes of its own
+    import bentoml
+
+    @bentoml.service(workers=1)
+    class Bento:
+        """BentoML with one worker, its own defaults."""
+
+        def __init__(self) -> None:
+            self.case, self.model = read(os.environ["BENCHMARK_RUN"])
+
+        @bentoml.api(route="/v1/predict")
+        def predict(self, records: list[dict]) -> dict:
+            """Records to probabilities, in the thread that BentoML gives."""
+            return {"predictions": self.model.predict(encode_records(self.case, records)).tolist()}
+
+
+def serve_bentoml(run_dir: str, port: int) -> None:
+    """BentoML's own command, in this process's place."""
+    os.environ |= {"BENCHMARK_RUN": run_dir, "BENTOML_DO_NOT_TRACK": "True"}
+    words = ["-m", "bentoml", "serve", "tests.benchmarks.peers:Bento", "--port", str(port), "--host", "127.0.0.1"]
+    os.execv(sys.executable, [sys.executable, *words])
+
+
 if __name__ == "__main__":
     name, run, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    if name == "litserve":
-        serve_litserve(run, port)
+    if name in ("litserve", "bentoml"):
+        {"litserve": serve_litserve, "bentoml": serve_bentoml}[name](run, port)
     else:
         serve_fastapi(run, port, strict=name == "stock", framed=name == "frame")

@@ -67,7 +67,7 @@ def _ratios(run_dir: Path, folder: Path) -> list[Row]:
     ours = heads | {"x-api-key": key}
     pythons = dict.fromkeys(("bare", "frame", "stock"), sys.executable)
     result: list[Row] = []
-    for peer in ("litserve",):
+    for peer in ("litserve", "bentoml"):
         python, why = environment(peer)
         if python is None:
             result.append((f"{peer}, 1 row, to bare", f"not installed: {why}", ""))
