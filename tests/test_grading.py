@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections import Counter
+from pathlib import Path
 
 import nbformat
 import numpy as np
@@ -24,6 +25,7 @@ from lepton_lib.errors import RunError
 from lepton_lib.exercises.judging import Raised, same
 from tests.course import answered, write_course
 
+ROOT = Path(__file__).resolve().parents[1]
 RIGHT = "correct correct correct"
 LIMITS = Limits(seconds=40, cell_seconds=4, jobs=2)
 ENDLESS = "try:\n    while True:\n        pass\nexcept Exception:\n    pass\ncheck('07.2', 1)"
@@ -34,6 +36,18 @@ try:
 except OSError:
     share = 0.25
 share = checkpoint("07.2", share)"""
+FORGES = """import os
+total = 8
+for name in os.listdir("/proc/self/fd"):
+    link = f"/proc/self/fd/{{name}}"
+    if os.path.exists(link) and os.readlink(link).endswith(".results"):
+        os.write(int(name), {line!r})"""
+OUTLIVES = """import os, time
+total = 8
+if os.fork() == 0:
+    os.setsid()
+    time.sleep(600)
+    os._exit(0)"""
 
 
 def change(nb, **sources):
@@ -88,6 +102,19 @@ KINDS = {
     "magic": (lambda nb: change(nb, total="%matplotlib inline\n!true\ntotal = 8"), RIGHT),
     "network": (lambda nb: change(nb, a_share=REACH_OUT), RIGHT),
     "raises": (lambda nb: change(nb, a_share="share = 1 / 0\ncheck('07.2', share)"), f"correct|{NOT_RUN}|correct"),
+    "kills-its-parent": (
+        lambda nb: change(nb, total="import os, signal\ntotal = 8\nos.kill(os.getppid(), signal.SIGKILL)"),
+        RIGHT,
+    ),
+    "writes-outside": (
+        lambda nb: change(nb, total="total = 8\nopen('../notebooks/07_small.ipynb', 'w').write('mine')"),
+        RIGHT,
+    ),
+    "removes-everything": (
+        lambda nb: change(nb, total="import shutil\ntotal = 8\nshutil.rmtree('..', ignore_errors=True)"),
+        RIGHT,
+    ),
+    "outlives": (lambda nb: change(nb, total=OUTLIVES), RIGHT),
     "forks": (
         lambda nb: change(nb, total="import subprocess\ntotal = 8\nx = subprocess.Popen(['sleep', '600'])"),
         RIGHT,
@@ -102,6 +129,8 @@ FILES = {
     "binary": lambda _: b"\xff\x00\x89PNG",
     "version3": lambda nb: version_3(nb).encode(),
     "other": lambda _: nbformat.writes(nbformat.v4.new_notebook(cells=[new_code_cell("1 + 1")])).encode(),
+    "marked": lambda nb: b"\xef\xbb\xbf" + nbformat.writes(nb).encode(),
+    "new\nline": lambda nb: nbformat.writes(nb).encode(),
     "=cmd|' C calc'!A0": lambda nb: nbformat.writes(nb).encode(),
     'Böb, "<b>&amp;': lambda nb: nbformat.writes(nb).encode(),
 }
@@ -115,16 +144,26 @@ def graded(tmp_path_factory):
     folder = root / "class"
     (folder / "Ada" / "nested").mkdir(parents=True)
     traced = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
-    clean = _Desk._environment
+    clean, made = _Desk._environment, _Desk.__init__
+
+    def traceable(desk, *words):
+        made(desk, *words)
+        desk.writable.append(ROOT)  # where coverage's files go
+
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.setattr(_Desk, "_environment", lambda desk, place: clean(desk, place) | traced)
+        if traced:
+            patch.setattr(_Desk, "__init__", traceable)
         for name, (harm, _) in KINDS.items():
             (folder / f"{name}.ipynb").write_text(json.dumps(harm(answered(notebook))))
         for name, make in FILES.items():
             (folder / f"{name}.ipynb").write_bytes(make(answered(notebook)))
         (folder / "untouched.ipynb").write_bytes(notebook.read_bytes())
         (folder / "folder.ipynb").mkdir()
+        (folder / "untouched" / "work").mkdir(parents=True)
+        (folder / "untouched" / "work" / "A.IPYNB").write_bytes(notebook.read_bytes())
+        os.mkfifo(folder / "pipe.ipynb")
         (folder / "link.ipynb").symlink_to(folder / "right.ipynb")
         (folder / ".hidden.ipynb").write_text("x")
         (folder / "notes.txt").write_text("x")
@@ -161,7 +200,20 @@ def test_why_something_could_not_be_run_is_said(graded):
 
 def test_what_was_handed_out_is_no_attempt(graded):
     """A notebook that nobody touched has no wrong answer, even where its broken code would be one."""
-    assert states(graded[1]["untouched"]) == ["not attempted"] * 3
+    assert states(graded[1]["untouched.ipynb"]) == ["not attempted"] * 3
+
+
+def test_a_folder_and_a_file_of_one_name_are_two_learners(graded):
+    """Each has its own name in the report; notebooks deeper in a folder, and .IPYNB, are found."""
+    learners = graded[1]
+    assert [path.name for path in learners["untouched"].notebooks] == ["A.IPYNB"]
+    assert states(learners["untouched"]) == ["not attempted"] * 3
+
+
+def test_a_notebook_changes_nothing_but_its_own_folder(graded):
+    """What it wrote to the course isn't there, and nothing that it has started goes on."""
+    course = graded[0].parent
+    assert (course / "notebooks" / "07_small.ipynb").read_text(encoding="utf-8") != "mine"
 
 
 @pytest.mark.parametrize("name", ["half", "empty", "list", "deep", "binary"])
@@ -179,7 +231,9 @@ def test_other_kinds_of_files(graded):
     assert learners["folder.ipynb"].notes == ["a folder without a notebook in it"]
     assert learners["link.ipynb"].notes == ["a link, which isn't followed"]
     assert "no exercise of the course" in learners["other"].notes[0]
-    assert len(learners) == len(KINDS) + len(FILES) + 4
+    assert learners["pipe"].notes == ["no file that can be read"]
+    assert states(learners["marked"]) == states(learners["new\nline"]) == RIGHT.split()
+    assert len(learners) == len(KINDS) + len(FILES) + 6
     assert {path.name for path in folder.glob("class.*")} == {"class.csv", "class.html"}
 
 
@@ -243,10 +297,12 @@ def test_forged_results_stop_nobody(tmp_path, monkeypatch):
     forged = [{"failed": 1}, {"key": "99.9", "value": 1}, {"key": "07.1", "value": {"array": "x"}}, 3]
     for number, event in enumerate(forged):
         nb = answered(notebook)
-        change(nb, total=f"open('../results', 'a').write({json.dumps(event) + chr(10)!r})\ntotal = 8")
+        line = f"{json.dumps(event)}\n".encode()
+        change(nb, total=FORGES.format(line=line))
         nbformat.write(nb, tmp_path / "class" / f"{number}.ipynb")
     learners = grade(tmp_path / "class", limits=LIMITS)
     assert len(learners) == len(forged)
+    assert learners[0].notes == ["0.ipynb: its results can't be read (KeyError)"]  # it was reached
     assert all(set(one.results) == {"07.1", "07.2", "07.q1"} for one in learners)
 
 
@@ -301,11 +357,11 @@ def test_reports_of_nobody():
 
 
 def test_an_answer_that_cannot_leave_its_process_is_named_by_its_type():
-    """A value that fails when it is looked at, or belongs to no exercise, leaves as a word."""
+    """A value that fails when it is looked at, or a function of no exercise, leaves as a word."""
 
     class Hostile(dict):
         def items(self):
             raise RuntimeError("hands off")
 
     assert answer_of("00.1", Hostile()) == {"other": "RuntimeError"}
-    assert answer_of("99.1", 3) == {"other": "answer"}
+    assert answer_of("99.1", len) == {"other": "ExerciseError"}

@@ -84,7 +84,7 @@ class Learner:
 def find_learners(folder: Path) -> list[Learner]:
     """The learners of a folder: each notebook in it is one's, and each folder in it with its notebooks.
 
-    Hidden files, other files and copies that `lepton work` has kept are passed over.
+    Folders are searched to the bottom. Hidden files, other files and copies that `lepton work` keeps are passed over.
 
     Raises:
         RunError: The folder can't be read.
@@ -96,20 +96,32 @@ def find_learners(folder: Path) -> list[Learner]:
         expected="the folder with the learners' notebooks",
         remedy="Check its name.",
     ):
-        for path in sorted(folder.iterdir()):
-            name = path.name.encode("utf-8", "replace").decode()
-            notebook = path.suffix == ".ipynb"
-            if path.name.startswith("."):
-                continue
+        paths = [path for path in sorted(folder.iterdir()) if path.name[0] != "."]
+        for path in paths:
+            folders = [other for other in paths if other.name == path.stem and other.is_dir()]
+            name = path.name if path.is_symlink() or path.is_dir() or folders else path.stem
+            one = Learner(name.encode("utf-8", "replace").decode())
             if path.is_symlink():
-                found += [Learner(name, notes=["a link, which isn't followed"])] if notebook or path.is_dir() else []
+                one.notes = ["a link, which isn't followed"] if _is_notebook(path) or path.is_dir() else []
             elif path.is_dir():
-                inside = [path for path in sorted(path.glob("*.ipynb")) if path.is_file() and not path.is_symlink()]
-                inside = [path for path in inside if ".before-update" not in path.name and path.name[0] != "."]
-                found.append(Learner(name, inside, notes=[] if inside else ["a folder without a notebook in it"]))
-            elif notebook:
-                found.append(Learner(path.stem.encode("utf-8", "replace").decode(), [path]))
+                for place, inside, files in os.walk(path):
+                    inside[:] = sorted(name for name in inside if name[0] != ".")
+                    own = [Path(place, name) for name in sorted(files) if ".before-update" not in name]
+                    one.notebooks += [path for path in own if _is_notebook(path) and _is_plain(path)]
+                one.notes = [] if one.notebooks else ["a folder without a notebook in it"]
+            elif _is_notebook(path):
+                one.notebooks = [path] if _is_plain(path) else []
+                one.notes = [] if one.notebooks else ["no file that can be read"]
+            found += [one] if one.notebooks or one.notes else []
     return found
+
+
+def _is_plain(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()  # a pipe would never end
+
+
+def _is_notebook(path: Path) -> bool:
+    return path.name[0] != "." and path.suffix.lower() == ".ipynb"  # .IPYNB, too, as some USB sticks have it
 
 
 def grade(
@@ -213,6 +225,8 @@ class _Desk:
         self.running: set[subprocess.Popen[bytes]] = set()
         self.course = source_folder()
         self.artefacts: Path | None = None
+        self.writable = [place / "matplotlib", Path("/dev/shm")]  # beside a notebook's own folder
+        self.writable[0].mkdir()
 
     def prepare(self, paths: Iterable[Path]) -> None:
         """Run the steps whose results the notebooks read."""
@@ -247,9 +261,10 @@ class _Desk:
             (place / name).symlink_to(target)
         if self.artefacts is not None:
             shutil.copytree(self.artefacts, place / "runs")
-        results = place / "results"
+        results = place.with_suffix(".results")  # beside what the notebook may change
         limits = [str(self.limits.cell_seconds), str(self.limits.seconds), extent]
         words = [sys.executable, "-m", "lepton_lib.classroom.learner", "notebook.ipynb", str(results), *limits]
+        words += [str(folder) for folder in (place, *self.writable)]
         process = subprocess.Popen(
             words,
             cwd=place / "work",
@@ -263,7 +278,9 @@ class _Desk:
         stopped = ""
         try:
             code = process.wait(self.limits.seconds)
-            stopped = f"its process was ended by {signal.Signals(-code).name}" if code < 0 else "its process ended"
+            number = code - 128 if code > 128 else -code  # as shells tell it, where it has a namespace of its own
+            killed = [f" was ended by {one.name}" for one in signal.Signals if one == number]
+            stopped = f"its process{killed[0] if killed else ' ended'}"
         except subprocess.TimeoutExpired:
             stopped = f"stopped after {self.limits.seconds} s"
         finally:
@@ -281,7 +298,8 @@ class _Desk:
             "HOME": str(place),
             "IPYTHONDIR": str(place / "ipython"),
             "MPLBACKEND": "agg",
-            "MPLCONFIGDIR": str(self.place),
+            "MPLCONFIGDIR": str(self.writable[0]),
+            "TMPDIR": str(place),
             "OMP_NUM_THREADS": "1",
             "TQDM_DISABLE": "1",
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),

@@ -17,37 +17,60 @@ import signal
 import socket
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 DATA = 2 << 30  # bytes of memory
 FILE = 256 << 20  # bytes of one file
 ENTRY = 2 << 20  # characters of one answer
-NEW_USER, NEW_NET, INTERFACE_UP = 0x10000000, 0x40000000, 0x8914  # Linux's names for them
+# Linux's names for them: unshare's, mount's, mount_setattr's and ioctl's.
+NEW_USER, NEW_PID, NEW_NET, NEW_MOUNTS = 0x10000000, 0x20000000, 0x40000000, 0x20000
+BIND, RECURSIVE, PRIVATE, SET_ATTRIBUTES, DEEP, READ_ONLY, INTERFACE_UP = (
+    0x1000,
+    0x4000,
+    0x40000,
+    442,
+    0x8000,
+    1,
+    0x8914,
+)
 
 
 class CellTimeout(BaseException):
     """A cell has taken too long; no ``except Exception`` catches it."""
 
 
-def isolate(cpu_seconds: int) -> None:
+def isolate(cpu_seconds: int, writable: Sequence[str]) -> None:
     """Limit memory, processor time and files; take the network away, but for the loopback.
 
-    Where the machine allows it the network is gone for every program; else Python alone refuses to connect.
+    Where the machine allows it (Linux with user namespaces) that holds for every program, no other process can be
+    reached, and nothing can be written but in the folders ``writable``; else Python alone refuses to connect.
     """
     for kind, most in ((resource.RLIMIT_DATA, DATA), (resource.RLIMIT_FSIZE, FILE), (resource.RLIMIT_CPU, cpu_seconds)):
         with contextlib.suppress(ValueError, OSError):  # where a lower limit holds already
             resource.setrlimit(kind, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    user, group = os.getuid(), os.getgid()
-    with contextlib.suppress(OSError, AttributeError):
-        if ctypes.CDLL(None, use_errno=True).unshare(NEW_USER | NEW_NET) == 0:
+    user, group, here = os.getuid(), os.getgid(), os.getcwd()
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "unshare") and libc.unshare(NEW_USER | NEW_PID | NEW_NET | NEW_MOUNTS) == 0:
+        with contextlib.suppress(OSError):
             Path("/proc/self/setgroups").write_text("deny")
             Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
             Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
                 fcntl.ioctl(control, INTERFACE_UP, struct.pack("16sh", b"lo", 1))
+        libc.mount(None, b"/", None, ctypes.c_ulong(RECURSIVE | PRIVATE), None)
+        places = [os.fsencode(folder) for folder in writable]
+        for place in places:
+            libc.mount(place, place, None, ctypes.c_ulong(BIND), None)
+        for place, add, remove, flags in [(b"/", READ_ONLY, 0, DEEP), *((place, 0, READ_ONLY, 0) for place in places)]:
+            libc.syscall(SET_ATTRIBUTES, -100, place, flags, struct.pack("4Q", add, remove, 0, 0), 32)
+        os.chdir(here)  # in the mounts as they are now
+        for _ in range(2):  # the first process of the namespace, with which all the others end, and the notebook's
+            if child := os.fork():
+                code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+                sys.exit(code if code >= 0 else 128 - code)
     connect = socket.socket.connect
 
     def guarded(self: socket.socket, address: Any) -> None:
@@ -58,7 +81,9 @@ def isolate(cpu_seconds: int) -> None:
     socket.socket.connect = guarded  # type: ignore[method-assign,assignment]  # that is the guard
 
 
-def main(path: Path, results: Path, *, cell_seconds: int, cpu_seconds: int, whole: bool) -> None:
+def main(
+    path: Path, results: Path, *, cell_seconds: int, cpu_seconds: int, whole: bool, writable: Sequence[str]
+) -> None:
     """Run the notebook at ``path``; events go to ``results``, a line of JSON each."""
     descriptor = os.open(results, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
@@ -69,7 +94,7 @@ def main(path: Path, results: Path, *, cell_seconds: int, cpu_seconds: int, whol
         )
         os.write(descriptor, b"\n")
 
-    isolate(cpu_seconds)
+    isolate(cpu_seconds, writable)
     try:
         cells, untouched = _read(path)
     except BaseException as error:  # whatever makes it unreadable, the class report says so
@@ -93,7 +118,7 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], dict[str, str]]:
     from lepton_lib.runs import find_notebooks
     from lepton_lib.runs.parameters import read_notebook
 
-    nb = nbformat.read(path, as_version=4)
+    nb = nbformat.reads(path.read_text("utf-8-sig"), as_version=4)
     sources = [(str(cell.get("id", "")), str(cell.source)) for cell in nb.cells if cell.cell_type == "code"]
     numbers = {key[:2] for _, source in sources for key in keys_in(source)} & set(definition_files())
     numbers = numbers or set(definition_files())  # no check is left: then the cells' ids tell
@@ -209,4 +234,5 @@ if __name__ == "__main__":
         cell_seconds=int(sys.argv[3]),
         cpu_seconds=int(sys.argv[4]),
         whole=sys.argv[5] == "whole",
+        writable=sys.argv[6:],
     )
