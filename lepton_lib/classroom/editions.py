@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 from collections.abc import Sequence
@@ -74,7 +75,13 @@ fit();
 </script>"""
 
 
-def hand_out(folder: Path, *, notebooks: Sequence[Path] | None = None, progress: Listener | None = None) -> list[Path]:
+def hand_out(
+    folder: Path,
+    *,
+    notebooks: Sequence[Path] | None = None,
+    nbgrader: bool = False,
+    progress: Listener | None = None,
+) -> list[Path]:
     """Make all editions in ``learners/``, ``instructor/`` and ``slides/``; former ones there are replaced.
 
     The learners' notebooks have no output. The instructor's have every answer, are run, and have a note after each
@@ -84,6 +91,7 @@ def hand_out(folder: Path, *, notebooks: Sequence[Path] | None = None, progress:
     Args:
         folder: Where.
         notebooks: The course's own by default.
+        nbgrader: Whether a test that nbgrader grades follows each exercise, for learners and instructor.
         progress: As for `run_notebook`, while the instructor's edition is run.
 
     Returns:
@@ -105,7 +113,7 @@ def hand_out(folder: Path, *, notebooks: Sequence[Path] | None = None, progress:
             if (source / "images").is_dir():
                 shutil.copytree(source / "images", folder / edition / "images")
         for path in paths:
-            nb = read_notebook(path)
+            nb = _tested(read_notebook(path)) if nbgrader else read_notebook(path)
             write_atomic(folder / "learners" / path.name, nbformat.writes(nb) + "\n")
             write_atomic(folder / "instructor" / path.name, nbformat.writes(fill_in(nb)) + "\n")
             write_atomic(folder / "slides" / f"{path.stem}.html", slides_page(nbformat.read(path, 4), path.stem))
@@ -114,6 +122,28 @@ def hand_out(folder: Path, *, notebooks: Sequence[Path] | None = None, progress:
     for path in answered:
         write_atomic(path, nbformat.writes(_noted(nbformat.read(path, 4))) + "\n")
     return sorted(path for edition in EDITIONS for path in (folder / edition).rglob("*") if path.is_file())
+
+
+def _tested(nb: Any) -> Any:
+    """The notebook with a locked cell after each exercise, which nbgrader gives a point: its metadata's version 3."""
+    from nbformat.v4 import new_code_cell
+
+    cells = []
+    for cell in nb.cells:
+        cells.append(cell)
+        for key in keys_in(cell.source) if cell.cell_type == "code" else []:
+            name = f"test-{key.replace('.', '-')}"
+            source = (
+                "from lepton_lib.exercises import progress_card\n\n"
+                f'assert progress_card("{key[:2]}").lines["{key}"][1].status == "correct", "{key} is not correct yet"'
+            )
+            # Over source, type, grade, solution, locked, name and points: nbgrader.utils.compute_checksum, of 0.9.
+            checksum = hashlib.md5(f"{source}codeTrueFalseTrue{name}1.0".encode(), usedforsecurity=False).hexdigest()
+            metadata = {"schema_version": 3, "grade_id": name, "grade": True, "points": 1, "locked": True}
+            metadata |= {"solution": False, "task": False, "cell_type": "code", "checksum": checksum}
+            cells.append(new_code_cell(source, id=name, metadata={"nbgrader": metadata}))
+    nb.cells = cells
+    return nb
 
 
 def _noted(nb: Any) -> Any:

@@ -102,13 +102,17 @@ def grade(
 
 
 @app.command()
-def handout(folder: Annotated[Path, typer.Argument(help="Where: learners/, instructor/ and slides/.")]) -> None:
+def handout(
+    folder: Annotated[Path, typer.Argument(help="Where: learners/, instructor/ and slides/.")],
+    *,
+    nbgrader: Annotated[bool, typer.Option("--nbgrader", help="With a test after each exercise for nbgrader.")] = False,
+) -> None:
     """Make what is handed out: notebooks to fill in, answered and executed ones with notes, and slides."""
     from lepton_lib.classroom.editions import hand_out
 
     show = Progress()
     try:
-        made = hand_out(folder, progress=show)
+        made = hand_out(folder, nbgrader=nbgrader, progress=show)
     finally:
         show.close()
     typer.echo(f"{len(made)} files in {folder}: learners, instructor, slides.")
