@@ -174,18 +174,13 @@ def _keys(number: str) -> list[str]:
 def _take(learner: Learner, path: Path, events: list[dict[str, Any]]) -> None:
     """Judge what one notebook gave, and add it to what is known of its learner; the better result counts."""
     known: dict[str, Result] = {}
-
-    def add(key: str, result: Result) -> None:
-        if _BETTER.index(result.status) >= _BETTER.index(known.get(key, Result(NOT_RUN)).status):
-            known[key] = result
-
     here, keys, end = {}, [], ""
     for event in events:
         if "key" in event:
-            add(str(event["key"]), _judged(event))
+            _add(known, str(event["key"]), _judged(event))
         elif "failed" in event:
             for key in event["keys"]:
-                add(str(key), Result(NOT_RUN, f"its cell fails: {event['error']}"))
+                _add(known, str(key), Result(NOT_RUN, f"its cell fails: {event['error']}"))
         elif "cell" in event:
             here = event
         elif "unreadable" in event:
@@ -201,10 +196,13 @@ def _take(learner: Learner, path: Path, events: list[dict[str, Any]]) -> None:
     for number in sorted(numbers):
         for key in _keys(number):
             rest = Result(NOT_RUN, f"the notebook came to no end: {end}") if end else Result(NOT_RUN, "its cell fails")
-            result = known.get(key, rest if key in keys else Result(NOT_ATTEMPTED, "its cell isn't there"))
-            before = learner.results.get(key, Result(NOT_RUN))
-            if _BETTER.index(result.status) >= _BETTER.index(before.status):
-                learner.results[key] = result
+            rest = rest if key in keys else Result(NOT_ATTEMPTED, "its cell isn't there")
+            _add(learner.results, key, known.get(key, rest))
+
+
+def _add(results: dict[str, Result], key: str, result: Result) -> None:
+    if key not in results or _BETTER.index(result.status) >= _BETTER.index(results[key].status):
+        results[key] = result
 
 
 def _judged(event: dict[str, Any]) -> Result:
@@ -275,7 +273,6 @@ class _Desk:
             start_new_session=True,
         )
         self.running.add(process)
-        stopped = ""
         try:
             code = process.wait(self.limits.seconds)
             number = code - 128 if code > 128 else -code  # as shells tell it, where it has a namespace of its own
@@ -315,8 +312,7 @@ class _Desk:
     def close(self) -> None:
         """End what is still running, after Ctrl-C."""
         for process in list(self.running):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            self._end(process)
 
 
 def _read_events(results: Path) -> list[dict[str, Any]]:

@@ -89,10 +89,8 @@ def main(
 
     def tell(**event: Any) -> None:
         line = json.dumps(event)
-        os.write(
-            descriptor, (line if len(line) < ENTRY else json.dumps(event | {"value": {"other": "large"}})).encode()
-        )
-        os.write(descriptor, b"\n")
+        line = line if len(line) < ENTRY else json.dumps(event | {"value": {"other": "large"}})
+        os.write(descriptor, f"{line}\n".encode())
 
     isolate(cpu_seconds, writable)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -110,11 +111,8 @@ def handout(
     """Make what is handed out: notebooks to fill in, answered and executed ones with notes, and slides."""
     from lepton_lib.classroom.editions import hand_out
 
-    show = Progress()
-    try:
+    with closing(Progress()) as show:
         made = hand_out(folder, nbgrader=nbgrader, progress=show)
-    finally:
-        show.close()
     typer.echo(f"{len(made)} files in {folder}: learners, instructor, slides.")
 
 
@@ -137,11 +135,8 @@ def jump(
     """Put everyone at the start of a notebook, with the same results of the steps before it."""
     from lepton_lib.classroom.pacing import jump
 
-    show = Progress()
-    try:
+    with closing(Progress()) as show:
         left = jump(notebook, out, progress=show)
-    finally:
-        show.close()
     for step, digest in left:
         typer.echo(f"{step:<16} {digest}")
     typer.echo(f"{out} is ready for {notebook}." + (" Compare the codes with your neighbour's." if left else ""))

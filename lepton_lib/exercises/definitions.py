@@ -85,17 +85,18 @@ class Exercise(_Part):
 
     def value_of(self, code: str) -> Any:
         """What ``code`` defines under the answer's name, in a namespace of its own."""
-        scope: dict[str, Any] = {}
-        exec(self.given, scope)
-        exec(code, scope)
-        return scope[self.name]
+        return self._scope(code)[self.name]
 
     def arguments(self) -> list[tuple[Any, ...]]:
         """What a function is tried on."""
+        found: list[tuple[Any, ...]] = eval(self.inputs or "[]", self._scope())
+        return found
+
+    def _scope(self, code: str = "") -> dict[str, Any]:
         scope: dict[str, Any] = {}
         exec(self.given, scope)
-        found: list[tuple[Any, ...]] = eval(self.inputs or "[]", scope)
-        return found
+        exec(code, scope)
+        return scope
 
 
 class Question(_Part):
