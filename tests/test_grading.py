@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -103,7 +104,7 @@ KINDS = {
     "network": (lambda nb: change(nb, a_share=REACH_OUT), RIGHT),
     "raises": (lambda nb: change(nb, a_share="share = 1 / 0\ncheck('07.2', share)"), f"correct|{NOT_RUN}|correct"),
     "kills-its-parent": (
-        lambda nb: change(nb, total="import os, signal\ntotal = 8\nos.kill(os.getppid(), signal.SIGKILL)"),
+        lambda nb: change(nb, total="import os, signal\ntotal = 8\nos.getppid() == 1 and os.kill(1, signal.SIGKILL)"),
         RIGHT,
     ),
     "writes-outside": (
@@ -210,8 +211,12 @@ def test_a_folder_and_a_file_of_one_name_are_two_learners(graded):
     assert states(learners["untouched"]) == ["not attempted"] * 3
 
 
+@pytest.mark.skipif(
+    subprocess.run(["unshare", "-Urm", "true"], capture_output=True, check=False).returncode != 0,
+    reason="this machine allows no user namespaces, without which a notebook writes where its user may",
+)
 def test_a_notebook_changes_nothing_but_its_own_folder(graded):
-    """What it wrote to the course isn't there, and nothing that it has started goes on."""
+    """What it wrote to the course isn't there."""
     course = graded[0].parent
     assert (course / "notebooks" / "07_small.ipynb").read_text(encoding="utf-8") != "mine"
 
