@@ -13,7 +13,7 @@ from lepton_lib.cases import Case, Expression, encode_records, example_record, l
 from lepton_lib.cases.records import describe
 from lepton_lib.errors import CaseError, DataError
 
-SHIPPED = ["credit", "credit_tiers", "heart", "process_faults", "traffic"]
+SHIPPED = ["credit", "credit_tiers", "heart", "process_faults", "retail", "traffic"]
 
 
 def test_every_shipped_case_is_listed():

@@ -6,7 +6,7 @@ from lepton_lib.artefacts import STEPS
 from tests import offline
 
 
-@pytest.mark.parametrize("case", ["credit_tiers", "process_faults", "traffic"])
+@pytest.mark.parametrize("case", ["credit_tiers", "process_faults", "retail", "traffic"])
 def test_the_loop_runs_on_every_case_and_heeds_its_parameters(tmp_path, case):
     """Two, three or nine classes or a number: the same notebooks end, and other epochs give another model."""
     folder = offline.loop(tmp_path / case, case, "epochs=2")

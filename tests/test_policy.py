@@ -223,9 +223,9 @@ def test_a_wrong_policy_is_named(make_case, change, words):
         assert word in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["credit", "credit_tiers", "heart", "process_faults", "traffic"])
+@pytest.mark.parametrize("name", ["credit", "credit_tiers", "heart", "process_faults", "retail", "traffic"])
 def test_every_shipped_case_states_its_policy(name):
-    """The five cases say in case.toml when to act."""
+    """The six cases say in case.toml when to act."""
     assert "policy" in load_case(name).model_fields_set
 
 

@@ -14,7 +14,7 @@ from tests.conftest import write_case
 from tests.service import BANDS, COLUMNS, COSTS, GOOD, write_release
 
 
-@pytest.mark.parametrize("name", ["heart", "process_faults", "traffic"])
+@pytest.mark.parametrize("name", ["heart", "process_faults", "retail", "traffic"])
 def test_served_rows_join_every_kind_of_case(tmp_path, name):
     """The enlarged case reads and cleans as the case itself does, with the served rows in it."""
     case = load_case(name)
