@@ -9,6 +9,7 @@ from scipy import stats
 
 from lepton_lib import monitoring
 from lepton_lib.cases import load_case
+from lepton_lib.data import clean, read_table
 from lepton_lib.errors import DataError
 from lepton_lib.monitoring import distances
 from lepton_lib.utils import sha256_of, to_json
@@ -485,3 +486,20 @@ def test_a_reference_of_another_case_is_refused(shop):
     fewer = monitoring.Reference({n: reference._makers[n] for n in reference.names if n != "colour"}, (), 100, {})
     with pytest.raises(DataError, match="'colour'"):
         monitoring.drift_report(fewer, rows(100, seed=2), shop)
+
+
+def test_of_the_retail_months_december_and_january_drift_and_no_other():
+    """Against June to November: who orders at Christmas and just after isn't who else does; its halves are alike."""
+    shop = load_case("retail")
+    table, _ = clean(read_table(shop), shop)
+    month = table["day"].dt.to_period("M").astype(str)
+    before = table[month.between("2010-06", "2010-11")]
+    later = {
+        name: monitoring.drift_report(before, rows, shop) for name, rows in table.groupby(month) if name > "2010-11"
+    }
+    assert len(later) == 9
+    assert {name for name, report in later.items() if report.verdict == "drift"} == {"2010-12", "2011-01"}
+    assert "days_since" in later["2010-12"].drifted
+    assert later["2011-01"].drifted == ("days_since",)
+    halves = before[month.loc[before.index] <= "2010-08"], before[month.loc[before.index] > "2010-08"]
+    assert monitoring.drift_report(*halves, shop).verdict == "none"
