@@ -3,7 +3,10 @@
 import sys
 import tomllib
 
+import pytest
+
 from tests import offline
+from tests.mutants import trial
 from tests.mutants.__main__ import EQUIVALENT, LIBRARY, known_rounds
 from tests.mutants.plant import Mutant, choose, mutants
 from tests.mutants.trial import Verdict
@@ -32,6 +35,46 @@ def test_a_fault_that_changes_nothing_is_told_to_survive(tmp_path):
     told = dict(line.split(" ", 1) for line in done.stdout.splitlines())
     assert told["control"].split() == ["survived"]
     assert told["real"].startswith("tests tests/test_optimizers.py::")
+
+
+@pytest.mark.parametrize(
+    ("runs", "expected"),
+    [
+        ([None, ""], Verdict(trial.LIMIT, "tests/test_x.py::test_y")),
+        ([None, None], Verdict(trial.UNCLEAR, "tests/test_x.py::test_y")),
+        ([None, "red"], Verdict(trial.UNCLEAR, "tests/test_x.py::test_y")),
+        (["", None, ""], Verdict(trial.LIMIT, "tests/test_x.py::test_y")),
+        (["", "red"], Verdict("second", "red")),
+        (["", ""], Verdict()),
+    ],
+)
+def test_a_time_limit_tells_of_a_fault_only_where_the_control_ends(tmp_path, monkeypatch, runs, expected):
+    """Tests that come to no end are run without the fault, in half the time: a busy machine catches nothing."""
+    path, left, texts = tmp_path / "lepton_lib" / "optimizers.py", list(runs), []
+    path.parent.mkdir()
+    path.write_bytes((LIBRARY / "optimizers.py").read_bytes())
+    whole = path.read_bytes()
+
+    def run(folder, _, seconds):
+        (folder / "begun").write_text("tests/test_x.py::test_y")
+        texts.append((path.read_bytes(), seconds))
+        yield
+        return left.pop(0)
+
+    monkeypatch.setattr(trial, "_run", run)
+    attempt = trial._attempt(real(), tmp_path, [("first", {"a": 1.0}), ("none", {}), ("second", {"b": 1.0})])
+    verdict = []
+
+    def follow():
+        verdict.append((yield from attempt))
+
+    for _ in follow():
+        pass
+    assert (verdict, left) == ([expected], [])
+    assert path.read_bytes() == whole
+    planted, limit = real().plant(whole), trial.SECONDS + 10
+    for k, got in enumerate(texts):
+        assert got == ((whole, limit / 2) if k and runs[k - 1] is None else (planted, limit))
 
 
 def control():

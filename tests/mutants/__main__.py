@@ -1,7 +1,8 @@
 """Plants faults in lepton_lib, a place each, and tells which the tests and notebooks notice: `make mutants`.
 
-The table goes to RESULTS.md. A mutant that no run can tell from the library is listed in equivalent.toml with the
-reason; one that survives and isn't listed makes the exit code 1.
+The table goes to RESULTS.md, a verdict at a time, so that ``--new`` goes on where a run was stopped. A mutant that no
+run can tell from the library is listed in equivalent.toml with the reason; one that survives and isn't listed makes the
+exit code 1.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ import tempfile
 import time
 import tomllib
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from lepton_lib.utils import SAME_BITS, write_atomic
+from tests.conftest import LONG
 from tests.mutants.plant import Mutant, choose
-from tests.mutants.trial import ASIDE, Map, Round, Verdict, copy_repository, try_all
+from tests.mutants.trial import ASIDE, LIMIT, UNCLEAR, Map, Round, Verdict, copy_repository, try_all
 from tests.offline import ROOT
 
 HERE = Path(__file__).parent
@@ -38,6 +40,9 @@ def main() -> int:
     parser.add_argument(
         "--sample", type=int, help="so many of the table's, drawn by the commit, by the tests named there"
     )
+    parser.add_argument(
+        "--new", type=int, help="so many that the table doesn't have, by the tests that name their modules"
+    )
     parser.add_argument("--draw", help="what the sample is drawn by, instead of the commit")
     parser.add_argument("--list", action="store_true", help="only say which there are")
     options = parser.parse_args()
@@ -47,30 +52,43 @@ def main() -> int:
     if options.list:
         print(*found, sep="\n")
         return 0
+    known = read_results()
     with tempfile.TemporaryDirectory(prefix="lepton-mutants-") as place:
+        rounds: Callable[[Mutant], Iterator[Round]] = functools.partial(known_rounds, known)
         if options.sample:
-            known = read_results()
             # A commit is red for a test it lost, not for one that was never written: `make mutants` finds those.
             found = [m for m in found if str(m) in known and known[str(m)].round == "tests"]
             found = random.Random(options.draw or commit()).sample(found, min(options.sample, len(found)))
-            rounds, told = functools.partial(known_rounds, known), None
+        elif options.new:
+            found = [m for m in found if str(m) not in known]
+            found = random.Random(options.draw or commit()).sample(found, min(options.new, len(found)))
         else:
-            drawn = Map.draw(copy_repository(Path(place, "map")), options.jobs)
-            rounds, told = drawn.rounds, RESULTS
+            rounds = Map.draw(copy_repository(Path(place, "map")), options.jobs).rounds
+        here = {str(mutant) for mutant in choose(LIBRARY, COUNT)}
         verdicts: dict[str, Verdict] = {}
         began = time.monotonic()
         for mutant, verdict in try_all(found, rounds, jobs=options.jobs, place=Path(place)):
-            verdicts[str(mutant)] = verdict
-            print(f"{len(verdicts):4}/{len(found)}  {verdict.test or 'SURVIVED':60.60}  {mutant}", flush=True)
-    if told is not None:
-        here = {str(mutant) for mutant in choose(LIBRARY, COUNT)}
-        write_results({name: v for name, v in read_results().items() if name in here} | verdicts, reasons)
+            name = str(mutant)
+            verdicts[name] = verdict
+            print(f"{len(verdicts):4}/{len(found)}  {shown(verdict):60.60}  {name}", flush=True)
+            if not options.sample and verdict.round != UNCLEAR:
+                tried = read_results() | {name: verdict}
+                write_results({name: tried[name] for name in tried if name in here}, reasons)
+    unclear = [name for name, verdict in verdicts.items() if verdict.round == UNCLEAR]
     missed = [name for name, verdict in verdicts.items() if not verdict.test and name not in reasons]
-    caught = sum(bool(verdict.test) for verdict in verdicts.values())
+    caught = sum(bool(verdict.test) for verdict in verdicts.values()) - len(unclear)
     print(f"{caught} of {len(verdicts)} caught in {time.monotonic() - began:.0f} s, {len(missed)} missed")
     for name in missed:
         print(f"missed: {name}")
-    return 1 if missed else 0
+    for name in unclear:
+        print(f"unclear, for its tests took too long without it, too: {name}")
+    return 1 if missed or unclear else 0
+
+
+def shown(verdict: Verdict) -> str:
+    """A verdict in a few words."""
+    said = {"": "SURVIVED", LIMIT: f"no end of {verdict.test}", UNCLEAR: "UNCLEAR"}
+    return said.get(verdict.round, verdict.test)
 
 
 def is_in(mutant: Mutant, only: str) -> bool:
@@ -89,10 +107,15 @@ def known_rounds(known: dict[str, Verdict], mutant: Mutant) -> Iterator[Round]:
     """The test that caught a mutant when the table was made; then the files that name its module."""
     if (verdict := known.get(str(mutant))) is not None and "::" in verdict.test:
         yield "tests", {verdict.test: 10.0}
-    module = mutant.module.removesuffix(".py").split("/")[0]
-    names = re.compile(rf"lepton_lib\.{module}\b|lepton_lib import [^\n]*\b{module}\b")
-    files = [path for path in (ROOT / "tests").glob("test_*.py") if names.search(path.read_text(encoding="utf-8"))]
-    yield "tests", {name: 30.0 for path in files if (name := f"tests/{path.name}") not in ASIDE}
+    package, _, part = mutant.module.removesuffix(".py").partition("/")
+    by_package = re.compile(rf"lepton_lib\.{package}\b|lepton_lib import [^\n]*\b{package}\b")
+    by_part = re.compile(rf"lepton_lib\.{package}(\.{part}\b| import [^\n]*\b{part}\b)")
+    texts = {path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / "tests").glob("test_*.py"))}
+    seconds = {name: 90.0 if name[5:-3] in LONG else 30.0 for name in texts if f"tests/{name}" not in ASIDE}
+    near = {name for name in seconds if by_part.search(texts[name])} if part else set()
+    far = {name for name in seconds if by_package.search(texts[name])} - near
+    for names in filter(None, (near, far)):
+        yield "tests", {f"tests/{name}": seconds[name] for name in names}
 
 
 def read_results() -> dict[str, Verdict]:
@@ -110,7 +133,7 @@ def write_results(verdicts: dict[str, Verdict], reasons: dict[str, str]) -> None
         of[module][verdict.round or ("equivalent" if name in reasons else "missed")] += 1
     total = sum(of.values(), Counter())
     n = total.total()
-    caught = total["tests"] + total["notebooks"]
+    caught = total["tests"] + total["notebooks"] + total[LIMIT]
     lines = [
         "# Faults planted in lepton_lib",
         "",
@@ -118,12 +141,13 @@ def write_results(verdicts: dict[str, Verdict], reasons: dict[str, str]) -> None
         f"notice, and which of the rest the notebooks. Of the {n} tried so far, {caught} are noticed",
         f"({100 * caught / n:.1f} %).",
         f"{total['equivalent']} can't be, for the reasons below; {total['missed']} should be, and aren't.",
+        "*Time limit*: the tests came to no end within ten times what they take, and did without the fault.",
         "",
-        "| module | faults | by tests | by notebooks | equivalent | missed |",
-        "| --- | --: | --: | --: | --: | --: |",
+        "| module | faults | by tests | by notebooks | time limit | equivalent | missed |",
+        "| --- | --: | --: | --: | --: | --: | --: |",
     ]
     for module, row in [*sorted(of.items()), ("**all**", total)]:
-        counts = [row[key] for key in ("tests", "notebooks", "equivalent", "missed")]
+        counts = [row[key] for key in ("tests", "notebooks", LIMIT, "equivalent", "missed")]
         lines.append(f"| {module} | {row.total()} | {' | '.join(map(str, counts))} |")
     lines += ["", "## Survivors", ""]
     survivors = sorted(name for name, verdict in verdicts.items() if not verdict.test)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import operator
 import os
 import shutil
 import signal
@@ -31,6 +32,7 @@ HEAVY = "numpy pandas torch sklearn.metrics scipy.stats matplotlib.pyplot pydant
 CRASH = 70  # exit code of a trial that can't even start pytest
 NEAR, FAR = 40.0, 10.0  # seconds of tests that run the line, and of others that run the module
 SECONDS = 60.0  # that a trial may take, besides ten times what its tests took when the map was drawn
+LIMIT, UNCLEAR = "limit", "unclear"
 Tests = dict[str, float]  # seconds by the test's id, or by its file for all tests in that
 Round = tuple[str, Tests]  # what a round is called, and its tests
 
@@ -115,7 +117,10 @@ class Map:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What noticed a mutant: the round and the test; both are empty where it survived."""
+    """What noticed a mutant: the round and the test; both are empty where it survived.
+
+    The round is `LIMIT` where the tests came to no end, and did without the fault; `UNCLEAR` where neither did.
+    """
 
     round: str = ""
     test: str = ""
@@ -158,19 +163,29 @@ def _attempt(mutant: Mutant, folder: Path, rounds: Iterable[Round]) -> Generator
     whole = path.read_bytes()
     path.write_bytes(mutant.plant(whole))
     try:
-        for name, tests in rounds:
-            if tests and (noticed := (yield from _run(folder, tests))):
+        for name, tests in filter(operator.itemgetter(1), rounds):
+            limit = SECONDS + 10 * sum(tests.values())
+            if (noticed := (yield from _run(folder, tests, limit))) is None:
+                at_work = (folder / "begun").read_text() if (folder / "begun").exists() else "the start of pytest"
+                path.write_bytes(whole)  # the control: a busy machine needs long without a fault, too
+                control = yield from _run(folder, tests, limit / 2)
+                return Verdict(LIMIT if control == "" else UNCLEAR, at_work)
+            if noticed:
                 return Verdict(name, noticed)
     finally:
         path.write_bytes(whole)
     return Verdict()
 
 
-def _run(folder: Path, tests: Tests) -> Generator[None, None, str]:
-    """Run tests on the copy in a process of their own; what noticed a fault, empty where nothing did."""
+def _run(folder: Path, tests: Tests, seconds: float) -> Generator[None, None, str | None]:
+    """Run tests on the copy in a process of their own.
+
+    Returns:
+        What noticed a fault, empty where nothing did; None where they came to no end within ``seconds``.
+    """
     note = folder / "note"
     note.unlink(missing_ok=True)
-    deadline = time.monotonic() + SECONDS + 10 * sum(tests.values())
+    deadline = time.monotonic() + seconds
     sys.stdout.flush()
     pid = os.fork()
     if pid == 0:
@@ -190,7 +205,7 @@ def _run(folder: Path, tests: Tests) -> Generator[None, None, str]:
         if status is None:
             os.waitpid(pid, 0)
     if status is None:
-        return "the time limit"
+        return None
     code = os.waitstatus_to_exitcode(status)
     if code in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
         return ""
@@ -217,7 +232,7 @@ def _become_pytest(folder: Path, tests: Tests, note: Path) -> int:
 
 
 class _Chosen:
-    """A pytest plugin: keeps the chosen tests, the quickest first, and notes the first that is red."""
+    """A pytest plugin: keeps the chosen tests, quickest first; notes each that begins, the first that is red."""
 
     def __init__(self, tests: Tests, note: Path) -> None:
         self.tests, self.note = tests, note
@@ -228,6 +243,9 @@ class _Chosen:
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         timed = [(seconds, item) for item in items if (seconds := self._seconds(item)) is not None]
         items[:] = [item for _, item in sorted(timed, key=lambda pair: pair[0])]
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self.note.with_name("begun").write_text(nodeid)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:
