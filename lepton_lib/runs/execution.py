@@ -7,10 +7,8 @@ time-out and ``sys.exit()`` as completed, so the cells are run through nbclient 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
-import signal
 import sys
 import tempfile
 import time
@@ -165,10 +163,8 @@ class _Execution:
             log=logging.Logger("nbclient", logging.CRITICAL),  # what it would log is said in the NotebookError
         )
         client.reset_execution_trackers()
-        group = None
         try:
             await self._start(client)
-            group = getattr(manager.provisioner, "pgid", None)
             n_code = sum(map(is_code, self.nb.cells))
             done = 0
             for index, cell in enumerate(self.nb.cells):
@@ -178,14 +174,11 @@ class _Execution:
                     if self.progress is not None:
                         self.progress(done, n_code)
         finally:
-            if manager.has_kernel:
+            if manager.has_kernel:  # its whole process group: also what the notebook started and left behind
                 await manager.shutdown_kernel(now=True)
             if client.kc is not None:
                 client.kc.stop_channels()
             await manager.cleanup_resources()
-            if group is not None:  # what the notebook started and left behind, in the kernel's process group
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(group, signal.SIGKILL)
             sockets.cleanup()
 
     async def _start(self, client: Any) -> None:
