@@ -53,13 +53,17 @@ def write_release(folder, case, seed=0, **options):
     return model
 
 
+def write_desk(folder, **changes):
+    """The case, but for some changes, and a packaged model of it in ``folder``."""
+    write_case(folder / "desk", costs=COSTS, bands=BANDS, **changes)
+    write_release(folder / "run", load_case(folder / "desk"))
+    return folder
+
+
 @pytest.fixture(scope="module")
 def release(tmp_path_factory):
     """A folder that holds the case and a run whose model was packaged once."""
-    folder = tmp_path_factory.mktemp("release")
-    write_case(folder / "desk", columns=COLUMNS, costs=COSTS, bands=BANDS, title=HOSTILE, question=HOSTILE)
-    write_release(folder / "run", load_case(folder / "desk"))
-    return folder
+    return write_desk(tmp_path_factory.mktemp("release"), columns=COLUMNS, title=HOSTILE, question=HOSTILE)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from lepton_lib.cases import encode_records, load_case
 from lepton_lib.serving import upkeep
 from lepton_lib.serving.http import ARROW, FLOAT32
 from tests.conftest import write_case
-from tests.service import BANDS, COLUMNS, COSTS, app, ask, call, kept, release, run, write_release
+from tests.service import COLUMNS, app, ask, call, kept, release, run, write_desk, write_release
 
 __all__ = ["app", "release", "run"]  # fixtures
 COLOURS = COLUMNS[2]["categories"]
@@ -22,10 +22,7 @@ COLOURS = COLUMNS[2]["categories"]
 @pytest.fixture(scope="module")
 def plain_release(tmp_path_factory):
     """The case without its moment, which float32 can't hold."""
-    folder = tmp_path_factory.mktemp("plain")
-    write_case(folder / "desk", columns=COLUMNS[:3], costs=COSTS, bands=BANDS)
-    write_release(folder / "run", load_case(folder / "desk"))
-    return folder
+    return write_desk(tmp_path_factory.mktemp("plain"), columns=COLUMNS[:3])
 
 
 @pytest.fixture

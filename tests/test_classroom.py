@@ -2,14 +2,13 @@
 
 import datetime
 import json
-import sys
 from xml.etree import ElementTree
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell
 
-from lepton_lib import cli, exercises
+from lepton_lib import exercises
 from lepton_lib.classroom import work
 from lepton_lib.classroom.cells import fill_in, names
 from lepton_lib.classroom.certificate import cards, make_certificate, verify
@@ -232,17 +231,13 @@ def done(worked, monkeypatch):
     return folder
 
 
-def test_progress_over_all_notebooks(worked, capsys, monkeypatch):
+def test_progress_over_all_notebooks(worked, lepton, monkeypatch):
     """The cards of all notebooks and their sum, from the work folder around or below."""
-    monkeypatch.setattr(sys, "argv", ["lepton", "progress"])
-    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
     monkeypatch.chdir(worked[0].parent)
     check("07.q1", "b")
     monkeypatch.chdir(worked[0].parents[1])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    out = capsys.readouterr().out
-    assert not end.value.code
+    code, out, _ = lepton("progress")
+    assert not code
     assert "[x] 07.q1  Which?" in out
     assert out.endswith("In all 1 of 3 done.\n")
     with pytest.raises(ExerciseError, match="no work folder"):
@@ -277,6 +272,15 @@ def test_a_certificate_is_accepted_as_it_was_issued(name):
     assert "http" not in drawn.replace("http://www.w3.org/2000/svg", "")
 
 
+@pytest.mark.usefixtures("done")
+def test_a_long_name_is_drawn_smaller():
+    """Up to 24 letters are drawn in full size, more in proportion, so that 60 still lie within the frame."""
+    drawn = {n: make_certificate("x" * n, day=datetime.date(2026, 3, 1)) for n in (1, 24, 30, 60)}
+    assert {n: ElementTree.fromstring(page).find(".//*[@id='name']").get("font-size") for n, page in drawn.items()} == {
+        1: "58", 24: "58", 30: "52", 60: "29",
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [("Ada", "Eve"), ("1 March", "2 March"), ("20260301", "20250301"), ("-3-1-", "-3-0-"), (" 1 of", " 0 of"),
@@ -299,21 +303,13 @@ def test_a_name_that_cannot_be_set_is_refused(name):
         make_certificate(name)
 
 
-def test_the_certificate_command(done, capsys, monkeypatch):
+def test_the_certificate_command(done, lepton):
     """The command writes the drawing, verifies file and code, and fails on a forged one."""
-    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["lepton", "certificate", *words])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return end.value.code or 0, capsys.readouterr()
-
-    assert call("Ada", "--out", "ada.svg")[0] == 0
-    assert call("--verify", "ada.svg")[1].out.startswith("Genuine: Ada, ")
-    assert call("--verify", "LEPTON-20260301-3-0-AAAAAAAAAAAAAAAA", "Ada")[0] == 2
+    assert lepton("certificate", "Ada", "--out", "ada.svg")[0] == 0
+    assert lepton("certificate", "--verify", "ada.svg")[1].startswith("Genuine: Ada, ")
+    assert lepton("certificate", "--verify", "LEPTON-20260301-3-0-AAAAAAAAAAAAAAAA", "Ada")[0] == 2
     (done / PROGRESS_FILE).unlink()
-    assert call("Ada")[0] == 2
+    assert lepton("certificate", "Ada")[0] == 2
 
 
 def test_the_answers_are_never_in_the_progress(done):

@@ -207,6 +207,18 @@ def test_handout(lepton, monkeypatch, tmp_path):
     assert lepton("handout", tmp_path)[:2] == (0, f"2 files in {tmp_path}: learners, instructor, slides.\n")
 
 
+def test_monitor_again_and_again(lepton, monkeypatch, tmp_path):
+    """With --every the monitor watches with the same options as it looks once, the minutes as seconds."""
+    asked = []
+    monkeypatch.setattr("lepton_lib.operations.watch", lambda run_dir, **options: asked.append((run_dir, options)))
+    monkeypatch.setattr("lepton_lib.operations.monitor", lambda run_dir, **options: asked.append((run_dir, options)))
+    assert lepton("monitor", tmp_path, "--act", "--every", 2, "--metrics", "http://127.0.0.1:1")[0] == 0
+    (watched, options), looked = asked
+    assert options.pop("every") == 120
+    assert (watched, options) == looked
+    assert (looked[0], options["act"], options["metrics"]) == (tmp_path, True, "http://127.0.0.1:1")
+
+
 def test_container(lepton, monkeypatch, tmp_path):
     """The folder for an image is told, with the page to read first."""
     monkeypatch.setattr("lepton_lib.serving.container.write_container", lambda run_dir, folder: [run_dir, folder])

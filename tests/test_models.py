@@ -102,7 +102,9 @@ def test_repeated_quantiles_are_merged():
     rows = np.column_stack([[0] * 90 + list(range(1, 11)), [7.0] * 100])
     preprocessor = Preprocessor([("a", 0), ("b", 0)], n_bins=10).fit(rows)
     names = preprocessor.output_names()
-    assert 1 <= sum(name.startswith("a bin") for name in names) < 10
+    bins = [name for name in names if name.startswith("a bin")]
+    assert 1 <= len(bins) < 10
+    assert bins == [f"a bin {k + 1}" for k in range(len(bins))]
     assert not any(name.startswith("b bin") for name in names)
     assert len(names) == preprocessor.output_size == preprocessor(torch.tensor(rows, dtype=torch.float32)).shape[1]
 

@@ -403,6 +403,7 @@ def test_broken_rows_are_not_learnt_from(reports, shop):
     [
         ((0.1, 0.05, 0.15), (0.0, -0.1, 0.1), "promote", "certainly better on new"),
         ((0.1, -0.05, 0.25), (0.1, 0.05, 0.15), "keep", "not certainly better on new"),
+        ((0.1, 0.0, 0.2), (0.1, 0.05, 0.15), "keep", "not certainly better on new"),
         ((0.1, 0.05, 0.15), (-0.1, -0.15, -0.05), "keep", "certainly worse on old"),
         ((-0.1, -0.15, -0.05), (0.0, 0.0, 0.0), "keep", "certainly worse on new"),
     ],

@@ -1,5 +1,6 @@
 """A run folder watched over time: windows, retraining by the real notebooks, promotion, the way back, and kill -9."""
 
+import contextlib
 import json
 import os
 import re
@@ -99,13 +100,20 @@ def copy(tmp_path, monkeypatch):
     return make
 
 
+@contextlib.contextmanager
+def later(source, folder):
+    """A copy of a state in ``folder``, which becomes a later one; meanwhile its case is found there."""
+    place = folder / "state"
+    shutil.copytree(source, place)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LEPTON_DATASETS", str(place))
+        yield place
+
+
 @pytest.fixture(scope="module")
 def alarmed(trained, tmp_path_factory):
     """A calm window and an odd one were judged; the rows of a third, odd again, have come."""
-    place = tmp_path_factory.mktemp("alarmed") / "state"
-    shutil.copytree(trained, place)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LEPTON_DATASETS", str(place))
+    with later(trained, tmp_path_factory.mktemp("alarmed")) as place:
         said = []
         for day, moved in enumerate((False, True)):
             serve(place, things(100, seed=day + 1, moved=moved))
@@ -118,10 +126,7 @@ def alarmed(trained, tmp_path_factory):
 @pytest.fixture(scope="module")
 def shadowed(alarmed, tmp_path_factory):
     """The third window led to a retraining by the real notebooks; its challenger waits in the shadow."""
-    place = tmp_path_factory.mktemp("shadowed") / "state"
-    shutil.copytree(alarmed, place)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LEPTON_DATASETS", str(place))
+    with later(alarmed, tmp_path_factory.mktemp("shadowed")) as place:
         operations.monitor(place / "run", act=True, now=NOW + 3 * DAY)
     return place
 
@@ -168,6 +173,9 @@ def test_a_better_challenger_is_promoted_and_a_worse_one_rolled_back(copy, shado
     assert windows[-1]["decision"]["action"] == "roll back"
     assert windows[-1]["model_version"] == act.content["challenger"]
     assert (acts[-1].stage, acts[-1].content["to"]) == ("rolled back", champion)
+    told = json.loads((place / "run" / "monitoring" / "report.json").read_text())["lights"]
+    (predecessor,) = [entry for entry in told if entry["signal"] == "Predecessor"]
+    assert (predecessor["light"], "is certainly worse" in predecessor["text"]) == ("act", True)
     assert releases.current_version(place / "run") == champion
     serve(place, things(100, seed=7))
     windows, acts, _ = look(place, act=True, now=NOW + 6 * DAY)
@@ -378,7 +386,7 @@ def test_the_report_stands_alone(shadowed):
     page = (folder / "report.html").read_text()
     assert len(page) < 300_000
     assert not re.findall(r"<script|<link|<img|@import|url\(|https?://", page)
-    for word in ("all well", "watch", "Inputs", "Performance", "Groups", "Drift in x"):
+    for word in ("all well", "watch", "Inputs", "Performance", "Groups", "Drift in x", ">agreed 0.200<"):
         assert word in page
     content = json.loads((folder / "report.json").read_text())
     assert list(content) == ["form", "case", "next", "waiting", "lights", "latest", "windows", "acts", "service"]

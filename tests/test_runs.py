@@ -614,6 +614,11 @@ def test_every_formula_of_the_course_is_drawn(path):
 # Stored notebooks
 
 
+# What editors leave among a cell's metadata.
+LEFT = {"ExecuteTime": {}, "collapsed": True, "execution": {"iopub.status.idle": "now"}, "papermill": {},
+        "scrolled": "auto"}  # fmt: skip
+
+
 @pytest.fixture
 def stored(tmp_path, monkeypatch):
     """The loop in a working directory, with a training notebook as rich as a lesson."""
@@ -624,7 +629,7 @@ def stored(tmp_path, monkeypatch):
         new("print('lesson', seed)", id="a-lesson", metadata={"tags": ["lesson"], "collapsed": True}),
         new("{}['x']", id="wrong", metadata={"tags": ["raises-exception"]}),
         new("", id="empty"),
-        new("seed + 1", id="value", metadata={"execution": {"iopub.status.idle": "now"}, "tags": []}),
+        new("seed + 1", id="value", metadata={**LEFT, "tags": []}),
     ]
     nbformat.write(nb, paths[2])
     monkeypatch.chdir(tmp_path)
