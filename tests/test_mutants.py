@@ -26,7 +26,7 @@ def test_a_fault_that_changes_nothing_is_told_to_survive(tmp_path):
     code = (
         "import sys\nfrom pathlib import Path\n"
         "from tests.test_mutants import control, real\nfrom tests.mutants.trial import try_all\n"
-        "rounds = lambda mutant: [('tests', {'tests/test_optimizers.py': 10.0})]\n"
+        "rounds = lambda mutant: [('tests', {'tests/test_optimizers.py::test_groups_keep_their_own_peak': 10.0})]\n"
         "for mutant, verdict in try_all([control(), real()], rounds, jobs=1, place=Path(sys.argv[1])):\n"
         "    print(mutant.kind, verdict.round or 'survived', verdict.test)\n"
     )
