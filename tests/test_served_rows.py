@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 
 from lepton_lib.cases import load_case
 from lepton_lib.cli import app
-from lepton_lib.data import clean, read_table
+from lepton_lib.data import clean, read_table, split
 from lepton_lib.operations import acting
 from lepton_lib.operations import windows as looking
 from lepton_lib.serving import PredictionLog, Scorer
@@ -24,12 +24,16 @@ def test_served_rows_join_every_kind_of_case(tmp_path, name):
         served["date_time"] += pd.Timedelta(days=400)
     number = next(column.name for column in case.inputs if column.kind == "number")
     served[number] = served[number].fillna(1.0) + 0.015625  # so that none repeats a row
+    served["log.time"] = pd.Timestamp("2030-01-01T23:30:00Z")
     acting._gather(case, served, tmp_path, "a version")
-    after, _ = clean(read_table(load_case(tmp_path / name)), load_case(tmp_path / name))
+    enlarged = load_case(tmp_path / name)
+    after, _ = clean(read_table(enlarged), enlarged)
     assert len(after) == len(before) + 40
     inputs = [column.name for column in case.inputs]
     pd.testing.assert_frame_equal(after[[*inputs, "target"]].tail(40).reset_index(drop=True),
                                   served[[*inputs, "target"]].reset_index(drop=True))  # fmt: skip
+    if case.split.method == "time":
+        assert set(after.index[-40:]) <= set(split(after, enlarged, seed=0)["test"].index)
 
 
 def test_monitor_and_label_at_the_desk(tmp_path, monkeypatch):

@@ -131,6 +131,8 @@ def _gather(case: Case, told: pd.DataFrame, folder: Path, champion: str) -> dict
             served[column.name] = told[column.name].map(repr if column.kind == "number" else str, na_action="ignore")
         elif case.split.method == "given" and column.name == case.split.column:
             served[column.name] = "train"
+        elif case.split.method == "time" and column.name == case.split.column and column.kind == "timestamp":
+            served[column.name] = told["log.time"].dt.strftime("%Y-%m-%dT%H:%M:%S")
         elif column.nullable:
             served[column.name] = ""
         else:  # nobody was asked for it, and no model sees it; but a row without it would be dropped
