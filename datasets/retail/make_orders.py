@@ -1,6 +1,6 @@
 """Write orders.csv.gz from the lines of invoices; prints the hash that case.toml must name.
 
-python datasets/retail/make_orders.py online_retail_ii_quarter.csv.gz
+``python datasets/retail/make_orders.py online_retail_ii_quarter.csv.gz``
 """
 
 import gzip
