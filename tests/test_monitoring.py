@@ -163,7 +163,11 @@ def test_chance_is_what_the_report_says(shop):
     assert frame.loc["colour", "chance"] == pytest.approx(2 * (1 / 600 + 1 / 60))
 
 
-@pytest.mark.parametrize("sizes", [(1, 1), (1, 50), (7, 5), (30, 900), (2600, 300), (12_000, 300), (30_000, 9_000)])
+SIZES = [(1, 1), (1, 50), (7, 5), (30, 900), (2600, 300), (12_000, 300), (30_000, 9_000)]
+SEVERAL_CHUNKS = [(size, distances.CHUNK + 5_000) for size in (distances.CHUNK + 5_000, 100_000)]
+
+
+@pytest.mark.parametrize("sizes", SIZES + SEVERAL_CHUNKS)
 @pytest.mark.parametrize("shift", [0.0, 0.1, 0.7, 40.0])
 @pytest.mark.parametrize("decimals", [12, 0])
 def test_kolmogorov_smirnov_and_wasserstein_are_scipys(sizes, shift, decimals):
