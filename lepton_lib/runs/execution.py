@@ -133,6 +133,11 @@ class _Execution:
         """Start the kernel, run every code cell, end the kernel."""
         from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
         from jupyter_client.manager import AsyncKernelManager
+        from lepton_lib.runs import kernels
+
+        environment = {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1", **os.environ, **self.environment}
+        if kernels.can_fork():
+            kernels.server(environment)  # imports what kernels need while this process imports what it needs itself
         from nbclient import NotebookClient
 
         class ThisPython(KernelSpecManager):
@@ -140,7 +145,8 @@ class _Execution:
 
             def get_kernel_spec(self, kernel_name: str) -> Any:  # noqa: ARG002  # the name is jupyter_client's
                 argv = [sys.executable, "-Xfrozen_modules=off", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-                return KernelSpec(argv=argv, display_name="Python 3", language="python")
+                how = kernels.register() if kernels.can_fork() else {}
+                return KernelSpec(argv=argv, display_name="Python 3", language="python", metadata=how)
 
         def keep(*, execute_reply: dict[str, Any], **_: object) -> None:
             self.reply = execute_reply["content"]
@@ -164,7 +170,7 @@ class _Execution:
         )
         client.reset_execution_trackers()
         try:
-            await self._start(client)
+            await self._start(client, environment)
             n_code = sum(map(is_code, self.nb.cells))
             done = 0
             for index, cell in enumerate(self.nb.cells):
@@ -181,8 +187,7 @@ class _Execution:
             await manager.cleanup_resources()
             sockets.cleanup()
 
-    async def _start(self, client: Any) -> None:
-        environment = {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1", **os.environ, **self.environment}
+    async def _start(self, client: Any, environment: Mapping[str, str]) -> None:
         options = {} if self.hold is None else {"pass_fds": (self.hold,)}
         try:
             await client.async_start_new_kernel(cwd=str(self.folder), env=environment, **options)

@@ -1,0 +1,174 @@
+"""Starts the kernels of notebooks from a process that has the heavy packages imported, so that each starts at once.
+
+Importing torch, pandas and scikit-learn costs a short notebook more time than its cells. Here they are imported once
+for all the notebooks that a Python process runs: `forkserver` is started with the first, and forks a kernel for each.
+Such a kernel differs from one begun afresh in ``sys.modules`` alone.
+
+Only Linux tells of the end of a process that isn't one's child; elsewhere kernels are begun afresh.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
+
+from lepton_lib.runs.forkserver import LIMIT, OWN
+
+NAME = "lepton-fork"  # by which jupyter_client knows the provisioner, in a process that called `register`
+
+
+def can_fork() -> bool:
+    """Whether kernels can be forked on this machine."""
+    return hasattr(os, "pidfd_open")
+
+
+def register() -> dict[str, object]:
+    """Make the provisioner known to jupyter_client, in this process alone; returns a kernelspec's metadata for it."""
+    factory = KernelProvisionerFactory.instance()
+    group = KernelProvisionerFactory.GROUP_NAME
+    factory.provisioners[NAME] = EntryPoint(NAME, f"{__name__}:{ForkProvisioner.__name__}", group)
+    return {"kernel_provisioner": {"provisioner_name": NAME}}
+
+
+class ForkProvisioner(LocalProvisioner):
+    """What jupyter_client asks for a kernel. As with its own, the kernel leads a process group, ended with it."""
+
+    async def launch_kernel(self, cmd: list[str], **options: Any) -> Any:
+        """Fork a kernel; of ``cmd`` only what follows ``ipykernel_launcher`` is needed.
+
+        Raises:
+            OSError: The server has ended, or the system refuses another process.
+        """
+        environment: Mapping[str, str] = options["env"]
+        words = cmd[cmd.index("ipykernel_launcher") + 1 :]
+        self.process = server(environment).fork(words, options["cwd"], environment, options.get("pass_fds", ()))
+        self.pid = self.pgid = self.process.pid
+        return self.connection_info
+
+
+class Kernel:
+    """A forked process; it can do what `LocalProvisioner` asks of a `subprocess.Popen`."""
+
+    stdin = stdout = stderr = None
+
+    def __init__(self, server: Server, pid: int) -> None:
+        self._server, self.pid = server, pid
+        self._end = os.pidfd_open(pid)
+        self._status: int | None = None
+
+    def poll(self) -> int | None:
+        """Its exit status, negative for a signal; None while it runs."""
+        if self._status is None and select.select([self._end], [], [], 0)[0]:
+            return self.wait()
+        return self._status
+
+    def wait(self) -> int:
+        """Wait for its end; returns its exit status."""
+        if self._status is None:
+            self._status = self._server.bury(self.pid)
+            os.close(self._end)
+        return self._status
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to this process alone, unless it has ended."""
+        if self.poll() is None:
+            signal.pidfd_send_signal(self._end, number)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.send_signal(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        self.send_signal(signal.SIGTERM)
+
+
+class Server:
+    """The process that forks, as seen from the one that runs notebooks; it ends when its socket is closed."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self.owner, self.environment = os.getpid(), _shared(environment)
+        self._lock = threading.Lock()
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        script = str(Path(__file__).with_name("forkserver.py"))
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-Xfrozen_modules=off", script, str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                env=self.environment,
+                start_new_session=True,  # Ctrl-C is for the process that runs notebooks
+            )
+
+    def fork(self, words: list[str], cwd: str, environment: Mapping[str, str], fds: Sequence[int] = ()) -> Kernel:
+        """A new kernel, begun with ``words`` on its command line; it inherits the file descriptors ``fds``."""
+        own = {name: value for name, value in environment.items() if name.startswith(OWN)}
+        return Kernel(self, self._ask({"words": words, "cwd": cwd, "own": own}, fds)["pid"])
+
+    def bury(self, pid: int) -> int:
+        """Wait for the end of a kernel; returns its exit status. Its number may then become another process's."""
+        return self._ask({"bury": pid})["status"]
+
+    def alive(self) -> bool:
+        """Whether it can be asked."""
+        return self._socket.fileno() >= 0 and self._process.poll() is None
+
+    def close(self) -> None:
+        """End the server, and with it the kernels that are still at work."""
+        self._socket.close()
+        self._process.wait()
+
+    def _ask(self, request: Mapping[str, object], fds: Sequence[int] = ()) -> dict[str, int]:
+        try:
+            with self._lock:
+                socket.send_fds(self._socket, [json.dumps(request).encode()], fds)
+                message = self._socket.recv(LIMIT)
+        except BaseException:  # interrupted between question and answer: the next answer would be this one's
+            self.close()
+            raise
+        answer: dict[str, Any] = json.loads(message) if message else {"error": "the process that forks has ended"}
+        if "error" in answer:
+            raise OSError(answer["error"])
+        return answer
+
+
+_servers: list[Server] = []  # at most one, of this process
+_starting = threading.Lock()
+
+
+def server(environment: Mapping[str, str]) -> Server:
+    """This process's server, started if need be: with these variables, but for our own, which each kernel gets anew."""
+    with _starting:
+        for known in _servers:
+            if known.owner == os.getpid() and known.alive() and known.environment == _shared(environment):
+                return known
+        close()
+        atexit.unregister(close)
+        atexit.register(close)
+        _servers.append(Server(environment))
+        return _servers[0]
+
+
+def close() -> None:
+    """End this process's server, if there is one."""
+    while _servers:
+        known = _servers.pop()
+        if known.owner == os.getpid():
+            known.close()
+
+
+def _shared(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if not name.startswith(OWN)}
