@@ -133,6 +133,7 @@ class _Execution:
         """Start the kernel, run every code cell, end the kernel."""
         from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
         from jupyter_client.manager import AsyncKernelManager
+
         from lepton_lib.runs import kernels
 
         environment = {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1", **os.environ, **self.environment}

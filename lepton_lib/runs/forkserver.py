@@ -82,7 +82,7 @@ def become_kernel(request: dict[str, Any]) -> None:
     for name in [name for name in os.environ if name.startswith(OWN)]:
         del os.environ[name]
     os.environ.update(request["own"])
-    np.random.seed()  # noqa: NPY002  # Python's own generator starts anew in a fork, NumPy's global one doesn't
+    np.random.seed()  # Python's own generator starts anew in a fork, NumPy's global one doesn't
     sys.argv = ["ipykernel_launcher", *request["words"]]
     launch_new_instance()
 

@@ -21,9 +21,10 @@ import threading
 from collections.abc import Mapping, Sequence
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
+from jupyter_client.provisioning.factory import KernelProvisionerFactory
+from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 
 from lepton_lib.runs.forkserver import LIMIT, OWN
 
@@ -54,8 +55,15 @@ class ForkProvisioner(LocalProvisioner):
         """
         environment: Mapping[str, str] = options["env"]
         words = cmd[cmd.index("ipykernel_launcher") + 1 :]
-        self.process = server(environment).fork(words, options["cwd"], environment, options.get("pass_fds", ()))
-        self.pid = self.pgid = self.process.pid
+        place, fds = options["cwd"], options.get("pass_fds", ())
+        known = server(environment)
+        try:
+            kernel = known.fork(words, place, environment, fds)
+        except OSError:
+            if known.alive():
+                raise
+            kernel = server(environment).fork(words, place, environment, fds)  # it had been killed: a new one
+        self.process, self.pid, self.pgid = cast("Any", kernel), kernel.pid, kernel.pid
         return self.connection_info
 
 
@@ -136,10 +144,12 @@ class Server:
             with self._lock:
                 socket.send_fds(self._socket, [json.dumps(request).encode()], fds)
                 message = self._socket.recv(LIMIT)
-        except BaseException:  # interrupted between question and answer: the next answer would be this one's
+            if not message:
+                raise ConnectionResetError("the process that forks kernels has ended")
+        except BaseException:  # ended; or interrupted before the answer, which the next question would get
             self.close()
             raise
-        answer: dict[str, Any] = json.loads(message) if message else {"error": "the process that forks has ended"}
+        answer: dict[str, Any] = json.loads(message)
         if "error" in answer:
             raise OSError(answer["error"])
         return answer

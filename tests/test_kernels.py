@@ -1,0 +1,96 @@
+"""Forked kernels: begun from a process that has the packages imported, and as good as kernels begun afresh."""
+
+import os
+import signal
+import subprocess
+
+import nbformat
+import pytest
+
+from lepton_lib.runs import kernels
+from lepton_lib.runs.execution import run_cells
+
+pytestmark = pytest.mark.skipif(not kernels.can_fork(), reason="kernels are forked on Linux")
+
+
+def shown(folder, *sources, **options):
+    """What the cells of a notebook print, run in ``folder``."""
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+    run_cells(nb, name="small", folder=folder, look_in="", **options)
+    return [cell.outputs[0].text.strip() for cell in nb.cells]
+
+
+def test_kernels_share_one_server_and_nothing_else(tmp_path):
+    """Two kernels have one parent, but other random numbers, their own folder, and none of the library imported."""
+    cells = (
+        "import os, random, numpy; print(os.getppid())",
+        "print(os.getcwd(), os.getpid() == os.getpgrp())",
+        "print(random.random(), numpy.random.rand())",
+        "import sys; print('torch' in sys.modules, any(name.startswith('lepton_lib') for name in sys.modules))",
+    )
+    first, second = shown(tmp_path, *cells), shown(tmp_path, *cells)
+    assert first[0] == second[0] != str(os.getpid())
+    assert first[1] == second[1] == f"{tmp_path.resolve()} True"
+    assert not set(first[2].split()) & set(second[2].split())
+    assert first[3] == second[3] == "True False"
+
+
+def test_each_kernel_gets_its_own_variables(tmp_path):
+    """A variable of ours that one kernel was given isn't there in the next."""
+    cell = "import os; print(os.environ.get('LEPTON_SMALL'))"
+    assert shown(tmp_path, cell, environment={"LEPTON_SMALL": "1"}) == ["1"]
+    assert shown(tmp_path, cell) == ["None"]
+
+
+def test_other_variables_need_another_server(tmp_path):
+    """What a package may read while it is imported is the same for all kernels of a server."""
+    cell = "import os; print(os.getppid(), os.environ.get('SMALL'))"
+    one, other = shown(tmp_path, cell)[0].split(), shown(tmp_path, cell, environment={"SMALL": "1"})[0].split()
+    assert one[0] != other[0]
+    assert (one[1], other[1]) == ("None", "1")
+
+
+def test_a_killed_server_is_replaced(tmp_path):
+    """The next notebook has a kernel all the same."""
+    cell = "import os; print(os.getppid())"
+    (before,) = shown(tmp_path, cell)
+    os.kill(int(before), signal.SIGKILL)
+    assert shown(tmp_path, cell) != [before]
+
+
+@pytest.fixture
+def server():
+    server = kernels.Server(dict(os.environ))
+    yield server
+    server.close()
+
+
+@pytest.mark.parametrize(("end", "number"), [("kill", signal.SIGKILL), ("terminate", signal.SIGTERM)])
+def test_a_kernel_tells_its_end(server, tmp_path, end, number):
+    """It runs until it is told to end, and then its status names the signal, however often it is asked."""
+    kernel = server.fork(["-f", str(tmp_path / "kernel.json")], str(tmp_path), {})
+    assert kernel.poll() is None
+    getattr(kernel, end)()
+    assert kernel.wait() == kernel.poll() == kernel.wait() == -number
+    kernel.send_signal(signal.SIGKILL)  # to nobody
+
+
+def test_a_refusal_is_told(server):
+    """What the system refuses is an OSError here, and the server goes on."""
+    for _ in range(2):
+        with pytest.raises(OSError, match="child"):
+            server.bury(1)
+    assert server.alive()
+
+
+def test_a_closed_server_answers_nobody():
+    """After its end a server isn't asked again; neither is one that has been killed."""
+    server = kernels.Server(dict(os.environ))
+    server._process.kill()
+    server._process.wait()
+    with pytest.raises(OSError, match=r"ended|pipe|reset"):
+        server.bury(1)
+    assert not server.alive()
+    with pytest.raises(ProcessLookupError):
+        os.kill(server._process.pid, 0)
+    assert isinstance(server._process, subprocess.Popen)
