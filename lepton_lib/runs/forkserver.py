@@ -76,6 +76,7 @@ def serve(server: socket.socket) -> dict[str, Any]:
 def become_kernel(request: dict[str, Any]) -> None:
     """In a forked process: be what ``python -m ipykernel_launcher WORDS`` is, in its folder."""
     import numpy as np
+    import pandas as pd
     from ipykernel.kernelapp import launch_new_instance
 
     os.chdir(request["cwd"])
@@ -83,6 +84,7 @@ def become_kernel(request: dict[str, Any]) -> None:
         del os.environ[name]
     os.environ.update(request["own"])
     np.random.seed()  # Python's own generator starts anew in a fork, NumPy's global one doesn't
+    pd.set_option("display.max_columns", 20)  # pandas takes another number when it is imported outside a kernel
     sys.argv = ["ipykernel_launcher", *request["words"]]
     launch_new_instance()
 
