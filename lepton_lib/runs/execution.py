@@ -137,8 +137,7 @@ class _Execution:
         from lepton_lib.runs import kernels
 
         environment = {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1", **os.environ, **self.environment}
-        if kernels.can_fork():
-            kernels.server(environment)  # imports what kernels need while this process imports what it needs itself
+        how = kernels.prepare(environment)  # imports what kernels need while we import what we need ourselves
         from nbclient import NotebookClient
 
         class ThisPython(KernelSpecManager):
@@ -146,7 +145,6 @@ class _Execution:
 
             def get_kernel_spec(self, kernel_name: str) -> Any:  # noqa: ARG002  # the name is jupyter_client's
                 argv = [sys.executable, "-Xfrozen_modules=off", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-                how = kernels.register() if kernels.can_fork() else {}
                 return KernelSpec(argv=argv, display_name="Python 3", language="python", metadata=how)
 
         def keep(*, execute_reply: dict[str, Any], **_: object) -> None:

@@ -12,6 +12,7 @@ Where the system refuses, the answer is ``{"error": text}``. The script ends whe
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import gc
 import importlib
@@ -19,6 +20,7 @@ import json
 import os
 import socket
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 OWN = "LEPTON_"  # variables that only our library reads, in a kernel: they may differ from those of this process
@@ -41,9 +43,11 @@ def preload() -> None:
     """Import what the notebooks import; runs nothing in torch, whose worker threads a fork would lose."""
     os.environ["JPY_PARENT_PID"] = str(os.getpid())  # read when ipykernel is imported: kernels end when we do
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")  # as ipykernel does, too late
+    vars(builtins)["get_ipython"] = lambda: SimpleNamespace(kernel=None)  # pandas asks once: is this a notebook?
     for name in PRELOADED:
         with contextlib.suppress(ImportError):  # what is missing or broken is told by the notebook that imports it
             importlib.import_module(name)
+    del vars(builtins)["get_ipython"]
     gc.collect()
     gc.freeze()  # the collector then leaves these objects alone, and the kernels go on sharing their pages
 
@@ -76,7 +80,6 @@ def serve(server: socket.socket) -> dict[str, Any]:
 def become_kernel(request: dict[str, Any]) -> None:
     """In a forked process: be what ``python -m ipykernel_launcher WORDS`` is, in its folder."""
     import numpy as np
-    import pandas as pd
     from ipykernel.kernelapp import launch_new_instance
 
     os.chdir(request["cwd"])
@@ -84,7 +87,6 @@ def become_kernel(request: dict[str, Any]) -> None:
         del os.environ[name]
     os.environ.update(request["own"])
     np.random.seed()  # Python's own generator starts anew in a fork, NumPy's global one doesn't
-    pd.set_option("display.max_columns", 20)  # pandas takes another number when it is imported outside a kernel
     sys.argv = ["ipykernel_launcher", *request["words"]]
     launch_new_instance()
 

@@ -9,7 +9,6 @@ Only Linux tells of the end of a process that isn't one's child; elsewhere kerne
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
 import select
@@ -18,6 +17,7 @@ import socket
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -28,17 +28,18 @@ from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 
 from lepton_lib.runs.forkserver import LIMIT, OWN
 
-NAME = "lepton-fork"  # by which jupyter_client knows the provisioner, in a process that called `register`
+NAME = "lepton-fork"  # by which jupyter_client knows the provisioner, in a process that called `prepare`
 
 
-def can_fork() -> bool:
-    """Whether kernels can be forked on this machine."""
-    return hasattr(os, "pidfd_open")
+def prepare(environment: Mapping[str, str]) -> dict[str, object]:
+    """Start the server for kernels with these variables; returns the metadata of a kernelspec whose kernels it forks.
 
-
-def register() -> dict[str, object]:
-    """Make the provisioner known to jupyter_client, in this process alone; returns a kernelspec's metadata for it."""
-    factory = KernelProvisionerFactory.instance()
+    Where kernels can't be forked nothing is started, and the metadata is empty.
+    """
+    if not hasattr(os, "pidfd_open"):
+        return {}
+    server(environment)
+    factory = KernelProvisionerFactory.instance()  # of this process: nothing is to be found by others
     group = KernelProvisionerFactory.GROUP_NAME
     factory.provisioners[NAME] = EntryPoint(NAME, f"{__name__}:{ForkProvisioner.__name__}", group)
     return {"kernel_provisioner": {"provisioner_name": NAME}}
@@ -55,14 +56,7 @@ class ForkProvisioner(LocalProvisioner):
         """
         environment: Mapping[str, str] = options["env"]
         words = cmd[cmd.index("ipykernel_launcher") + 1 :]
-        place, fds = options["cwd"], options.get("pass_fds", ())
-        known = server(environment)
-        try:
-            kernel = known.fork(words, place, environment, fds)
-        except OSError:
-            if known.alive():
-                raise
-            kernel = server(environment).fork(words, place, environment, fds)  # it had been killed: a new one
+        kernel = server(environment).fork(words, options["cwd"], environment, options.get("pass_fds", ()))
         self.process, self.pid, self.pgid = cast("Any", kernel), kernel.pid, kernel.pid
         return self.connection_info
 
@@ -105,10 +99,13 @@ class Kernel:
 
 
 class Server:
-    """The process that forks, as seen from the one that runs notebooks; it ends when its socket is closed."""
+    """The process that forks, as seen from the one that runs notebooks; it ends with the last reference to this object.
+
+    A kernel holds one: it isn't ended by a server started after its own.
+    """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        self.owner, self.environment = os.getpid(), _shared(environment)
+        self._owner, self.environment = os.getpid(), _shared(environment)
         self._lock = threading.Lock()
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         script = str(Path(__file__).with_name("forkserver.py"))
@@ -120,6 +117,7 @@ class Server:
                 env=self.environment,
                 start_new_session=True,  # Ctrl-C is for the process that runs notebooks
             )
+        self.close = weakref.finalize(self, _end, self._socket, self._process)
 
     def fork(self, words: list[str], cwd: str, environment: Mapping[str, str], fds: Sequence[int] = ()) -> Kernel:
         """A new kernel, begun with ``words`` on its command line; it inherits the file descriptors ``fds``."""
@@ -131,13 +129,8 @@ class Server:
         return self._ask({"bury": pid})["status"]
 
     def alive(self) -> bool:
-        """Whether it can be asked."""
-        return self._socket.fileno() >= 0 and self._process.poll() is None
-
-    def close(self) -> None:
-        """End the server, and with it the kernels that are still at work."""
-        self._socket.close()
-        self._process.wait()
+        """Whether this process can ask it: one forked from its owner can't."""
+        return self._owner == os.getpid() and self._socket.fileno() >= 0 and self._process.poll() is None
 
     def _ask(self, request: Mapping[str, object], fds: Sequence[int] = ()) -> dict[str, int]:
         try:
@@ -155,29 +148,22 @@ class Server:
         return answer
 
 
-_servers: list[Server] = []  # at most one, of this process
 _starting = threading.Lock()
+_latest: Server | None = None
 
 
 def server(environment: Mapping[str, str]) -> Server:
     """This process's server, started if need be: with these variables, but for our own, which each kernel gets anew."""
+    global _latest  # noqa: PLW0603  # one server, whoever runs notebooks in this process
     with _starting:
-        for known in _servers:
-            if known.owner == os.getpid() and known.alive() and known.environment == _shared(environment):
-                return known
-        close()
-        atexit.unregister(close)
-        atexit.register(close)
-        _servers.append(Server(environment))
-        return _servers[0]
+        if _latest is None or not _latest.alive() or _latest.environment != _shared(environment):
+            _latest = Server(environment)
+        return _latest
 
 
-def close() -> None:
-    """End this process's server, if there is one."""
-    while _servers:
-        known = _servers.pop()
-        if known.owner == os.getpid():
-            known.close()
+def _end(ours: socket.socket, process: subprocess.Popen[bytes]) -> None:
+    ours.close()
+    process.wait()
 
 
 def _shared(environment: Mapping[str, str]) -> dict[str, str]:
