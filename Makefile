@@ -5,7 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-JOBS ?= 2
+# Three for two cores: some tests wait.
+JOBS ?= 3
 
 export OMP_NUM_THREADS ?= 1
 
