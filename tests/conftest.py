@@ -51,6 +51,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup() -> Iterator[Any]:
+    """See `pytest_pyfunc_call`; pytest sets the variable before a test's fixtures, and again before the test."""
+    os.environ.pop("PYTEST_CURRENT_TEST", None)
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call() -> Iterator[Any]:
+    """Take pytest's name of the test at work away: kernels are forked from one process as long as variables are equal."""
+    os.environ.pop("PYTEST_CURRENT_TEST", None)
+    return (yield)
+
+
 # The files whose tests start programs that run lines which no test runs in its own process.
 TRACED = ("cli", "durability", "grading", "guards", "kernels", "releases", "serving", "service_signals", "trainer")
 
