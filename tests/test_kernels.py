@@ -64,8 +64,9 @@ def test_a_killed_server_is_replaced(tmp_path):
     assert shown(tmp_path, cell) != [before]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server():
+    """A server of this module's own."""
     server = kernels.Server(dict(os.environ))
     yield server
     server.close()

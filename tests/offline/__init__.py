@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -58,15 +60,41 @@ def run(*command: str, cwd: Path = ROOT, timeout: float = 900, **variables: str)
     )
 
 
-def lepton(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """The `lepton` command, offline."""
-    return run(sys.executable, "-m", "lepton_lib.cli", *words, **variables)
+def lepton(*words: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
+    """The `lepton` command, offline, in the process that answers all of them; the result is as `run` gives it."""
+    process = _desk()
+    assert process.stdin is not None
+    assert process.stdout is not None
+    watch = threading.Timer(timeout, process.kill)
+    watch.start()
+    try:
+        process.stdin.write(json.dumps(words) + "\n")
+        process.stdin.flush()
+        code, out, err = json.loads(process.stdout.readline() or '[-9, "", "the desk has ended"]')
+    finally:
+        watch.cancel()
+    return subprocess.CompletedProcess(["lepton", *words], code, out, err)
 
 
-def loop(folder: Path, case: str, *parameters: str, **variables: str) -> Path:
+@functools.cache
+def _desk() -> subprocess.Popen[str]:
+    """The process that `lepton` asks, see desk.py; it ends with this one."""
+    process = subprocess.Popen(
+        [*namespace(), sys.executable, str(HERE / "desk.py")],
+        cwd=ROOT,
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    atexit.register(process.communicate)  # closes its input, and waits
+    return process
+
+
+def loop(folder: Path, case: str, *parameters: str, timeout: float = 900) -> Path:
     """Run the whole loop as a pipeline into ``folder``; it must come to its end."""
     words = [word for parameter in parameters for word in ("-p", parameter)]
-    done = lepton("run", "loop", "--case", case, "--out", str(folder), *words, **variables)
+    done = lepton("run", "loop", "--case", case, "--out", str(folder), *words, timeout=timeout)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return folder
 
