@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def pytest_fixture_setup() -> Iterator[Any]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call() -> Iterator[Any]:
-    """Take pytest's name of the test at work away: kernels are forked from one process as long as variables are equal."""
+    """Take away pytest's name of the test at work: for equal variables, all kernels are forked from one process."""
     os.environ.pop("PYTEST_CURRENT_TEST", None)
     return (yield)
 
@@ -76,6 +77,22 @@ def programs_traced(request: pytest.FixtureRequest) -> Iterator[None]:
         if request.path.stem.removeprefix("test_") not in TRACED:
             for name in [name for name in os.environ if name.startswith("COVERAGE_PROCESS")]:
                 patch.delenv(name)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def exporter_untraced() -> Iterator[None]:
+    """Torch writes ONNX in a thread that coverage doesn't follow, with millions of calls of which none is ours."""
+    import torch
+
+    export = torch.onnx.export
+
+    def aside(*args: Any, **options: Any) -> Any:
+        with ThreadPoolExecutor(1, initializer=sys.settrace, initargs=(None,)) as pool:
+            return pool.submit(export, *args, **options).result()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.onnx, "export", aside)
         yield
 
 

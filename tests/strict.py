@@ -19,8 +19,10 @@ import difflib
 import io
 import json
 import os
+import sys
 import time
 from queue import Empty
+from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
@@ -31,10 +33,12 @@ from nbval.plugin import IPyNbCell, IPyNbFile, NbCellError
 from PIL import Image
 
 from lepton_lib.utils import SAME_BITS
+from tests import offline
 from tests.static_checks import check_notebook
 
 # Python's words for a run of its own; xdist would spread a notebook's cells over kernels.
 STRICT = ["-m", "pytest", "-p", "tests.strict", "-p", "no:xdist", "-p", "no:cacheprovider", "--color=no"]
+STRICT += ["-p", "no:anyio", "-p", "no:hypothesispytest", "-p", "no:schemathesis"]  # two seconds of imports
 STRICT += ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=300"]
 POLL_SECONDS = 0.5  # how often a silent kernel is asked whether it's alive
 OUTPUTS = {"stream", "display_data", "execute_result", "error"}
@@ -228,3 +232,28 @@ def _pixels(was, now):
         return ""
     versions = f"matplotlib is {matplotlib.__version__}; constraints.txt has the pinned one"
     return f"the figure shows the same data, but {change} ({versions}). If it's meant, store it by `make notebooks`"
+
+
+def run_strictly(paths, *options, cwd, **variables):
+    """Run notebooks in a strict pytest of their own, with no network.
+
+    Args:
+        paths: The notebooks, which lie below ``cwd``.
+        *options: More of pytest's words.
+        cwd: Where it runs.
+        **variables: More for its environment.
+
+    Returns:
+        By notebook and cell, or ``file``: the failure's text, empty where it passed, and the seconds that it took.
+    """
+    report = cwd / "strict.xml"
+    words = [*STRICT, "--rootdir", str(cwd), f"--junitxml={report}", *options]
+    done = offline.run(sys.executable, *words, *map(str, paths), cwd=cwd, timeout=2700, **variables)
+    assert done.returncode in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED), done.stdout[-4000:] + done.stderr
+    told = {path.stem: {} for path in paths}
+    for case in ElementTree.parse(report).iter("testcase"):
+        failures = [part.text for part in case if part.tag in ("failure", "error")]
+        stem = case.get("classname").split(".")[-2]  # notebooks.00_environment.ipynb
+        told[stem][case.get("name")] = ("\n".join(failures), float(case.get("time")))
+    assert (done.returncode == 0) == (not any(text for cells in told.values() for text, _ in cells.values()))
+    return told

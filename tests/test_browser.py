@@ -22,6 +22,7 @@ from tests import chromium, offline
 from tests.course import write_course
 
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+pytestmark = pytest.mark.no_cover
 both_widths = pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
 PATIENCE = 120_000  # ms; a busy machine is slow, a hanging one must not hang the tests
 
@@ -194,7 +195,7 @@ def test_run_all_cells_in_jupyterlab(browser, lab, shots, step):
         assert panel.locator(".jp-RenderedImage img").count() == sum("image/png" in output for output in data)
         assert panel.locator("mjx-container").count() > 0
         assert panel.locator("mjx-merror").count() == 0
-        page.screenshot(path=shots / f"lab-{step}.png")
+        page.screenshot(path=shots / f"lab-{step}.jpg")
 
 
 def test_the_progress_bar_is_seen_in_jupyterlab(browser, lab, shots):
@@ -204,7 +205,7 @@ def test_the_progress_bar_is_seen_in_jupyterlab(browser, lab, shots):
         bar = page.locator(".jp-OutputArea-output", has_text="training: 100%")
         expect(bar).to_be_visible()
         assert "█" in bar.text_content()
-        page.screenshot(path=shots / "lab-bar.png")
+        page.screenshot(path=shots / "lab-bar.jpg")
 
 
 def answer(page, key, source):
@@ -226,7 +227,7 @@ def test_an_exercise_answers_in_jupyterlab(browser, lab, shots):
         expect(answer(page, "07.q1", 'check("07.q1", "b")')).to_have_text("07.q1 correct: It is b.")
         told = answer(page, "07.2", 'share = 2 / 8\nshare = checkpoint("07.2", share)')
         expect(told).to_have_text("07.2 correct: A share lies between 0 and 1.")
-        page.screenshot(path=shots / "lab-exercise.png")
+        page.screenshot(path=shots / "lab-exercise.jpg")
     events = [json.loads(line) for line in (lab[1] / "progress.jsonl").read_text().splitlines()]
     assert {"exercise": "07.q1", "event": "not yet"} in events
     assert events[-1] == {"exercise": "07.2", "event": "correct"}
@@ -249,7 +250,7 @@ def test_the_runs_index_can_be_read(browser, run_dir, shots, size, scheme):
         page.goto((run_dir / "index.html").as_uri())
         check_layout(page)
         expect(page.locator("header .verdict")).to_be_in_viewport()
-        page.screenshot(path=shots / f"run-{size['width']}-{scheme}.png", full_page=True)
+        page.screenshot(path=shots / f"run-{size['width']}-{scheme}.jpg", full_page=True)
         for summary in page.locator("summary").all():
             summary.press("Enter")
         check_layout(page)
@@ -270,7 +271,7 @@ def test_executed_pages_can_be_read(browser, run_dir, shots, size):
             assert formulas.count() > 0
             for formula in formulas.all():
                 assert formula.bounding_box()["height"] > 10
-            page.screenshot(path=shots / f"executed-{path.stem}-{size['width']}.png", full_page=True)
+            page.screenshot(path=shots / f"executed-{path.stem}-{size['width']}.jpg", full_page=True)
         page.get_by_role("link", name="This run").click()
         expect(page.locator("h2").first).to_have_text("The gate")
 
@@ -294,7 +295,7 @@ def test_the_service_is_asked_by_keyboard(browser, run_dir, shots, size):
         expect(page.locator(".reasons tr")).to_have_count(fields.count())
         assert [value for value in fields.evaluate_all("all => all.map(field => field.value)") if not value] == []
         check_layout(page)
-        page.screenshot(path=shots / f"service-{size['width']}.png", full_page=True)
+        page.screenshot(path=shots / f"service-{size['width']}.jpg", full_page=True)
 
 
 def test_the_service_says_what_it_refuses(browser, run_dir, shots):
@@ -310,7 +311,7 @@ def test_the_service_says_what_it_refuses(browser, run_dir, shots):
         expect(field).to_be_focused()
         expect(page.locator(".fields .problem")).to_contain_text("expected a number from")
         expect(page.locator(".fields .problem")).to_be_in_viewport()
-        page.screenshot(path=shots / "service-refusal.png", full_page=True)
+        page.screenshot(path=shots / "service-refusal.jpg", full_page=True)
         field.fill(good)
         field.press("Enter")
         expect(page.locator("#answer h2")).to_contain_text("Action: ")
@@ -346,7 +347,7 @@ def test_slides_fit_their_window_and_are_printed(browser, shots, tmp_path, path)
         expect(page.locator("section").last).to_be_in_viewport(ratio=0.9)
         page.keyboard.press("n")
         assert page.locator(".slide").evaluate_all(cut) == 0
-        page.screenshot(path=shots / f"slides-{path.stem}.png")
+        page.screenshot(path=shots / f"slides-{path.stem}.jpg")
         assert page.pdf(prefer_css_page_size=True).count(b"/Type /Page\n") == count
 
 
@@ -364,7 +365,7 @@ def test_the_sites_pages_can_be_read_from_the_disk(browser, site, shots):
                     expect(page.locator("mjx-container")).to_have_count(page.locator(".math").count())
                     assert page.locator("mjx-merror, [data-mjx-error]").count() == 0
                 check_layout(page)
-                page.screenshot(path=shots / f"site-{name.replace('/', '-')}-{size['width']}.png", full_page=True)
+                page.screenshot(path=shots / f"site-{name.replace('/', '-')}-{size['width']}.jpg", full_page=True)
 
 
 @both_widths
@@ -379,7 +380,7 @@ def test_the_sites_search_finds_a_page_from_the_disk(browser, site, shots, size)
         page.locator("input[name=q]").press("Enter")
         found = page.locator("#search-results a", has_text="01 Data")
         expect(found).to_be_visible()
-        page.screenshot(path=shots / f"site-search-{size['width']}.png")
+        page.screenshot(path=shots / f"site-search-{size['width']}.jpg")
         found.click()
         expect(page.locator("h1")).to_contain_text("01 Data")
         expect(page.locator(".highlighted").first).to_be_attached()
@@ -395,4 +396,4 @@ def test_dark_pages_of_the_site_keep_figures_on_white(browser, site, shots):
         figure = page.locator(".cell_output img").first
         assert figure.evaluate("image => getComputedStyle(image).backgroundColor") == "rgb(255, 255, 255)"
         figure.scroll_into_view_if_needed()
-        page.screenshot(path=shots / "site-dark.png")
+        page.screenshot(path=shots / "site-dark.jpg")

@@ -29,6 +29,7 @@ MANY = settings(max_examples=60, deadline=None, suppress_health_check=list(Healt
                 phases=[Phase.explicit, Phase.generate], database=None)  # fmt: skip
 
 
+@pytest.mark.no_cover
 def test_whatever_the_description_allows_is_answered_as_it_says(app):
     """Requests made from the description, good and bad, get answers that conform to it, and never a 500."""
     asked = []

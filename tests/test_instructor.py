@@ -1,11 +1,13 @@
 """Every answer in its own notebook: the exercises of the whole course."""
 
 import json
+import shutil
 
 import pytest
 
+from lepton_lib.artefacts import STEPS
+from lepton_lib.classroom import grading
 from lepton_lib.classroom.cells import fill_in
-from lepton_lib.classroom.grading import grade
 from lepton_lib.exercises.definitions import definition_files, read_definitions
 from lepton_lib.runs import find_notebooks
 from lepton_lib.runs.parameters import read_notebook
@@ -14,12 +16,19 @@ every_notebook = pytest.mark.parametrize("path", find_notebooks().values(), ids=
 
 
 @pytest.fixture(scope="module")
-def graded(tmp_path_factory):
+def graded(tmp_path_factory, pipeline):
     """Results of each notebook with all answers filled in, its exercises and what they read from run in order."""
     folder = tmp_path_factory.mktemp("class")
     for stem, path in find_notebooks().items():
         (folder / f"{stem}.ipynb").write_text(json.dumps(fill_in(read_notebook(path))), encoding="utf-8")
-    return {learner.name: learner for learner in grade(folder)}
+
+    def run_already(*, run_dir, notebooks):
+        assert [path.stem for path in notebooks] == list(STEPS[:-1])  # the last notebook leaves nothing for another
+        shutil.copytree(pipeline, run_dir)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grading, "run_loop", run_already)
+        return {learner.name: learner for learner in grading.grade(folder)}
 
 
 @every_notebook

@@ -17,6 +17,7 @@ from tests.site import ROOT, SiteError, build
 
 NOTEBOOKS = sorted(path for path in ROOT.glob("notebooks/**/*.ipynb") if ".ipynb_checkpoints" not in path.parts)
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+pytestmark = pytest.mark.no_cover
 ELSEWHERE = re.compile(r"(?:https?:)?//")
 
 

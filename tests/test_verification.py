@@ -4,8 +4,6 @@ import base64
 import copy
 import io
 import json
-import sys
-import xml.etree.ElementTree as ET
 from itertools import count
 
 import nbformat
@@ -15,7 +13,7 @@ from PIL import Image
 from tests import offline
 from tests.prose import numbers
 from tests.static_checks import check_notebook
-from tests.strict import STRICT
+from tests.strict import run_strictly
 
 NOTEBOOK = offline.ROOT / "notebooks" / "00_environment.ipynb"
 
@@ -324,24 +322,11 @@ def plant_strict_faults(nb):
     }
 
 
-def run_strictly(path, *options):
-    """Every cell's failure text, None where it passed, and how long it took in seconds."""
-    report = path.with_suffix(".xml")
-    words = [*STRICT, "--rootdir", str(path.parent), f"--junitxml={report}", *options]
-    done = offline.run(sys.executable, *words, str(path), cwd=path.parent)
-    assert done.returncode == 1, done.stdout[-4000:] + done.stderr[-4000:]
-    told = {}
-    for case in ET.parse(report).iter("testcase"):
-        failures = [part.text for part in case if part.tag in ("failure", "error")]
-        told[case.get("name")] = ("\n".join(failures) if failures else None, float(case.get("time")))
-    return told
-
-
 def test_a_fault_that_only_a_run_can_tell_is_found(original, tmp_path):
     """Each cell with a fault is red for its own reason, and every other cell of the same run is green."""
     planted = Planting(original)
     expected = plant_strict_faults(planted)
-    told = run_strictly(planted.write(tmp_path / NOTEBOOK.name))
+    told = run_strictly([planted.write(tmp_path / NOTEBOOK.name)], cwd=tmp_path)[NOTEBOOK.stem]
     assert {name for name, (text, _) in told.items() if text} == set(expected)
     for name, message in expected.items():
         assert message in told[name][0], name
@@ -356,6 +341,6 @@ def test_a_cell_without_an_end_is_found(tmp_path):
         notebook.cells.append(nbformat.v4.new_code_cell(source, id=name, execution_count=next(number)))
     path = tmp_path / "endless.ipynb"
     nbformat.write(notebook, path)
-    told = run_strictly(path, "--nbval-cell-timeout=1")
+    told = run_strictly([path], "--nbval-cell-timeout=1", cwd=tmp_path)["endless"]
     assert "the cell came to no end within 1 s" in told["endless"][0]
     assert "the kernel is gone since an earlier cell" in told["next"][0]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import functools
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -98,6 +99,7 @@ def mutants(library: Path, module: str) -> list[Mutant]:
     return found
 
 
+@functools.cache
 def choose(library: Path, count: int, seed: int = 0) -> list[Mutant]:
     """About ``count`` mutants over all modules in proportion to their size, and over the kinds in turn.
 

@@ -2,6 +2,9 @@
 
 import ipaddress
 import socket
+import sys
+
+sys.modules["rfc3987_syntax"] = None  # as lepton_lib.cli.main does
 
 _connect, _connect_ex, _getaddrinfo = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
 
