@@ -10,10 +10,7 @@ from importlib import metadata
 
 import httpx
 import pytest
-import schemathesis
 import yaml
-from hypothesis import HealthCheck, Phase, given, settings
-from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from lepton_lib.errors import ParameterError, RunError
 from lepton_lib.serving import container, signing
@@ -24,14 +21,17 @@ from tests.service import GOOD, app, call, release, run
 __all__ = ["app", "release", "run"]  # fixtures
 
 
-GOOD_AND_BAD = (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE)
-MANY = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True,
-                phases=[Phase.explicit, Phase.generate], database=None)  # fmt: skip
-
-
 @pytest.mark.no_cover
 def test_whatever_the_description_allows_is_answered_as_it_says(app):
     """Requests made from the description, good and bad, get answers that conform to it, and never a 500."""
+    import schemathesis  # here, for all workers would take seconds to import it
+    from hypothesis import HealthCheck, Phase, given, settings
+    from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+    good_and_bad = (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE)
+    phases = [Phase.explicit, Phase.generate]
+    many = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True,
+                    phases=phases, database=None)  # fmt: skip
     asked = []
 
     def one(case):
@@ -41,8 +41,8 @@ def test_whatever_the_description_allows_is_answered_as_it_says(app):
 
     for operation in schemathesis.openapi.from_asgi("/openapi.json", app).get_all_operations():
         made = operation.ok()
-        for mode in GOOD_AND_BAD if made.path == "/v1/predict" else GOOD_AND_BAD[:1]:
-            MANY(given(case=made.as_strategy(generation_mode=mode))(one))()
+        for mode in good_and_bad if made.path == "/v1/predict" else good_and_bad[:1]:
+            many(given(case=made.as_strategy(generation_mode=mode))(one))()
     assert {200, 422} <= {status for path, status in asked if path == "/v1/predict"}
     assert {path for path, _ in asked} >= {"/v1/predict", "/v1/models", "/healthz", "/readyz", "/metrics"}
     assert len(asked) > 100

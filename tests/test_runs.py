@@ -215,16 +215,6 @@ def test_run_notebook(training, tmp_path):
     assert [cell.metadata.get("tags") for cell in nbformat.read(executed, as_version=4).cells][2] is None
 
 
-def test_run_dir_is_absolute(tmp_path, monkeypatch):
-    """A notebook gets its run folder as an absolute path and works in its own folder, with quiet libraries."""
-    show = "import os; print(run_dir, os.getcwd(), os.environ['TQDM_DISABLE'], os.environ['OMP_NUM_THREADS'])"
-    path = write_notebook(tmp_path / "notebooks" / "n.ipynb", ("p", 'run_dir = "x"', "parameters"), ("show", show))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    executed = runs.run_notebook(path, run_dir="out")
-    assert f"{tmp_path / 'out'} {path.parent} 1 2" in outputs(executed)
-
-
 def test_exercises_and_lessons(tmp_path):
     """A pipeline run leaves exercises and lessons out, a whole run has them."""
     cells = [("p", "seed = 0", "parameters"), ("e", "print('EX')", "exercise"), ("l", "print('LE')", "lesson")]
@@ -683,3 +673,16 @@ def test_refresh_refuses(tmp_path, monkeypatch, source, said):
 def test_steps_have_their_files():
     """Each step of the tiny loop stands for one of the real loop."""
     assert set(MAKES) == set(STEPS)
+
+
+# Last, for its kernel needs a server with other variables
+
+
+def test_run_dir_is_absolute(tmp_path, monkeypatch):
+    """A notebook gets its run folder as an absolute path and works in its own folder, with quiet libraries."""
+    show = "import os; print(run_dir, os.getcwd(), os.environ['TQDM_DISABLE'], os.environ['OMP_NUM_THREADS'])"
+    path = write_notebook(tmp_path / "notebooks" / "n.ipynb", ("p", 'run_dir = "x"', "parameters"), ("show", show))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    executed = runs.run_notebook(path, run_dir="out")
+    assert f"{tmp_path / 'out'} {path.parent} 1 2" in outputs(executed)

@@ -24,7 +24,7 @@ for part in (running, service, watching, classroom):
 
 def main() -> None:
     """The entry point: a mistake that the reader can mend is one message on stderr, never a traceback."""
-    # nbformat's jsonschema takes a second to get ready for a format that no notebook has, unless this can't be imported.
+    # nbformat's jsonschema takes a second to get ready for a format that no notebook has, unless this can't be found.
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # None is what the import system asks for
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that kernels are ended
     try:
