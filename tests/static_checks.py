@@ -28,16 +28,34 @@ METADATA = {
     "language_info": {"name": "python"},
 }
 COMPARED = {"text/plain", "text/html", "text/markdown", "text/latex", "image/png"}  # the kinds of output there may be
+# What shows a reader its arguments, and the keywords whose values are shown.
+TELLS = {
+    "print",
+    "display",
+    "Markdown",
+    "HTML",
+    "set_title",
+    "suptitle",
+    "set_xlabel",
+    "set_ylabel",
+    "text",
+    "annotate",
+}
+TOLD = {"alt", "title", "label", "xlabel", "ylabel", "labels"}
 PANDAS = "<div>\n<style scoped>"  # how a DataFrame's HTML begins
 OWNER = "|".join(re.escape(name) for name in (Path.home().name, socket.gethostname()) if len(name) > 4)
+MONTHS = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
 # What no stored output may hold, because another machine or another day would print something else.
 VOLATILE = {
     "a path": r"(?<![\w.~])/(?:home|root|work|tmp|usr|opt|var|Users|private)/\S+|[A-Z]:\\\\?Users",
     "the name of a user or a machine": rf"\b(?:{OWNER})\b" if OWNER else r"(?!)",
     "an address of an object": r"\b0x[0-9a-f]{6,}",
-    "a date of these days": r"\b20(?:2[4-9]|3\d)-\d\d-\d\d\b",
-    "a duration": r"\b\d+(?:\.\d+)? ?(?:ms|µs|us|ns|seconds|it/s|s/it|batch/s)\b|\b\d+\.\d+ ?s\b|\b\d\d:\d\d<",
+    "a date of these days": rf"\b20(?:2[4-9]|3\d)-\d\d-\d\d\b|\b(?:{MONTHS})[a-z]* \d?\d?,? ?20(?:2[4-9]|3\d)\b"
+    r"|\b\d?\d[/.]\d?\d[/.]20(?:2[4-9]|3\d)\b",
+    "a duration": r"\b\d+(?:\.\d+)? ?(?:ms|µs|us|ns|s|secs?|seconds|minutes?|it/s|s/it|batch/s)\b|\b\d\d:\d\d<"
+    r"|\b\d+m ?\d+s\b|\b\d+:\d\d:\d\d\.\d",
     "a port": r"(?:127\.0\.0\.1|localhost):\d+",
+    "an address of a machine": r"\b(?!127\.|0\.)\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}\b",
 }
 
 
@@ -87,8 +105,11 @@ def check_parameters(path):
 
 
 def check_reading(notebook):
-    """Each parameter is read by some cell, for more than to be noted in the manifest, before its name means more."""
-    unread, noted = {}, set()
+    """Each parameter is read by some cell, for more than to be noted or printed, before its name means more.
+
+    Names are those of the module: an argument or a loop's variable of the same name is another thing.
+    """
+    unread, aside = {}, set()
     for cell in notebook.cells:
         try:
             tree = ast.parse(cell.source if cell.cell_type == "code" else "")
@@ -97,15 +118,45 @@ def check_reading(notebook):
         if "parameters" in cell.metadata.get("tags", []):
             unread |= {node.id: True for node in ast.walk(tree) if isinstance(node, ast.Name)}
             continue
-        for call in ast.walk(tree):
-            if isinstance(call, ast.Call) and getattr(call.func, "attr", "") == "start":
-                noted |= {part for word in call.keywords if word.arg == "parameters" for part in ast.walk(word)}
-        names = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node not in noted]
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "start":
+                aside |= {part for word in node.keywords if word.arg == "parameters" for part in ast.walk(word)}
+            elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print":
+                aside |= {part for argument in node.args for part in ast.walk(argument)}
+        names = [node for node in _of_module(tree) if node not in aside]
         for node in sorted(names, key=lambda node: (node.lineno, isinstance(node.ctx, ast.Store))):
             if unread.get(node.id):
                 unread[node.id] = isinstance(node.ctx, ast.Store) and None
     for name in (name for name, state in unread.items() if state is not False):
         yield f"parameters: {name!r} is read by no cell"
+
+
+def _of_module(node, own=frozenset()):
+    """The names below a node that mean the module's variables: not those that a function or comprehension binds."""
+    if isinstance(node, ast.Name):
+        if node.id not in own:
+            yield node
+        return
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+        given = node.args
+        for default in filter(None, [*given.defaults, *given.kw_defaults]):
+            yield from _of_module(default, own)
+        bound = {
+            arg.arg for arg in [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg] if arg
+        }
+        body = node.body if isinstance(node.body, list) else [node.body]
+        own |= bound | {part.id for line in body for part in _stored(line)}
+        for part in body:
+            yield from _of_module(part, own)
+        return
+    if isinstance(node, ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp):
+        own |= {part.id for turn in node.generators for part in _stored(turn.target)}
+    for part in ast.iter_child_nodes(node):
+        yield from _of_module(part, own)
+
+
+def _stored(node):
+    return [part for part in ast.walk(node) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)]
 
 
 def check_counts(notebook):
@@ -139,7 +190,7 @@ def check_code(cell):
     lines = cell.source.rstrip().splitlines() or [""]
     if not cell.source.strip() or len(lines) > 25:
         yield f"has {len(lines)} lines" if cell.source.strip() else "is empty"
-    if lines[-1].rstrip().endswith(";"):
+    if re.sub(r"#[^\"']*$", "", lines[-1]).rstrip().endswith(";"):
         yield "hides its output with a semicolon"
     if re.search(r"#\s*(?:NBVAL_|PYTEST_VALIDATE_)", cell.source):
         yield "asks not to be compared"
@@ -156,14 +207,36 @@ def check_code(cell):
 
 
 def _told(tree):
-    """The constant parts of texts that a reader is told: prints, titles, alternative texts."""
+    """The constants that a reader is told: in what is printed and shown, titles, labels, and alternative texts."""
+    shown = [tree.body[-1].value] if tree.body and isinstance(tree.body[-1], ast.Expr) else []
+    for part in shown:
+        if isinstance(part, ast.Constant | ast.JoinedStr):
+            yield from _constants(part)
     for call in ast.walk(tree):
         if isinstance(call, ast.Call):
             name = getattr(call.func, "attr", getattr(call.func, "id", ""))
-            texts = call.args if name in {"print", "Markdown", "set_title", "suptitle"} else []
-            for text in [*texts, *(word.value for word in call.keywords if word.arg in {"alt", "title"})]:
-                parts = text.values if isinstance(text, ast.JoinedStr) else [text]
-                yield from (p.value for p in parts if isinstance(p, ast.Constant) and isinstance(p.value, str))
+            texts = call.args if name in TELLS else []
+            for part in [*texts, *(word.value for word in call.keywords if word.arg in TOLD)]:
+                yield from _constants(part)
+                if isinstance(part, ast.Constant) and isinstance(part.value, float):
+                    yield str(part.value)
+
+
+def _constants(node):
+    """The constant texts in an expression, and numbers put into a text; not what is a key, a format or a pattern."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.value
+    elif isinstance(node, ast.FormattedValue) and isinstance(node.value, ast.Constant):
+        yield str(node.value.value)
+    elif isinstance(node, ast.Call):  # of a method of a text, as in ", ".join([...]), and of what shows it
+        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        if isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Constant):
+            yield from _constants(node.func.value)
+        for part in node.args if name in TELLS | {"join", "format"} else []:
+            yield from _constants(part)
+    elif not isinstance(node, ast.Subscript | ast.Compare | ast.FormattedValue | ast.Attribute):
+        for part in ast.iter_child_nodes(node):
+            yield from _constants(part)
 
 
 def check_outputs(cell):
@@ -174,6 +247,9 @@ def check_outputs(cell):
         yield f"shows an error that isn't meant: {errors[0].ename}"
     if meant and not errors:
         yield "is tagged raises-exception, and shows no error"
+    for error in errors:
+        if error.traceback != [f"{error.ename}: {error.evalue}"]:
+            yield "shows a traceback that isn't the error's own line, as `make notebooks` stores it"
     for output in cell.outputs:
         data = output.get("data", {})
         if output.get("name") == "stderr":
@@ -206,8 +282,13 @@ def check_picture(output):
     alt, text = output.metadata.get("image/png", {}).get("alt", ""), output.data.get("text/plain", "")
     if len(alt) <= 20 or not text.startswith(f"Figure: {alt}\n"):
         yield "shows a picture without alternative text: end the cell with `plots.show(figure, alt=...)`"
-    if not re.search(r"n=[1-9]|texts: ", text):
-        yield "shows a figure without data"
+    panels = re.split(r"^  (?=\[)", text, flags=re.MULTILINE)[1:]
+    if not panels or not all(re.search(r"\n    .*(?:n=[1-9]|texts: )", panel) for panel in panels):
+        yield "shows a figure without data, or axes with nothing on them"
+    if found := re.search(
+        r"^    (?:area|bars|image|line|mesh|points|steps)\b.*: empty(?: \| empty)?$", text, re.MULTILINE
+    ):
+        yield f"shows a figure in which something is empty:{found.group()}"
 
 
 def check_prose(cell):
@@ -217,9 +298,9 @@ def check_prose(cell):
 
 
 def check_links(cell, notebook, home):
-    """Every link in the prose leads to a file, or to a heading of the notebook; every picture has a text."""
-    if re.search(r"!\[\s*\]|<img(?![^>]*\balt=)", cell.source):
-        yield "shows a picture without alternative text"
+    """Every link in the prose leads to a file, or to a heading of the notebook; a picture is a cell's output."""
+    if re.search(r"!\[|<img\b", re.sub(r"```.*?```|`[^`]*`", "", cell.source, flags=re.DOTALL)):
+        yield "shows a picture that no run has made: draw it in a code cell"
     prose = "\n\n".join(other.source for other in notebook.cells if other.cell_type == "markdown")
     headings = {heading.replace(" ", "-") for heading in re.findall(r"^#+ +(.+?)\s*$", prose, re.MULTILINE)}
     for target in re.findall(r"\]\(([^)\s]+)[^)]*\)", re.sub(r"```.*?```|`[^`]*`", "", cell.source, flags=re.DOTALL)):

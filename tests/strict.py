@@ -64,7 +64,8 @@ class StrictFile(IPyNbFile):
     """A notebook: first its file, then its code cells by their ids."""
 
     def setup(self):
-        """Start the kernel: always this very Python."""
+        """Start the kernel: always this very Python, and showing what native code writes, as in JupyterLab."""
+        os.environ.pop("PYTEST_CURRENT_TEST", None)  # ipykernel then follows file descriptors 1 and 2, too
         seconds = self.config.option.nbval_kernel_startup_timeout
         self.kernel = StrictKernel(CURRENT_ENV_KERNEL_NAME, cwd=str(self.path.parent), startup_timeout=seconds)
         if getattr(self.config.option, "cov_source", None):
@@ -251,6 +252,7 @@ def run_strictly(paths, *options, cwd, **variables):
     done = offline.run(sys.executable, *words, *map(str, paths), cwd=cwd, timeout=2700, **variables)
     assert done.returncode in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED), done.stdout[-4000:] + done.stderr
     told = {path.stem: {} for path in paths}
+    assert len(told) == len(paths), "two notebooks of one name"
     for case in ElementTree.parse(report).iter("testcase"):
         failures = [part.text for part in case if part.tag in ("failure", "error")]
         stem = case.get("classname").split(".")[-2]  # notebooks.00_environment.ipynb

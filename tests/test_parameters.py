@@ -6,6 +6,7 @@ import tomllib
 import pytest
 
 from lepton_lib.artefacts import MAKES, STEPS
+from lepton_lib.runs import find_notebook, read_parameters
 from tests import offline
 
 SETS = tomllib.loads((offline.ROOT / "tests" / "parameters.toml").read_text(encoding="utf-8"))
@@ -37,6 +38,13 @@ def results(folder, step):
 def heart(tmp_path_factory):
     """The loop on heart, with the first set."""
     return offline.loop(tmp_path_factory.mktemp("runs") / "heart", "heart", *pairs(SETS["first"]))
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_the_second_set_has_every_parameter(step):
+    """None is left out, but where results go and which case; 00 draws in its lessons alone."""
+    left_out = set(read_parameters(find_notebook(step))) - set(SETS["second"][step])
+    assert left_out - {"case", "run_dir"} == ({"seed"} if step == "00_environment" else set())
 
 
 @pytest.mark.parametrize("step", STEPS[::-1])

@@ -101,6 +101,7 @@ STATIC_FAULTS = {
     "shell by the back door": (lambda nb: nb.add("shell", "get_ipython().system('false')"), "shell: leaves Python by"),
     "syntax error": (lambda nb: nb.source("seeded", "first,", "first,,"), "seeded: isn't plain Python"),
     "semicolon": (lambda nb: nb.add("quiet", "1 + 1;"), "quiet: hides its output with a semicolon"),
+    "semicolon before a comment": (lambda nb: nb.add("quiet", "1 + 1;  # why"), "quiet: hides its output with"),
     "asks not to be compared": (lambda nb: nb.source("seeded", "first", "# NBVAL_SKIP\nfirst"), "seeded: asks not"),
     "tag of nbval": (
         lambda nb: nb["seeded"].metadata.update(tags=["nbval-skip"]),
@@ -113,6 +114,15 @@ STATIC_FAULTS = {
         lambda nb: nb["seeded"].metadata.update(tags=["raises-exception"]),
         "seeded: is tagged raises-exception, and shows no error",
     ),
+    "traceback of another run": (
+        lambda nb: nb.add(
+            "meant",
+            "1 / 0",
+            metadata={"tags": ["raises-exception"]},
+            outputs=[nbformat.v4.new_output(**ERROR | {"traceback": ["All went well: AUC 0.99"]})],
+        ),
+        "meant: shows a traceback that isn't the error's own line",
+    ),
     "warning": (output(STDERR | {"text": "UserWarning: x"}), "first-auc: writes to stderr: UserWarning"),
     "path": (lambda nb: nb.stored("first-auc", "text", "AUC", "/tmp/tmpab12/x"), "first-auc: prints a path: /tmp/"),
     "address": (
@@ -123,6 +133,22 @@ STATIC_FAULTS = {
     "duration": (
         lambda nb: nb.stored("first-auc", "text", "AUC", "took 3.1 ms"),
         "first-auc: prints a duration: 3.1 ms",
+    ),
+    "duration in whole seconds": (
+        lambda nb: nb.stored("first-auc", "text", "AUC", "trained in 1 s"),
+        "first-auc: prints a duration: 1 s",
+    ),
+    "date in words": (
+        lambda nb: nb.stored("first-auc", "text", "AUC", "25 November 2026"),
+        "first-auc: prints a date of these days: November 2026",
+    ),
+    "date with slashes": (
+        lambda nb: nb.stored("first-auc", "text", "AUC", "11/25/2026"),
+        "first-auc: prints a date of these days: 11/25/2026",
+    ),
+    "address of a machine": (
+        lambda nb: nb.stored("first-auc", "text", "AUC", "192.0.2.7"),
+        "first-auc: prints an address of a machine: 192.0.2.7",
     ),
     "tqdm's rate": (lambda nb: nb.stored("first-auc", "text", "AUC", "412.07it/s"), "prints a duration: 412.07it/s"),
     "port": (lambda nb: nb.stored("first-auc", "text", "AUC", "http://127.0.0.1:41233"), "first-auc: prints a port"),
@@ -142,6 +168,14 @@ STATIC_FAULTS = {
         lambda nb: nb.stored("first-picture", "text/plain", "n=", "m="),
         "first-picture: shows a figure without data",
     ),
+    "figure with an empty panel": (
+        lambda nb: nb.stored("first-picture", "text/plain", "\n    ", "\n    points : empty | empty\n    "),
+        "first-picture: shows a figure in which something is empty",
+    ),
+    "figure with bare axes": (
+        lambda nb: nb.stored("first-picture", "text/plain", "\n  [", "\n  [Left] x: , y: \n  ["),
+        "first-picture: shows a figure without data, or axes with nothing",
+    ),
     "picture without words": (
         lambda nb: nb["first-picture"].outputs[0].metadata.clear(),
         "first-picture: shows a picture without alternative text",
@@ -155,9 +189,28 @@ STATIC_FAULTS = {
         lambda nb: nb.source("first-auc", "rows held back", "1336 rows"),
         "first-auc: states '1336' in a constant text",
     ),
+    "result in a label": (
+        lambda nb: nb.source(
+            "first-picture",
+            "ax.",
+            "ax.annotate('best: 0.91', (0, 0))\nax.",
+        ),
+        "first-picture: states '0.91' in a constant text",
+    ),
+    "result put into a text": (lambda nb: nb.add("told", "print(f'AUC {0.85:.2f}')"), "told: states '0.85' in"),
+    "result printed as a number": (lambda nb: nb.add("told", "print('AUC', 0.85)"), "told: states '0.85' in"),
+    "result joined": (lambda nb: nb.add("told", "print(', '.join(['AUC 0.85', 'all']))"), "told: states '0.85' in"),
+    "result as the last text": (lambda nb: nb.add("told", "'AUC 0.85'"), "told: states '0.85' in"),
     "dead link": (lambda nb: nb.prose("[Next](06_gone.ipynb)"), "promise: links to 06_gone.ipynb, which isn't there"),
     "dead heading": (lambda nb: nb.prose("[above](#Nowhere)"), "promise: links to #Nowhere, which is no heading"),
-    "image without words": (lambda nb: nb.prose("![](images/run.png)"), "promise: shows a picture without alternative"),
+    "picture in prose": (
+        lambda nb: nb.prose("![A run](images/run.png)"),
+        "promise: shows a picture that no run has made",
+    ),
+    "picture in HTML": (
+        lambda nb: nb.prose('<img src="x.png" alt="x">'),
+        "promise: shows a picture that no run has made",
+    ),
     "id of a machine": (lambda nb: nb["seeded"].update(id="1f2e3d4c"), "1f2e3d4c: has an id that isn't made of words"),
     "id by chance a word": (lambda nb: nb["seeded"].update(id="deadbeef"), "deadbeef: has an id that isn't made of"),
     "id twice": (lambda nb: nb["seeded"].update(id="unseeded"), "Non-unique cell id 'unseeded' detected"),
@@ -188,6 +241,27 @@ STATIC_FAULTS = {
         lambda nb: [
             nb.source("parameters", "seed = 0", "speed = 3  # how fast\nseed = 0"),
             nb.source("load-case", "the_case = load", "speed = 5\nprint(speed)\nthe_case = load"),
+        ],
+        "parameters: 'speed' is read by no cell",
+    ),
+    "parameter that is only printed": (
+        lambda nb: [
+            nb.source("parameters", "seed = 0", "speed = 3  # how fast\nseed = 0"),
+            nb.source("load-case", "the_case = load", "print(f'speed: {speed}')\nthe_case = load"),
+        ],
+        "parameters: 'speed' is read by no cell",
+    ),
+    "parameter whose name means an argument": (
+        lambda nb: [
+            nb.source("parameters", "seed = 0", "speed = 3  # how fast\nseed = 0"),
+            nb.source("load-case", "the_case = load", "drive = lambda speed: speed * 2\nthe_case = load"),
+        ],
+        "parameters: 'speed' is read by no cell",
+    ),
+    "parameter whose name means a turn of a loop": (
+        lambda nb: [
+            nb.source("parameters", "seed = 0", "speed = 3  # how fast\nseed = 0"),
+            nb.source("load-case", "the_case = load", "fast = [speed + 1 for speed in range(3)]\nthe_case = load"),
         ],
         "parameters: 'speed' is read by no cell",
     ),
@@ -250,10 +324,24 @@ def test_a_file_that_is_no_notebook_is_found(tmp_path):
         ("<b>17</b> applicants; AUC-0.85; n=500", ["17", "-0.85", "500"]),
         ("## 2. Results of 3 runs\n\n1. The first\n2. and 5 more", ["3", "5"]),
         ("A scale from 0 to 1; a coin reaches 0, perfection 1.", []),
-        ("A 95 % interval and the 90% confidence level (Efron, 1979), as in 1997.", []),
+        ("A 95 % interval and the 90% confidence level (Efron, 1979).", []),
         ("SHA-256, UTF-8, float32, $L_2$, `seed=7`, [01 Data](01_data.ipynb), notebook 3, 02.3", []),
         ("The labels 0, 1, 2 or 3; codes 0, 1, 2; status 503 (RFC 9457); the 99th percentile; near 1 it is $-1$.", []),
-        ("The middle 95 % differ by less than 1e-10 in 32-bit floats.", []),
+        ("The middle 95 % differ in 32-bit floats.", []),
+        (
+            "Within five per cent; above two thirds is *high*. Three quarters came back, twelve percent late: ¾.",
+            ["Three quarters", "twelve percent", "¾"],
+        ),
+        ("`AUC 0.845`, $\\mathrm{AUC} = 0.85 \\pm 0.01$, `x ≈ 3 %`", ["0.845", "0.85", "0.01", "3 %"]),
+        ("`fit(lr=0.01)`, `lr=0.5`, $x^{0.5}$", []),
+        ("```\nAUC: 0.85\n```", ["0.85"]),
+        ("## Sources of error\n\nOf 28 rows\n\n**Reference rows** are 2670", ["28", "2670"]),
+        ("lowest at step 812; figure 0.85; step 3; the 14th epoch; 1e-3", ["812", "0.85", "14", "1", "-3"]),
+        ("83 % of intervals; a 95 % interval", ["83 %"]),
+        ("## 14 columns\n\n## 2. Rows\n\n## 03 Evaluation", ["14"]),
+        ("Duplicates: 0. AUC = 0, and all are 1.", ["0", "0", "1"]),
+        ("(n = 1781) changed in 2017, as (Efron, 1979) says", ["1781", "2017"]),
+        ('<img alt="AUC 0.85" width=300>', ["0.85"]),
         ("```\nx = 0.85\n```\n<!-- 3 --> <img width=300> &#8211; https://example.org/v2 [b](page-12.html)", []),
         ("**Time:** 30 minutes. **Prerequisites:** 00.", []),
         ("## Seeds\n\n*About 5 minutes.*\n\nMuch is drawn.", []),
@@ -283,6 +371,7 @@ def plant_strict_faults(nb):
     nb["finish-too-early"].metadata.tags = ["raises-exception"]
     nb["doctor"].outputs[0].data.pop("text/html")
     nb.add("control", "1 + 1;")
+    nb.add("native", "import os\n\n_ = os.write(2, b'W torch: look out')\nimport time\n\ntime.sleep(0.5)")
     nb.add("magic", "%nosuch")
     nb.add("shell", "!exit 3")
     nb.add("leaves", "import sys\n\nsys.exit(0)")
@@ -310,6 +399,7 @@ def plant_strict_faults(nb):
         "criteria": "the cell was run as number 21, but is number 19",
         "finish-too-early": "tagged raises-exception, and raised nothing",
         "doctor": "another kind of output: text/plain, metadata, execute_result is stored",
+        "native": "0 outputs are stored, the run gives 1",
         "magic": "UsageError: Line magic function `%nosuch` not found",
         "shell": "a shell command failed with exit code 3",
         "leaves": "the cell failed: SystemExit: 0",

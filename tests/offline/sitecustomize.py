@@ -27,6 +27,18 @@ def _guarded_connect_ex(self, address):
     return _connect_ex(self, address)
 
 
+def _guarded(name, place):
+    """A method of sockets that takes an address at that place, from the end for sendmsg's and sendto's."""
+    method = getattr(socket.socket, name)
+
+    def guarded(self, *args):
+        if place(args) is not None:
+            _check(place(args))
+        return method(self, *args)
+
+    setattr(socket.socket, name, guarded)
+
+
 def _guarded_getaddrinfo(host, *args, **kwargs):
     name = host.decode() if isinstance(host, bytes) else host
     if name not in (None, "localhost", "") and not name.replace(".", "").replace(":", "").isalnum():
@@ -36,6 +48,13 @@ def _guarded_getaddrinfo(host, *args, **kwargs):
     return _getaddrinfo(host, *args, **kwargs)
 
 
+def _guarded_gethostbyname(host):
+    return _guarded_getaddrinfo(host, None, socket.AF_INET)[0][4][0]
+
+
+_guarded("sendto", lambda args: args[-1])
+_guarded("sendmsg", lambda args: args[3] if len(args) > 3 else None)
+socket.gethostbyname = _guarded_gethostbyname
 socket.socket.connect = _guarded_connect
 socket.socket.connect_ex = _guarded_connect_ex
 socket.getaddrinfo = _guarded_getaddrinfo
