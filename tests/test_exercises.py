@@ -253,6 +253,7 @@ def test_a_torn_line_costs_only_itself(tmp_path):
         file.write('{"exercise": "07.2", "ev')
     keep("07.q1", "correct", tmp_path)
     assert read_events(tmp_path) == [("07.1", "correct"), ("07.q1", "correct")]
+    assert len((tmp_path / "progress.jsonl").read_text().splitlines()) == 3  # none of them empty
 
 
 def test_progress_that_cannot_be_kept_is_told(course):

@@ -48,10 +48,12 @@ def keep(key: str, event: str, folder: Path | None) -> None:
     """
     if folder is None:
         return
-    line = "\n" + json.dumps({"exercise": key, "event": event}) + "\n"  # a crash may have left half a line before it
-    descriptor = os.open(folder / PROGRESS_FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    line = json.dumps({"exercise": key, "event": event}) + "\n"
+    descriptor = os.open(folder / PROGRESS_FILE, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
     try:
-        os.write(descriptor, line.encode())
+        size = os.fstat(descriptor).st_size
+        torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"  # a crash left half a line: begin a new one
+        os.write(descriptor, ("\n" * torn + line).encode())
     finally:
         os.close(descriptor)
 
