@@ -54,7 +54,8 @@ def bootstrap_interval(
         stratify: ``(rows,)`` labels: each label keeps its count, so that no draw lacks a class.
         block: Rows that are drawn together. More than one where neighbouring rows resemble each other, as in time:
             drawn alone they would seem to be more evidence than they are (Künsch, The Jackknife and the Bootstrap for
-            General Stationary Observations, 1989; here the stretches go round at the end).
+            General Stationary Observations, 1989; here the stretches go round at the end,
+            and hold at most a tenth of a label's rows, for draws of few stretches are too alike).
 
     Raises:
         MetricError: There is no row, the lengths differ, or a setting is out of range.
@@ -80,6 +81,7 @@ def bootstrap_interval(
 
 
 def _draw(rows: np.ndarray, block: int, generator: np.random.Generator) -> np.ndarray:
+    block = max(min(block, len(rows) // 10), 1)  # draws of few stretches, or of one that is all rows, are too alike
     starts = generator.integers(len(rows), size=-(-len(rows) // block))
     picked = starts if block == 1 else (starts[:, None] + np.arange(block)).ravel()[: len(rows)] % len(rows)
     return rows[picked]
@@ -240,12 +242,12 @@ def group_labels(frame: pd.DataFrame, column: Column) -> pd.Series:
     """
     values, names = frame[column.name], list(column.categories)
     if column.kind == "number":
-        edges = [f"{cut:g}" for cut in column.cuts]
+        edges = [f"{cut:.15g}" for cut in column.cuts]
         names = [f"below {edges[0]}", *(f"{a} to below {b}" for a, b in pairwise(edges)), f"{edges[-1]} and above"]
         index = np.searchsorted(column.cuts, values.to_numpy(dtype="float64"), side="right")
         values = pd.Series(np.array(names)[index], index=frame.index).where(values.notna())
     text = values.astype(object).where(values.notna(), "missing")
-    return text.astype(pd.CategoricalDtype([*names, "missing"]))
+    return text.astype(pd.CategoricalDtype(list(dict.fromkeys([*names, "missing"]))))
 
 
 def group_table(

@@ -262,8 +262,20 @@ def reliability(
 
 
 def confusion_matrix(labels: Any, decisions: Any, *, n_classes: int) -> np.ndarray:
-    """Counts ``(n_classes, n_classes)``: the row is the truth, the column the decision."""
-    pairs = _array(labels).astype(np.int64) * n_classes + _array(decisions).astype(np.int64)
+    """Counts ``(n_classes, n_classes)``: the row is the truth, the column the decision.
+
+    Raises:
+        MetricError: A label or decision isn't one of 0 to ``n_classes`` - 1.
+    """
+    truths, choices = _array(labels), _array(decisions)
+    if foreign := set(np.unique([*truths.ravel(), *choices.ravel()]).tolist()) - set(range(n_classes)):
+        raise MetricError(
+            "confusion_matrix",
+            got=f"labels or decisions {sorted(foreign)[:5]}",
+            expected=f"0 to {n_classes - 1}, of {n_classes} classes",
+            remedy="Give the number of classes that the labels were made with.",
+        )
+    pairs = truths.astype(np.int64) * n_classes + choices.astype(np.int64)
     return np.bincount(pairs, minlength=n_classes**2).reshape(n_classes, n_classes)
 
 

@@ -127,12 +127,15 @@ class Trainer:
         Args:
             train: Batches to learn from.
             validation: Batches to judge each epoch by; without them the last epoch's weights stay.
-            resume: Go on from ``checkpoint`` if it is there; the result is bit for bit that of an unbroken run.
+            resume: Go on from ``checkpoint`` if it is there; the result is bit for bit that of an unbroken run. Without
+                it the history begins anew, from the weights that the model has.
 
         Raises:
             TrainingError: The loss isn't finite, or the checkpoint doesn't fit this model and optimizer.
         """
-        if resume and self.checkpoint is not None and self.checkpoint.exists():
+        if not resume:
+            self.history, self._best, self._best_loss = History(), {}, math.inf
+        elif self.checkpoint is not None and self.checkpoint.exists():
             self._load(train)
         writer = self._writer()
         options: Any = {} if self.progress else {"disable": True}  # left open, tqdm reads TQDM_DISABLE

@@ -1,9 +1,11 @@
 """Batches as float32 rows and Arrow streams: the same answers, the same strictness, kept as well."""
 
 import io
+import json
 import shutil
 from datetime import datetime
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from lepton_lib import serving
 from lepton_lib.cases import encode_records, load_case
 from lepton_lib.serving import upkeep
+from lepton_lib.serving.batches import Rules
 from lepton_lib.serving.http import ARROW, FLOAT32
 from tests.conftest import write_case
 from tests.service import COLUMNS, app, ask, call, kept, release, run, write_desk, write_release
@@ -174,6 +177,28 @@ def test_a_wrong_column_is_refused_with_its_name(app, table, field):
     assert kept(app).empty
 
 
+@pytest.mark.parametrize("unit", ["s", "ms", "us"])
+def test_a_moment_that_python_has_not_is_refused(app, unit):
+    """Moments outside the years 1 to 9999, which nobody could read from the log, are refused; not those at the ends."""
+    scale = {"s": 1, "ms": 10**3, "us": 10**6}[unit]
+    first, end = -62_135_596_800 * scale, 253_402_300_800 * scale
+    for count in (first - 1, end, 2**62):
+        reply = send_table(app, changed("when", [0, None, count, 0], pa.timestamp(unit)))
+        assert (reply.status_code, reply.json()["field"]) == (422, "when")
+        assert "record 2" in reply.json()["detail"]
+    assert send_table(app, changed("when", [first, None, end - 1, 0], pa.timestamp(unit))).status_code == 200
+    assert len(kept(app)) == 4
+
+
+def test_large_whole_numbers_are_rounded_as_in_json(app):
+    """A whole number beyond 2**53 is answered like the same number in JSON."""
+    reply = send_table(app, changed("income", [2**60 + 1] * 4, pa.int64()))
+    assert reply.status_code == 200, reply.text
+    records = [record | {"income": 2**60 + 1, "when": record["when"].isoformat()} for record in some_table(4)[0]]
+    wanted = [answer["probabilities"]["yes"] for answer in ask(app, *records).json()["predictions"]]
+    assert pa.ipc.open_stream(reply.content).read_all()["p_yes"].to_pylist() == pytest.approx(wanted, abs=1e-6)
+
+
 def test_streams_that_are_none_or_too_large_are_refused(app):
     """Garbage, cut or compressed streams, a column twice and too many rows are refused without much memory."""
     _, table = some_table(4)
@@ -202,6 +227,16 @@ def test_a_flipped_byte_in_a_stream_is_an_answer_or_a_refusal(app):
         content = bytearray(good)
         content[place] ^= int(random.integers(1, 256))
         assert send_table(app, bytes(content)).status_code in (200, 422)
+
+
+def test_a_class_may_have_a_quote_in_its_name(tmp_path):
+    """Quotes and backslashes in a class's name come back as they are."""
+    names = ['5" pipe', "a\\b"]
+    classes = [{"name": name, "values": [name]} for name in names]
+    rules = Rules(load_case(write_case(tmp_path / "desk", target={"classes": classes})))
+    (answer,) = rules.answers.of(np.array([[0.25, 0.75, 1]], dtype=np.float32))
+    told = json.loads(msgspec.json.encode(answer))
+    assert (told["class"], told["probabilities"]) == (names[1], dict(zip(names, [0.25, 0.75], strict=True)))
 
 
 @pytest.mark.parametrize("kind", ["regression", "multiclass"])

@@ -386,6 +386,19 @@ def test_a_column_says_in_words_what_it_takes(make_case):
     ]
 
 
+def test_a_large_bound_is_told_in_full(make_case):
+    """A bound of seven digits and more is told as it is, not rounded."""
+    column = {"name": "x", "kind": "number", "min": 1234567, "max": 12345678.5, "meaning": ""}
+    assert describe(load_case(make_case(columns=[column])).columns[0]) == "a number from 1234567 to 12345678.5"
+
+
+@pytest.mark.parametrize("rule", ["x == '5'", "'5' != x", "colour == 2", "target == 1"])
+def test_a_rule_that_can_hold_for_no_row_is_refused(make_case, rule):
+    """A rule that compares numbers with a quoted word, or words or classes with a number, is refused with its text."""
+    with pytest.raises(CaseError, match=r"to compare '(x|colour|target)' with a (number|word)"):
+        load_case(make_case(rules=[{"drop": rule, "why": ""}]))
+
+
 def test_a_formula_shows_itself():
     """An expression's text can be read from it."""
     assert repr(Expression("x / y", arithmetic=True)) == "Expression('x / y')"

@@ -1,5 +1,6 @@
 """The `lepton` command: exit codes, messages, and what it leaves."""
 
+import errno
 import os
 import re
 import shutil
@@ -217,6 +218,36 @@ def test_monitor_again_and_again(lepton, monkeypatch, tmp_path):
     assert options.pop("every") == 120
     assert (watched, options) == looked
     assert (looked[0], options["act"], options["metrics"]) == (tmp_path, True, "http://127.0.0.1:1")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (PermissionError(13, "Permission denied", "/proc/x"), "/proc/x: got Permission denied, expected a path"),
+        (UnicodeEncodeError("utf-8", "a\udcff", 1, 2, "surrogates not allowed"), "the command: got 'utf-8' codec"),
+        (OverflowError("timestamp out of range"), "the command: got timestamp out of range"),
+    ],
+)
+def test_what_the_machine_refuses_is_one_message(lepton, monkeypatch, error, told):
+    """A path, a text or a number that the machine refuses is one message on stderr and exit code 1, no traceback."""
+
+    def refuse():
+        raise error
+
+    monkeypatch.setattr("lepton_lib.cases.list_cases", refuse)
+    code, out, err = lepton("cases")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith(f"lepton: {told}")
+
+
+def test_a_reader_who_goes_away_ends_the_command_silently(lepton, monkeypatch):
+    """A pipe that is closed, as by `head`, is no mistake to be told."""
+
+    def refuse():
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr("lepton_lib.cases.list_cases", refuse)
+    assert lepton("cases") == (1, "", "")
 
 
 def test_container(lepton, monkeypatch, tmp_path):

@@ -109,6 +109,13 @@ def test_marks_and_mistakes_are_recognised(draft):
     assert through(case) == 60
 
 
+def test_marks_among_classes_are_rows_without_a_label(draft):
+    """A mark for a missing value among the classes is listed, and its rows are left out; the draft runs at once."""
+    case = draft(table_of("x,label", lambda i: f"{i / 2},{'NA' if i % 10 == 0 else 'ab'[i % 2]}"))
+    assert case.target.missing == ("NA",)
+    assert through(case) == 54
+
+
 def test_moments_in_order_make_a_split_by_time(draft):
     """A quantity beside rising moments is divided in time, never shuffled."""
     case = draft(table_of("when,x,label", lambda i: f"2020-01-{1 + i // 24:02}T{i % 24:02}:00,{i % 5},{i * 1.5}"))
@@ -179,6 +186,8 @@ def test_the_table_is_copied_byte_by_byte(draft, tmp_path):
     assert case.path("table.csv").read_bytes() == (tmp_path / "table.csv").read_bytes()
 
 
+DAMAGED = bytearray(gzip.compress(small_table(4000).encode()))
+DAMAGED[200:260] = bytes(byte ^ 255 for byte in DAMAGED[200:260])  # the archive's middle, not its end
 REFUSED = {
     "no such target": (small_table(), "labels", "one of ['x', 'colour', 'label']", "Did you mean 'label'?"),
     "empty": (b"", "label", "a header and rows", "complete"),
@@ -200,6 +209,7 @@ REFUSED = {
     "latin-1": (small_table().replace("red", "grün").encode("latin-1"), "label", "a text file", "UTF-8"),
     "utf-16 without its mark": (small_table().encode("utf-16-le"), "label", "a text file", "UTF-8"),
     "binary": (bytes(range(256)) * 9, "label", "a text file", "UTF-8"),
+    "damaged archive": (bytes(DAMAGED), "label", "a table", "Fetch"),
     "broken archive": (gzip.compress(small_table().encode())[:-9], "label", "a table", "Fetch"),
 }
 

@@ -263,6 +263,14 @@ def test_what_is_erased_is_gone_from_the_disk(filled, by):
         assert ids[3] in kept(app).index
 
 
+def test_a_request_named_like_a_token_stands_in_no_erasures_way(filled):
+    """A client may name its request as another prediction's id begins: either is erased, and the other stays."""
+    app, ids = filled
+    (other,) = ask(app, GOOD, **{"x-request-id": ids[0][:16]}).json()["predictions"]
+    assert upkeep.erase(app.log.path, ids[0]) == 1
+    assert sorted(kept(app).index) == sorted([*ids[1:], other["id"]])
+
+
 def test_an_erasure_that_a_reader_holds_up_says_so(filled, monkeypatch):
     """While another program reads the old rows, the erasure isn't reported as done."""
     app, ids = filled

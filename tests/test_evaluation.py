@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lepton_lib.cases import load_case
+from lepton_lib.cases import Column, load_case
 from lepton_lib.errors import MetricError
 from lepton_lib.evaluation import (
     Interval,
@@ -131,6 +131,14 @@ def test_blocks_widen_the_interval_of_a_slow_series():
     assert wider > 95
     assert alone < 60
     assert blocks > 70
+
+
+def test_blocks_as_long_as_the_sample_still_give_an_interval():
+    """A block of all rows, or of all rows of a label, is shortened: the interval isn't a point."""
+    values, labels = np.random.default_rng(0).normal(size=100), np.arange(100) % 2
+    for options in ({"block": 100}, {"block": 168}, {"block": 50, "stratify": labels}):
+        interval = bootstrap_interval(np.mean, values, n=100, seed=0, **options)
+        assert interval.high - interval.low > 0.1
 
 
 def test_interval_is_fast_enough_for_a_lesson():
@@ -329,6 +337,15 @@ def test_groups_of_a_number_lie_between_its_cuts(credit):
         "45 and above",
         "missing",
     ]
+
+
+def test_groups_that_could_be_taken_for_one_another_are_told_apart():
+    """A category called missing takes the rows without a value, too, and cuts that differ in a late digit do."""
+    word = Column(name="a", kind="category", categories=("x", "missing"), meaning="")
+    assert group_labels(pd.DataFrame({"a": ["x", "missing", None]}), word).tolist() == ["x", "missing", "missing"]
+    number = Column(name="a", kind="number", cuts=(1234567.0, 1234568.0, 1234569.0), meaning="")
+    between = group_labels(pd.DataFrame({"a": [1234567.5, 1234568.5]}), number)
+    assert between.tolist() == ["1234567 to below 1234568", "1234568 to below 1234569"]
 
 
 def test_group_counts_add_up(credit, people):

@@ -15,7 +15,7 @@ from lepton_lib.errors import ExerciseError
 from lepton_lib.exercises import check, checkpoint, hint, progress_card, solution
 from lepton_lib.exercises.definitions import Exercise, definition_files, find_definition, letter_hash, read_definitions
 from lepton_lib.exercises.judging import kind_of, outcomes, same
-from lepton_lib.exercises.progress import read_events, standings
+from lepton_lib.exercises.progress import keep, read_events, standings
 from lepton_lib.runs import find_notebooks
 from lepton_lib.runs.parameters import tags
 
@@ -244,6 +244,16 @@ def test_progress_is_kept_in_a_work_folder_alone(course):
         "  [x] 07.2   A share (with the solution)",
         "  [ ] 07.q1  Which?",
     ]
+
+
+def test_a_torn_line_costs_only_itself(tmp_path):
+    """What is done after a crash that left half a line is kept whole."""
+    keep("07.1", "correct", tmp_path)
+    with open(tmp_path / "progress.jsonl", "a") as file:
+        file.write('{"exercise": "07.2", "ev')
+    keep("07.q1", "correct", tmp_path)
+    assert read_events(tmp_path) == [("07.1", "correct"), ("07.q1", "correct")]
+    assert len((tmp_path / "progress.jsonl").read_text().splitlines()) == 3  # none of them empty
 
 
 def test_progress_that_cannot_be_kept_is_told(course):

@@ -74,6 +74,28 @@ def test_only_hashes_are_kept(tmp_path):
         guards.Keys(path)
 
 
+def test_keys_that_are_changed_at_once_are_all_changed(tmp_path):
+    """Of keys that are added and revoked at the same time none is lost, and none comes back."""
+    path = tmp_path / "keys.json"
+    for number in range(8):
+        guards.add_key(path, f"old {number}")
+    threads = [threading.Thread(target=guards.add_key, args=(path, f"new {number}")) for number in range(8)]
+    threads += [threading.Thread(target=guards.revoke_key, args=(path, f"old {number}")) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(guards.list_keys(path)) == [f"new {number}" for number in range(8)]
+
+
+def test_the_desk_asks_for_a_key_as_soon_as_one_is_demanded(app):
+    """The page of a running service has its field for a key after the first key was made."""
+    assert 'id="key"' not in call(app, "GET", "/").text
+    guards.add_key(app.keys.path, "desk")
+    asyncio.run(app.refresh())
+    assert 'id="key"' in call(app, "GET", "/").text
+
+
 def test_each_key_has_its_own_rate(app):
     """A key that asks too often gets 429 with the seconds to wait, another isn't touched by it, and waiting helps."""
     slow, fast = (guards.add_key(app.keys.path, name, rate=rate) for name, rate in [("slow", 2), ("fast", 1000)])

@@ -249,6 +249,13 @@ def test_counts_errors_and_costs():
     assert mean_absolute_error([1.0, 2.0], torch.tensor([[2.0], [4.0]])) == 1.5
 
 
+@pytest.mark.parametrize(("labels", "decisions"), [([0, 1], [3, 1]), ([-1, 1], [0, 1]), ([0, 1], [0.5, 1])])
+def test_counts_refuse_foreign_classes(labels, decisions):
+    """A label or decision that is none of the classes isn't counted as another pair."""
+    with pytest.raises(MetricError, match="expected 0 to 2, of 3 classes"):
+        confusion_matrix(labels, decisions, n_classes=3)
+
+
 @pytest.mark.parametrize(("targets", "predictions"), [([1.0, 2.0], [1.0]), ([], [])])
 def test_absolute_error_wants_pairs(targets, predictions):
     """Targets and predictions come in pairs: one prediction isn't spread over all targets."""

@@ -12,8 +12,9 @@ import httpx
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from typer.testing import CliRunner
 
-from lepton_lib import serving
+from lepton_lib import cli, serving
 from lepton_lib.cases import load_case
 from lepton_lib.cli import main
 from lepton_lib.errors import RunError
@@ -223,6 +224,39 @@ def test_a_signature_is_of_this_purpose(run):
     (run / "service" / signing.SIGNATURE).write_text(json.dumps({"key": public, "signature": key.sign(manifest).hex()}))
     with pytest.raises(RunError, match="a signature of something else"):
         Scorer(run / "service", trust=[public])
+
+
+def test_the_way_back_outlives_the_notebook(run, second):
+    """The packaged release is kept when another is promoted first: notebook 04 may write over it, and it comes back."""
+    first, version = releases.current_version(run), releases.install(run, second)
+    releases.promote(run, version)
+    shutil.copytree(second, run / "service", dirs_exist_ok=True)  # as notebook 04 writes over its own folder
+    assert releases.roll_back(run) == first
+    assert Scorer(releases.folder_of(run)).version == first
+
+
+def test_a_damaged_packaged_release_can_be_replaced(run, second):
+    """A packaged release that can't be verified is no obstacle to a good one."""
+    version = releases.install(run, second)
+    flip(run / "service" / FILES[0])
+    releases.promote(run, version)
+    assert Scorer(releases.folder_of(run)).version == version
+
+
+def test_a_fresh_run_folder_serves_what_is_installed(run, second):
+    """A run folder that holds nothing but an installed release can promote, watch and label it."""
+    fresh = run.parent / "fresh"
+    version = releases.install(fresh, second)
+    releases.promote(fresh, version)
+    assert releases.current_version(fresh) == version
+    service = serving.create_app(fresh)
+    (known,) = ask(service, GOOD).json()["predictions"]
+    service.log.close()
+    (run.parent / "labels.csv").write_text(f"id,label\n{known['id']},yes\n")
+    desk = CliRunner()
+    told = desk.invoke(cli.app, ["label", str(fresh), str(run.parent / "labels.csv")])
+    assert (told.exit_code, "1 labels attached" in told.stdout) == (0, True), told.output
+    assert "waiting for more" in desk.invoke(cli.app, ["monitor", str(fresh)]).stdout
 
 
 def test_the_commands_promote_and_roll_back(run, second, monkeypatch, capsys):

@@ -334,12 +334,13 @@ def test_lines_after_the_header_are_skipped_and_counted(make_case):
         clean(read_table(case), case)
 
 
-@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "gb18030"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "UTF-8", "utf-16", "gb18030"])
 def test_other_encodings_read_the_same(make_case, encoding):
     """A byte-order mark is accepted without a word; UTF-16 and GBK are read where case.toml names them."""
     plain = read_table(load_case(make_case(TABLE)))
     data = {} if encoding == "utf-8-sig" else {"encoding": encoding}
-    pd.testing.assert_frame_equal(read_table(load_case(make_case(TABLE.encode(encoding), data=data))), plain)
+    table = f"\ufeff{TABLE}" if encoding == "UTF-8" else TABLE
+    pd.testing.assert_frame_equal(read_table(load_case(make_case(table.encode(encoding), data=data))), plain)
 
 
 def test_windows_line_endings_and_spaces_read_the_same(make_case):
@@ -439,8 +440,8 @@ def test_rules_drop_rows_by_columns_and_class(make_case):
 
 def test_a_rule_that_compares_words_with_numbers_is_refused(make_case):
     """A comparison that makes no sense names the rule."""
-    case = load_case(make_case(rules=[{"drop": "x < 'red'", "why": ""}]))
-    with pytest.raises(DataError, match=r"rule \"x < 'red'\""):
+    case = load_case(make_case(rules=[{"drop": "x + 1 < 'red'", "why": ""}]))
+    with pytest.raises(DataError, match=r"rule \"x \+ 1 < 'red'\""):
         clean(read_table(case), case)
 
 
@@ -487,6 +488,16 @@ def test_a_regression_target_has_its_range_checked(make_case):
         case = load_case(make_case(table, task="regression", target=target, charter=charter))
         with pytest.raises(DataError, match=r"line 3, column 'target'.*a number from 0 to 10"):
             clean(read_table(case), case)
+
+
+@pytest.mark.parametrize(("missing", "kept"), [([], [-1.0, 3.5]), (["-1"], [3.5])])
+def test_a_number_to_predict_is_read_as_the_inputs_are(make_case, missing, kept):
+    """Spaces of any kind around a target's number are nothing, and its marks for a missing value cost their row."""
+    target = {"column": "label", "meaning": "", "classes": []} | ({"missing": missing} if missing else {})
+    charter = {"criteria": {"mean_absolute_error": {"at_most": 1, "why": ""}}}
+    table = "x,colour,label\n1,red,\u00a0-1\n2,red,3.5\u00a0\n"
+    case = load_case(make_case(table, task="regression", target=target, charter=charter))
+    assert clean(read_table(case), case)[0]["target"].tolist() == kept
 
 
 def test_parts_are_apart_for_random_shares(make_case):

@@ -231,6 +231,18 @@ def test_without_resume_a_checkpoint_is_overwritten(tmp_path):
     assert same_weights(first.model, trained(checkpoint=path, resume=True).model)
 
 
+def test_a_second_fit_trains_again():
+    """Without resume a second fit goes through all epochs again, from the weights it has, with a history of its own."""
+    torch.manual_seed(0)
+    trainer, loader = Trainer(LinearModel(2, 2), epochs=2, device="cpu", progress=False), DataLoader(circles(), 32)
+    first = trainer.fit(loader)
+    weights = [weight.detach().clone() for weight in trainer.model.parameters()]
+    second = trainer.fit(loader)
+    assert [row["epoch"] for row in second.rows] == [row["epoch"] for row in first.rows] == [1, 2]
+    assert second.rows != first.rows
+    assert not all(torch.equal(a, b) for a, b in zip(weights, trainer.model.parameters(), strict=True))
+
+
 def test_a_checkpoint_is_no_pickle(tmp_path):
     """The checkpoint is safetensors, which holds nothing that runs."""
     path = tmp_path / "c.safetensors"

@@ -54,6 +54,7 @@ class Expression:
         except SyntaxError as error:
             raise ValueError(f"{text!r} is not a formula: {error.msg}") from error
         names: dict[str, None] = {}  # ordered, without repeats
+        self.compared: list[tuple[str, Any]] = []  # a column and a constant
         self._body = self._compile(tree.body, names, arithmetic)
         if not names:
             raise ValueError(f"{text!r} names no column")
@@ -104,6 +105,9 @@ class Expression:
             case ast.Compare(left=left, ops=[op], comparators=[right]) if (
                 not arithmetic and type(op) in _BINARY and any(isinstance(part, ast.Name) for part in ast.walk(node))
             ):
+                for one, other in ((left, right), (right, left)):
+                    if isinstance(one, ast.Name) and isinstance(other, ast.Constant):
+                        self.compared.append((one.id, other.value))
                 return fold([_BINARY[type(op)]], [left, right])
             case ast.BoolOp(op=op, values=parts) if not arithmetic and all(map(_is_condition, parts)):
                 return fold([_BINARY[type(op)]] * (len(parts) - 1), parts)

@@ -176,11 +176,11 @@ def describe(column: Column) -> str:
         case None, None:
             text = "a finite number"
         case low, None:
-            text = f"a number of at least {low:g}"
+            text = f"a number of at least {low:.15g}"
         case None, high:
-            text = f"a number of at most {high:g}"
+            text = f"a number of at most {high:.15g}"
         case low, high:
-            text = f"a number from {low:g} to {high:g}"
+            text = f"a number from {low:.15g} to {high:.15g}"
     return f"{text} ({column.unit})" if column.unit else text
 
 

@@ -147,6 +147,10 @@ class Case(Section):
         for rule in self.rules:
             if unknown := set(rule.formula.names) - set(names) - {TARGET}:
                 raise ValueError(f"rule {rule.drop!r} to use known columns only; got {sorted(unknown)}")
+            for name, value in rule.formula.compared:  # a number never equals a word, which nobody would notice
+                number = n_classes == 0 if name == TARGET else self.column(name).kind == "number"
+                if isinstance(value, str) == number:
+                    raise ValueError(f"rule {rule.drop!r} to compare {name!r} with a {'number' if number else 'word'}")
         for where, used in (("data.unique", self.data.unique), ("split.column", (self.split.column,))):
             if unknown := set(filter(None, used)) - set(names):
                 raise ValueError(f"{where} to name known columns; got {sorted(unknown)}")

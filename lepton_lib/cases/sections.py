@@ -166,6 +166,7 @@ class Target(Section):
     meaning: str
     unit: str = ""
     classes: tuple[TargetClass, ...] = ()
+    missing: tuple[str, ...] = ()  # marks that mean "missing", besides the empty cell
     min: float | None = None
     max: float | None = None
 

@@ -33,6 +33,14 @@ def main() -> None:
         sys.exit(_told(error, FAILED))
     except LeptonError as error:
         sys.exit(_told(error, USAGE))
+    except (OSError, UnicodeError, OverflowError) as error:  # a path, a text or a number that the machine refuses
+        told = LeptonError(
+            str(getattr(error, "filename", None) or "the command"),
+            got=str(getattr(error, "strerror", None) or error),
+            expected="a path or a value that this machine takes",
+            remedy="Check the command's words, and that the files are yours.",
+        )
+        sys.exit(_told(told, FAILED))
 
 
 def _told(error: LeptonError, code: int) -> int:

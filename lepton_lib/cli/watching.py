@@ -40,9 +40,10 @@ def label(
     """Attach labels that have come late to their predictions."""
     from lepton_lib.cases import load_case
     from lepton_lib.operations import attach_file
+    from lepton_lib.serving.releases import folder_of
     from lepton_lib.serving.scoring import read_service
 
-    case = load_case(read_service(run_dir / "service")[0]["case"], verify=False)
+    case = load_case(read_service(folder_of(run_dir))[0]["case"], verify=False)
     count = attach_file(run_dir / "service" / "predictions.sqlite", table, case)
     typer.echo(str(count))
     raise typer.Exit(0 if count.clean else FAILED)

@@ -11,6 +11,7 @@ import re
 import shutil
 import tempfile
 import unicodedata
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,7 @@ def _sniff_encoding(csv: Path) -> tuple[str, str]:
     """The file's encoding and its text."""
     try:
         data = gzip.decompress(csv.read_bytes()) if csv.suffix == ".gz" else csv.read_bytes()
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(
             csv.name, got=f"a broken file ({error})", expected="a table", remedy="Fetch it again."
         ) from error
@@ -247,7 +248,9 @@ def _describe_target(values: pd.Series, target: str, file: str) -> tuple[str, di
         )
     few = len(counts) == 2 or (whole and len(counts) <= MAX_CLASSES and counts.min() >= MIN_ROWS_PER_CLASS)
     if numeric and not few:
-        return "regression", section, []
+        return "regression", section, []  # a mark among quantities is told with its line instead
+    if marks := [mark for mark in _MARKS if (values == mark).any()]:
+        section["missing"] = marks
     if len(counts) > MAX_CLASSES:
         raise DataError(
             where,

@@ -5,6 +5,7 @@ A *raw* frame holds text only, as it stands in the file, its index the line numb
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
 import gzip
@@ -87,7 +88,8 @@ def _reading(path: Path, encoding: str) -> Iterator[TextIO]:
     """Open a text file, packed or not; what goes wrong while it is read becomes a `DataError` that names it."""
     opener = gzip.open if path.suffix == ".gz" else open
     try:
-        with opener(path, "rt", encoding="utf-8-sig" if encoding == "utf-8" else encoding, newline="") as file:
+        codec = "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding  # however it is spelt
+        with opener(path, "rt", encoding=codec, newline="") as file:
             yield file
     except UnicodeError as error:
         raise DataError(

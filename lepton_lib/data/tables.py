@@ -65,10 +65,7 @@ def find_problems(raw: pd.DataFrame, case: Case) -> pd.DataFrame:
         _, invalid = _parse(raw[column.name], column)
         for line, got in raw.loc[invalid, column.name].items():
             problems.append((line, column.name, got, describe(column), column.on_invalid))
-    known = _target_values(case)
-    bounds = Column(name="label", kind="number", meaning="", min=case.target.min, max=case.target.max)
-    wrong = ~raw[TARGET].str.strip().isin([*known, ""]) if known else _parse(raw[TARGET], bounds)[1]
-    expected = f"one of {list(known)}" if known else describe(bounds)
+    _, wrong, expected = _parse_target(raw, case)
     problems += [(line, TARGET, got, expected, "error") for line, got in raw.loc[wrong, TARGET].items()]
     return pd.DataFrame(problems, columns=["line", "column", "got", "expected", "becomes"])
 
@@ -93,6 +90,17 @@ def _parse(text: pd.Series, column: Column) -> tuple[pd.Series, pd.Series]:
     else:
         values = pd.to_datetime(text.map(parse_moment)).mask(missing)
     return values, values.isna() & ~missing
+
+
+def _parse_target(raw: pd.DataFrame, case: Case) -> tuple[pd.Series, pd.Series, str]:
+    """Labels (missing where there is none), which cells are invalid, and what is expected of them."""
+    target, known = case.target, _target_values(case)
+    if not known:
+        bounds = Column(name="label", kind="number", meaning="", min=target.min, max=target.max, missing=target.missing)
+        return *_parse(raw[TARGET], bounds), describe(bounds)
+    text = raw[TARGET].str.strip()
+    values = text.map(known)
+    return values, values.isna() & ~text.isin(["", *target.missing]), f"one of {list(known)}"
 
 
 def clean(raw: pd.DataFrame, case: Case) -> tuple[pd.DataFrame, Cleaning]:
@@ -130,14 +138,13 @@ def clean(raw: pd.DataFrame, case: Case) -> tuple[pd.DataFrame, Cleaning]:
     report.mended = {str(name): int(count) for name, count in problems["column"].value_counts(sort=False).items()}
 
     frame = pd.DataFrame({column.name: _parse(raw[column.name], column)[0] for column in case.columns})
-    known = _target_values(case)
-    frame[TARGET] = raw[TARGET].str.strip().map(known) if known else pd.to_numeric(raw[TARGET], errors="coerce")
+    frame[TARGET] = _parse_target(raw, case)[0]
     for name in [TARGET, *(column.name for column in case.columns if not column.nullable)]:
         frame = _drop(frame, frame[name].isna(), f"no {name}", report)
-    frame = frame.astype({TARGET: "int64" if known else "float64"})
+    frame = frame.astype({TARGET: "int64" if case.classes else "float64"})
     names: Any = dict(frame.items())
     for rule in case.rules:
-        if known:
+        if case.classes:
             names[TARGET] = frame[TARGET].map(dict(enumerate(case.classes)))
         try:
             hit = rule.formula({str(name): values.loc[frame.index] for name, values in names.items()})

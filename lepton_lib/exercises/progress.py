@@ -1,7 +1,7 @@
 """What a reader has done, in a file of their work folder: which exercise and how it went, never the answer.
 
 One JSON line an event, appended in one write, so that two kernels don't disturb each other and a crash costs at most
-the last line. Outside a work folder nothing is written; then a session's own events are all that is known.
+the line that it cut short. Outside a work folder nothing is written; then a session's own events are all that is known.
 """
 
 from __future__ import annotations
@@ -49,9 +49,11 @@ def keep(key: str, event: str, folder: Path | None) -> None:
     if folder is None:
         return
     line = json.dumps({"exercise": key, "event": event}) + "\n"
-    descriptor = os.open(folder / PROGRESS_FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    descriptor = os.open(folder / PROGRESS_FILE, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
     try:
-        os.write(descriptor, line.encode())
+        size = os.fstat(descriptor).st_size
+        torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"  # a crash left half a line: begin a new one
+        os.write(descriptor, ("\n" * torn + line).encode())
     finally:
         os.close(descriptor)
 

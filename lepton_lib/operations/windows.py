@@ -40,7 +40,7 @@ from lepton_lib.operations.journal import Journal
 from lepton_lib.operations.report import distributions, write_report
 from lepton_lib.operations.service import read_service
 from lepton_lib.serving import Scorer, read_log
-from lepton_lib.serving.releases import current_version
+from lepton_lib.serving.releases import current_version, folder_of
 
 Tell = Callable[[str], None]
 FORM = 1  # of the JSON that is written; a change that a reader would notice raises it
@@ -77,7 +77,7 @@ def monitor(
     run, say = Run(run_dir), tell or (lambda _: None)
     now = time.time() if now is None else now
     current_version(run_dir)  # says what is missing, before a folder is made
-    case = load_case(json.loads((run.folder / "service" / "manifest.json").read_text(encoding="utf-8"))["case"])
+    case = load_case(json.loads((folder_of(run_dir) / "manifest.json").read_text(encoding="utf-8"))["case"])
     with alone(run.folder / "monitoring"), contextlib.closing(Journal(run.folder)) as book:
         watched = Watched(run, case, book, run.folder / "service" / "predictions.sqlite")
         if metrics is not None:

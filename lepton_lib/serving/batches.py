@@ -18,6 +18,7 @@ from lepton_lib.cases import Case, Column
 from lepton_lib.cases.records import describe, limits
 from lepton_lib.errors import DataError, RecordError
 
+YEAR_1, YEAR_10000 = -62_135_596_800, 253_402_300_800  # in seconds since 1970: Python has the moments between them
 RECORD_LIMIT = 4096  # in one request, so that no request keeps the others waiting for long
 
 
@@ -172,13 +173,20 @@ def _column_codes(column: Column, table: Any) -> list[np.ndarray]:
         raise _refusal(column, 0, f"a column of {values.type}")
     values = values.cast(kind if fits else pa.float64())
     if column.kind == "timestamp" and fits:
+        if (
+            kind.unit != "ns"
+        ):  # 64 bits of them end long before; a kept moment that Python hasn't makes the log unreadable
+            counts, scale = values.cast(pa.int64()), {"s": 1, "ms": 10**3, "us": 10**6}[kind.unit]
+            early, late = compute.less(counts, YEAR_1 * scale), compute.greater_equal(counts, YEAR_10000 * scale)
+            if (row := compute.index(compute.or_(early, late), True).as_py()) >= 0:
+                raise _refusal(column, row, "a moment outside the years 1 to 9999")
         reads = {"hour": compute.hour, "weekday": compute.day_of_week, "month": compute.month}
         return [_floats(reads[part](values)) - (part == "month") for part in column.parts]
     if column.kind == "category" and fits:
         codes = compute.index_in(values, value_set=pa.array(column.categories, kind))
         wrong = compute.and_(compute.is_valid(values), compute.is_null(codes))
     else:
-        codes = values.cast(pa.float64())
+        codes = values.cast(pa.float64(), safe=False)  # rounded, as a large whole number in JSON is
         wrong = compute.and_(compute.is_valid(values), compute.is_nan(codes))
     if (row := compute.index(wrong, True).as_py()) >= 0:
         raise _refusal(column, row, repr(values[row].as_py())[:80])
@@ -224,7 +232,10 @@ class Answers:
         self._actions, self._bands = legend["actions"], legend["bands"]
         names = {f"f{place}": name for place, name in enumerate(self._classes)}  # a class may have any name
         shares: list[Any] = [(field, float) for field in names]
-        self._shares: Any = msgspec.defstruct("Shares", shares, rename=names, gc=False)
+        try:
+            self._shares: Any = msgspec.defstruct("Shares", shares, rename=names, gc=False)
+        except ValueError:  # msgspec writes a struct's names unescaped, and refuses a quote or a backslash in them
+            self._shares = lambda *given: dict(zip(self._classes, given, strict=True))
         self.width = len(self._classes) + 1 if self._classes else 1
 
     def of(self, told: np.ndarray, ids: Sequence[str] | None = None) -> list[Answer]:

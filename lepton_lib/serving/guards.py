@@ -5,6 +5,8 @@ Knows headers and clocks, nothing of models.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import hmac
 import json
@@ -12,6 +14,7 @@ import logging
 import os
 import secrets
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +149,20 @@ def _write(path: Path, entries: dict[str, dict[str, Any]]) -> None:
         write_atomic(path, to_json(entries), mode=0o600)
 
 
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Change the file while nobody else does: a write of what was read before undoes the other's change."""
+    with usable(
+        path, got="a file that can't be written to", remedy="Run notebook 04_deployment first, with the same run_dir."
+    ):
+        lock = os.open(path.with_name(".keys.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
 def add_key(path: Path, name: str, *, rate: float = DEFAULT_RATE) -> str:
     """Make a key; it is told once and never again, for only its hash is kept.
 
@@ -153,13 +170,14 @@ def add_key(path: Path, name: str, *, rate: float = DEFAULT_RATE) -> str:
         ParameterError: The name is taken, or the rate isn't positive.
         RunError: The file can't be read or written.
     """
-    entries = _read(path)
-    if name in entries or not name:
-        raise ParameterError("key's name", got=repr(name), expected="a new name", remedy="Choose another.")
-    if not 0 < rate < float("inf"):
-        raise ParameterError("key's rate", got=rate, expected="requests a second above 0", remedy="Raise it.")
-    key = f"lepton_{secrets.token_hex(32)}"
-    _write(path, entries | {name: {"sha256": _digest(key.encode()), "rate": rate}})
+    with _alone(path):
+        entries = _read(path)
+        if name in entries or not name:
+            raise ParameterError("key's name", got=repr(name), expected="a new name", remedy="Choose another.")
+        if not 0 < rate < float("inf"):
+            raise ParameterError("key's rate", got=rate, expected="requests a second above 0", remedy="Raise it.")
+        key = f"lepton_{secrets.token_hex(32)}"
+        _write(path, entries | {name: {"sha256": _digest(key.encode()), "rate": rate}})
     return key
 
 
@@ -179,10 +197,11 @@ def revoke_key(path: Path, name: str) -> None:
         ParameterError: There is no such key.
         RunError: The file can't be read or written.
     """
-    entries = _read(path)
-    if name not in entries:
-        raise ParameterError("key's name", got=repr(name), expected=f"one of {sorted(entries)}", remedy="Check it.")
-    _write(path, {other: entry for other, entry in entries.items() if other != name})
+    with _alone(path):
+        entries = _read(path)
+        if name not in entries:
+            raise ParameterError("key's name", got=repr(name), expected=f"one of {sorted(entries)}", remedy="Check it.")
+        _write(path, {other: entry for other, entry in entries.items() if other != name})
 
 
 class GuardedProtocol(HttpToolsProtocol):

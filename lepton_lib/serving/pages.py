@@ -107,11 +107,9 @@ def make_pages(service: PredictionApp, scorer: Scorer) -> FastAPI:
         report = await asyncio.to_thread(_report, service.run_dir)
         return Response(style_of(report), media_type="text/css")
 
-    page = desk_page(case, scorer.version, key=service.keys is not None and service.keys.required)
-
     @pages.get("/", include_in_schema=False)
     async def desk() -> HTMLResponse:
-        return HTMLResponse(page)
+        return HTMLResponse(desk_page(case, scorer.version, key=service.keys is not None and service.keys.required))
 
     for path, (media_type, content) in ASSETS.items():
         answer = Response(content, media_type=media_type)

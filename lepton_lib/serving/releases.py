@@ -67,8 +67,11 @@ def install(run_dir: str | Path, source: Path, *, trust: Sequence[str] | None = 
 def promote(run_dir: str | Path, version: str, *, trust: Sequence[str] | None = None) -> None:
     """Let an installed version answer from now on; running services notice within a second.
 
+    The first time the packaged release is installed beside it, so that it can be rolled back to.
+
     Raises:
-        RunError: It isn't installed or can't be verified; what answers doesn't change then.
+        RunError: It isn't installed or can't be verified, or the packaged one can't be kept; what answers doesn't
+            change then.
     """
     folder = folder_of_version(run_dir, version)
     if folder is None:
@@ -79,7 +82,10 @@ def promote(run_dir: str | Path, version: str, *, trust: Sequence[str] | None = 
             remedy="Install it first with install(run_dir, source).",
         )
     read_service(folder, trust=trust)
-    if version != current_version(run_dir):
+    past, own = history(run_dir), _manifest(Path(run_dir) / "service")
+    if version != (past[-1]["version"] if past else own and own["version"]):
+        if not past and own:
+            _keep_packaged(run_dir, trust)
         _point(run_dir, version, "promoted")
 
 
@@ -169,6 +175,16 @@ def folder_of_version(run_dir: str | Path, version: str) -> Path | None:
     if version not in installed(run_dir):
         return None
     return base / "releases" / version if (base / "releases" / version).is_dir() else base
+
+
+def _keep_packaged(run_dir: str | Path, trust: Sequence[str] | None) -> None:
+    """Install what lies in ``RUN/service/``, which notebook 04 writes over, so that the way back to it exists."""
+    base = Path(run_dir) / "service"
+    try:
+        read_service(base, trust=trust)
+    except RunError:
+        return  # what can't be verified couldn't be rolled back to either, and a good release may replace it
+    install(run_dir, base, trust=trust)
 
 
 def _manifest(folder: Path) -> dict[str, Any] | None:

@@ -92,7 +92,7 @@ def erase(path: Path, id_: str) -> int:
     gone = {row.id for row in find(path, id_)}
     with _rewritten(path) as connection:
         for token in {name[:TOKEN] for name in gone}:
-            rest = [row for row in read_rows(connection, token) if row.id not in gone]
+            rest = [row for row in read_rows(connection, token) if row.id[:TOKEN] == token and row.id not in gone]
             connection.execute("DELETE FROM batches WHERE token = ?", (token,))
             for row in rest:  # of a batch: each on its own from now on
                 made = entry(row.request_id, row.model_version, [row.inputs], [row.answer])
