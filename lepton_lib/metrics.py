@@ -268,7 +268,7 @@ def confusion_matrix(labels: Any, decisions: Any, *, n_classes: int) -> np.ndarr
         MetricError: A label or decision isn't one of 0 to ``n_classes`` - 1.
     """
     truths, choices = _array(labels), _array(decisions)
-    if foreign := set(np.unique([*truths.ravel(), *choices.ravel()]).tolist()) - set(range(n_classes)):
+    if foreign := set(np.union1d(truths, choices).tolist()) - set(range(n_classes)):
         raise MetricError(
             "confusion_matrix",
             got=f"labels or decisions {sorted(foreign)[:5]}",

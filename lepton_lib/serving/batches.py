@@ -173,9 +173,7 @@ def _column_codes(column: Column, table: Any) -> list[np.ndarray]:
         raise _refusal(column, 0, f"a column of {values.type}")
     values = values.cast(kind if fits else pa.float64())
     if column.kind == "timestamp" and fits:
-        if (
-            kind.unit != "ns"
-        ):  # 64 bits of them end long before; a kept moment that Python hasn't makes the log unreadable
+        if kind.unit != "ns":  # nanoseconds end long before; a kept moment that Python hasn't makes the log unreadable
             counts, scale = values.cast(pa.int64()), {"s": 1, "ms": 10**3, "us": 10**6}[kind.unit]
             early, late = compute.less(counts, YEAR_1 * scale), compute.greater_equal(counts, YEAR_10000 * scale)
             if (row := compute.index(compute.or_(early, late), True).as_py()) >= 0:
