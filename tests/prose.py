@@ -47,10 +47,8 @@ PASSES = re.compile(
 REFERENCES = re.compile(
     r"^(?:#+ |\*\*)(?:References?|Sources?|Further reading):?(?:\*\*)?:?\s*?$.*?(?=^#|\Z)", re.M | re.S
 )
-WORD = (
-    "(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|fifteen|twenty|thirty|forty|fifty|sixty|seventy"
-)
-WORD += "|eighty|ninety|hundred)"
+WORD = "(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|fifteen|twenty|thirty|forty|fifty|sixty"
+WORD += "|seventy|eighty|ninety|hundred)"
 # A share or a ratio in words, and fractions of one character.
 IN_WORDS = re.compile(
     rf"[¼-¾⅐-⅞]|(?<!\bwithin )\b{WORD}(?:[- ]{WORD})?(?: and a half)? (?:per ?cent\b|%)"

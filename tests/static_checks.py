@@ -29,18 +29,8 @@ METADATA = {
 }
 COMPARED = {"text/plain", "text/html", "text/markdown", "text/latex", "image/png"}  # the kinds of output there may be
 # What shows a reader its arguments, and the keywords whose values are shown.
-TELLS = {
-    "print",
-    "display",
-    "Markdown",
-    "HTML",
-    "set_title",
-    "suptitle",
-    "set_xlabel",
-    "set_ylabel",
-    "text",
-    "annotate",
-}
+TELLS = {"print", "display", "Markdown", "HTML", "text", "annotate"}
+TELLS |= {"set_title", "suptitle", "set_xlabel", "set_ylabel"}
 TOLD = {"alt", "title", "label", "xlabel", "ylabel", "labels"}
 PANDAS = "<div>\n<style scoped>"  # how a DataFrame's HTML begins
 OWNER = "|".join(re.escape(name) for name in (Path.home().name, socket.gethostname()) if len(name) > 4)
@@ -208,10 +198,9 @@ def check_code(cell):
 
 def _told(tree):
     """The constants that a reader is told: in what is printed and shown, titles, labels, and alternative texts."""
-    shown = [tree.body[-1].value] if tree.body and isinstance(tree.body[-1], ast.Expr) else []
-    for part in shown:
-        if isinstance(part, ast.Constant | ast.JoinedStr):
-            yield from _constants(part)
+    last = tree.body[-1].value if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    if isinstance(last, ast.Constant | ast.JoinedStr):
+        yield from _constants(last)
     for call in ast.walk(tree):
         if isinstance(call, ast.Call):
             name = getattr(call.func, "attr", getattr(call.func, "id", ""))

@@ -28,7 +28,7 @@ def _guarded_connect_ex(self, address):
 
 
 def _guarded(name, place):
-    """A method of sockets that takes an address at that place, from the end for sendmsg's and sendto's."""
+    """Guard a method of sockets, whose address ``place`` finds among its arguments; None where none is given."""
     method = getattr(socket.socket, name)
 
     def guarded(self, *args):
