@@ -653,6 +653,22 @@ def test_labels_that_fit_nothing_are_refused_whole(log, release, labels, message
     assert serving.read_log(log.path, case)["target"].isna().all()
 
 
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({"columns": [column | {"name": column["name"].replace("colour", "hue")} for column in COLUMNS]}, "['colour']"),
+        ({"target": {"classes": [{"name": name, "values": [name]} for name in ("no", "perhaps")]}}, "['no', 'yes']"),
+    ],
+    ids=["column", "class"],
+)
+def test_a_log_of_other_names_is_refused(log, tmp_path, changes, names):
+    """A class or a column that was renamed in case.toml since is named, instead of being read as missing."""
+    log.append("r1", "v1", [GOOD], [ANSWER])
+    renamed = load_case(write_case(tmp_path / "renamed", **{"columns": COLUMNS} | changes))
+    with pytest.raises(RunError, match=rf"log.sqlite: got the names {re.escape(names)}"):
+        serving.read_log(log.path, renamed)
+
+
 def test_an_empty_or_foreign_log_is_told_apart(log, release, tmp_path):
     """A log without predictions is an empty table with all columns; a file that is no log, or none, is an error."""
     case = load_case(release / "desk")

@@ -303,7 +303,7 @@ def read_log(path: Path, case: Case, ids: Iterable[str] | None = None) -> pd.Dat
         ``log.model_version``.
 
     Raises:
-        RunError: There is no such log.
+        RunError: There is no such log, or a class or column of the case was renamed since it answered.
     """
     import pandas as pd
 
@@ -312,6 +312,7 @@ def read_log(path: Path, case: Case, ids: Iterable[str] | None = None) -> pd.Dat
         named = _json([row.id for row in rows])
         labels = dict(connection.execute(f"SELECT id, label FROM labels WHERE id IN {_GIVEN}", [named]).fetchall())
     ids, requests, times, versions, records, given = zip(*rows, strict=True) if rows else [()] * 6
+    _check_written_under(case, path, records, given)
     columns: dict[str, Any] = {}
     for column in case.inputs:
         values = [record.get(column.name) for record in records]
@@ -335,3 +336,19 @@ def read_log(path: Path, case: Case, ids: Iterable[str] | None = None) -> pd.Dat
     frame = pd.DataFrame(columns)
     frame.index = pd.Index(ids, name="id")
     return frame
+
+
+def _check_written_under(case: Case, path: Path, records: Sequence[Any], given: Sequence[Any]) -> None:
+    """Refuse a log whose records or answers have other names than the case has now: they would be read as missing."""
+    wanted = {column.name for column in case.inputs}
+    odd = [sorted(record.keys() - wanted) for record in records if not record.keys() <= wanted][:1]
+    if case.classes:
+        classes = set(case.classes)
+        odd += [sorted(a["probabilities"]) for a in given if a["probabilities"].keys() != classes][:1]
+    if odd:
+        raise RunError(
+            f"prediction log {path.name}",
+            got=f"the names {odd[0]}",
+            expected=f"inputs {sorted(wanted)} and classes {list(case.classes)}, as case.toml has them",
+            remedy="Bring the names in case.toml back, or begin another run folder.",
+        )
