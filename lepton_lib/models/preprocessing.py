@@ -64,10 +64,13 @@ class Preprocessor(nn.Module):
         }
         self._numbers = [(name, index) for index, (name, size) in enumerate(fields) if size == 0]
         self._formulas = [Expression(text, arithmetic=True) for _, text in features]
+        self._used = {name for formula in self._formulas for name in formula.names}
         levels = [(index, level) for index, (_, size) in enumerate(fields) for level in range(size)]
         self.number_names = [name for name, _ in self._numbers] + [name for name, _ in features]
 
         m = len(self.number_names)
+        places = torch.tensor([index for _, index in self._numbers], dtype=torch.int64)
+        self.register_buffer("number_column", places, persistent=False)
         self.register_buffer("level_column", torch.tensor([index for index, _ in levels], dtype=torch.int64))
         self.register_buffer("level", torch.tensor([level for _, level in levels], dtype=torch.float32))
         self.register_buffer("median", torch.zeros(m))
@@ -79,6 +82,7 @@ class Preprocessor(nn.Module):
         self.register_buffer("bin_width", torch.ones(0))
 
     # Buffers, typed for the checker.
+    number_column: torch.Tensor
     level_column: torch.Tensor
     level: torch.Tensor
     median: torch.Tensor
@@ -103,9 +107,12 @@ class Preprocessor(nn.Module):
 
     def numbers(self, raw: torch.Tensor) -> torch.Tensor:
         """The numbers and computed features ``(b, m)``, NaN or infinite where missing or undefined."""
-        columns = {name: raw[:, index] for name, index in self._numbers}
-        values = [*columns.values(), *(formula(self._guarded(columns)) for formula in self._formulas)]
-        return torch.stack(values, dim=1) if values else raw[:, :0]
+        numbers = raw.index_select(1, self.number_column)
+        if not self._formulas:
+            return numbers
+        columns = {name: raw[:, index] for name, index in self._numbers if name in self._used}
+        features = [formula(self._guarded(columns)) for formula in self._formulas]
+        return torch.cat([numbers, torch.stack(features, dim=1)], dim=1)
 
     def as_raw(self, raw: torch.Tensor | np.ndarray) -> torch.Tensor:
         """Raw inputs as a float32 tensor on this module's device.
@@ -177,9 +184,9 @@ class Preprocessor(nn.Module):
         missing = ~(numbers.abs() < torch.inf)  # NaN and infinity; isfinite has no ONNX twin
         filled = torch.where(missing, self.median, numbers)
         standard = ((filled - self.mean) / self.scale).clamp(-CLIP, CLIP)  # (b, m)
-        flags = missing[:, self.flagged].to(raw.dtype)
-        bins = ((filled[:, self.bin_column] - self.bin_start) / self.bin_width).clamp(0, 1)  # (b, bins)
-        one_hot = (raw[:, self.level_column] == self.level).to(raw.dtype)  # (b, levels); NaN equals nothing
+        flags = missing.index_select(1, self.flagged).to(raw.dtype)
+        bins = ((filled.index_select(1, self.bin_column) - self.bin_start) / self.bin_width).clamp(0, 1)  # (b, bins)
+        one_hot = (raw.index_select(1, self.level_column) == self.level).to(raw.dtype)  # (b, levels); NaN equals nothing
         return torch.cat([standard, flags, bins, one_hot], dim=1)
 
     def output_names(self) -> list[str]:
