@@ -25,6 +25,7 @@ from lepton_lib.runs import run_loop
 from lepton_lib.runs.parameters import loop_notebooks
 from lepton_lib.serving import PredictionLog, Scorer, attach_labels, read_log, releases, upkeep
 from lepton_lib.serving import log as prediction_log
+from lepton_lib.utils import sha256_of
 from tests.conftest import write_case
 from tests.service import ask, call
 
@@ -180,6 +181,33 @@ def test_a_better_challenger_is_promoted_and_a_worse_one_rolled_back(copy, shado
     serve(place, things(100, seed=7))
     windows, acts, _ = look(place, act=True, now=NOW + 6 * DAY)
     assert (len(acts), windows[-1]["model_version"]) == (2, champion)
+
+
+def draw_in_blocks(run, block):
+    """Let a run's 03 have drawn so many neighbouring rows together."""
+    path, manifest = run / "evaluation" / "metrics.json", run / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"block": block}))
+    noted = json.loads(manifest.read_text())
+    noted["steps"]["03_evaluation"]["files"]["evaluation/metrics.json"] = sha256_of(path)
+    manifest.write_text(json.dumps(noted))
+
+
+def test_rows_that_err_together_are_less_evidence(copy, shadowed):
+    """Where 03 drew neighbours together, so does the verdict on a predecessor: an odd stretch rolls nothing back."""
+    actions = {}
+    for block in (1, 40):
+        place = copy(shadowed, f"block-{block}")
+        serve(place, things(100, seed=5, moved=True))
+        look(place, act=True, now=NOW + 4 * DAY)
+        draw_in_blocks(place / "run" / "monitoring" / "retrain-003" / "run", block)
+        odd = np.arange(400) < 300  # in which the predecessor is right
+        serve(place, things(400, seed=6, moved=True).assign(target=odd.astype(int)))
+        windows, _, _ = look(place, act=True, now=NOW + 5 * DAY)
+        actions[block] = windows[-1]["decision"]["action"]
+        value, low, _ = windows[-1]["signals"]["versus_previous"]
+        assert value > 0
+        assert (low > 0) == (block == 1)
+    assert (actions[1], actions[40] == "roll back") == ("roll back", False)
 
 
 def test_a_challenger_that_proves_worse_is_not_promoted(copy, shadowed):

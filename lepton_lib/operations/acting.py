@@ -42,6 +42,11 @@ def answers_of(case: Case, log: pd.DataFrame) -> np.ndarray:
     return log[names].to_numpy(dtype=np.float64).reshape(-1, len(names))
 
 
+def block_of(run: Run) -> int:
+    """How many neighbouring rows are drawn together in that run's evaluation; one where rows are independent."""
+    return int(run.read_json("evaluation/metrics.json").get("block", 1))
+
+
 class Watched(NamedTuple):
     """A run folder under watch: its case, its journal, and where its log lies."""
 
@@ -239,7 +244,7 @@ def _differences(watched: Watched, act: Act, folder: Path, live: pd.DataFrame | 
     own = old.folder.parent / case.name if old.folder != run.folder else case.folder
     tested = lines[:n][read_table(load_case(own)).index[:n].isin(before.index)]
     loss = log_loss if case.classes else mean_absolute_error
-    block = int(old.read_json("evaluation/metrics.json").get("block", 1))
+    block = block_of(old)
     parts = {"served rows": test[test.index > lines[n - 1]], "test rows": test[test.index.isin(tested)]}
     parts["served rows"] = pd.concat([parts["served rows"], live])
     # Who asks again brings back a row that was learnt from, or is compared already: it proves nothing.

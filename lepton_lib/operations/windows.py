@@ -35,7 +35,7 @@ from lepton_lib.monitoring import (
     performance,
     row_losses,
 )
-from lepton_lib.operations.acting import Watched, advance, answers_of, home_of, predecessor
+from lepton_lib.operations.acting import Watched, advance, answers_of, block_of, home_of, predecessor
 from lepton_lib.operations.journal import Journal
 from lepton_lib.operations.report import distributions, write_report
 from lepton_lib.operations.service import read_service
@@ -124,6 +124,7 @@ def _judge_window(watched: Watched, fresh: pd.DataFrame, now: float) -> str:
     new = book.told(log, version)
     told = read_log(log, case, new if len(new) >= policy.min_labels else [])  # fewer are kept for the next window
     labels, given = told[TARGET].to_numpy(), answers_of(case, told)
+    block = block_of(Run(home))  # in time neighbours err together: judged alone they would be too much evidence
     change: Interval | None = None
     versus: Interval | None = None
     if len(told):
@@ -131,7 +132,8 @@ def _judge_window(watched: Watched, fresh: pd.DataFrame, now: float) -> str:
         change = change_in_mean(Moments(*reference.about["loss"]), losses)
         if (before := predecessor(book, version)) is not None:
             old = Scorer(home_of(run, before) / "service", case=case).probabilities(encode(told, case)[0])
-            versus = bootstrap_interval(lambda gap: float(gap.mean()), losses - row_losses(case, labels, old), seed=0)
+            gap = losses - row_losses(case, labels, old)
+            versus = bootstrap_interval(lambda gap: float(gap.mean()), gap, seed=0, block=block)
     problems = count_problems(inputs, case)
     number = len(book.windows()) + 1
     told_of_service = [reason for each in book.readings(-1, after=number - 2) for reason in each["reasons"]]
@@ -152,7 +154,7 @@ def _judge_window(watched: Watched, fresh: pd.DataFrame, now: float) -> str:
         "signals": asdict(signals),
         "drift": report.to_dict(),
         "problems": problems.to_dict("records"),
-        "performance": performance(case, labels, given, seed=0),
+        "performance": performance(case, labels, given, seed=0, block=block),
         "estimate": estimate_performance(case, answers, seed=0),
         "groups": _groups(case, fresh, answers, told),
         "distributions": distributions(reference, Reference.of(inputs, case, answers, lenient=True)),
