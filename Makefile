@@ -33,7 +33,7 @@ run: setup  ## walk the loop on the credit data; results in runs/credit
 	@$(BIN)/lepton run loop --case credit --out runs/credit
 
 test: setup  ## run all tests: the library, the notebooks, the commands
-	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder --durations 10 --cov
+	@$(BIN)/python -m pytest -p no:nbval --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder --durations 10 --cov
 
 mutants: setup  ## plant faults in the library, see which are noticed; writes tests/mutants/RESULTS.md
 	@nice $(BIN)/python -m tests.mutants --jobs $(JOBS)

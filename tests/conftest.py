@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
+import importlib
 import json
 import os
 import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import coverage
 import pytest
 
+from lepton_lib.runs import kernels
 from lepton_lib.utils import SAME_BITS, to_toml
 from tests import chromium, prometheus
 
 os.environ.update(SAME_BITS)  # before any test loads torch, and for every process that a test starts
+sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]  # as lepton_lib.cli.main does
 # The tests sign with a key of their own, one for all workers and the programs that they start.
 os.environ.setdefault("LEPTON_CONFIG", str(Path(tempfile.gettempdir()) / f"lepton-tests-{os.getuid()}"))
 
@@ -44,6 +49,40 @@ LONG = (
     "verification",
 )
 LONG += ("mutants", "grading", "cli", "serving")
+
+
+HEAVY = (
+    "torch",
+    "sklearn.ensemble",
+    "matplotlib.pyplot",
+    "pandas",
+    "fastapi",
+    "httpx",
+    "nbformat",
+    "playwright.sync_api",
+    "pyarrow.parquet",
+    "onnxruntime",
+)
+
+
+def pytest_configure() -> None:
+    """Get a worker of xdist ready: what nearly all tests import is imported before coverage follows each line.
+
+    Coverage has begun with the process (``patch`` in pyproject.toml) and once more with pytest-cov, which begins anew
+    before the tests: what begun earlier would follow where that looks away. The garbage collector waits, too.
+    """
+    gc.disable()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        while (begun := coverage.Coverage.current()) is not None:
+            begun.stop()
+        for name in HEAVY:
+            importlib.import_module(name)
+
+
+def pytest_collection_finish() -> None:
+    """What is there by now stays, and isn't looked through for garbage again and again."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -70,13 +109,21 @@ def pytest_pyfunc_call() -> Iterator[Any]:
 TRACED = ("cli", "durability", "grading", "guards", "kernels", "releases", "serving", "service_signals", "trainer")
 
 
+def untraced(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables without those that let coverage follow a program, which takes half as long again."""
+    return {name: value for name, value in environment.items() if not name.startswith("COVERAGE_PROCESS")}
+
+
 @pytest.fixture(scope="module", autouse=True)
 def programs_traced(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Coverage follows only what the tests of `TRACED` start: a traced program takes half as long again."""
+    """Coverage follows only what the tests of `TRACED` start, and kernels only where those are what is tested."""
+    name, shared = request.path.stem.removeprefix("test_"), kernels._shared
     with pytest.MonkeyPatch.context() as patch:
-        if request.path.stem.removeprefix("test_") not in TRACED:
-            for name in [name for name in os.environ if name.startswith("COVERAGE_PROCESS")]:
-                patch.delenv(name)
+        if name not in TRACED:
+            for variable in os.environ.keys() - untraced(os.environ).keys():
+                patch.delenv(variable)
+        if name != "kernels":
+            patch.setattr(kernels, "_shared", lambda environment: shared(untraced(environment)))
         yield
 
 

@@ -63,6 +63,7 @@ def send_table(app, table, **options):
     return call(app, "POST", "/v1/predict", content=content, headers={"content-type": ARROW})
 
 
+@pytest.mark.no_cover
 def test_float32_rows_get_the_answers_that_json_gets(plain):
     """Probabilities and decisions of float32 rows are those of the same records as JSON and are kept alike."""
     records = people(40)

@@ -86,6 +86,7 @@ def test_reasons_are_seeded(data):
     assert 0 < np.abs(one - other).max() < 0.05
 
 
+@pytest.mark.no_cover
 def test_the_service_tells_reasons_on_request(app):
     """With ?explain=true each answer has a share for every field that adds up to its probability, and is kept so."""
     reply = call(app, "POST", "/v1/predict?explain=true", json={"records": [GOOD, GOOD | {"age": 90, "when": None}]})

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -120,6 +121,8 @@ KINDS = {
         RIGHT,
     ),
 }  # fmt: skip
+# Coverage follows the processes of these: between them they run each line that any does.
+TRACED = ("right", "endless", "raises", "binary", "network", "deleted-check", "syntax")
 # What is no notebook, as bytes.
 FILES = {
     "half": lambda nb: nbformat.writes(nb)[:700].encode(),
@@ -143,18 +146,27 @@ def graded(tmp_path_factory):
     notebook = write_course(root)
     folder = root / "class"
     (folder / "Ada" / "nested").mkdir(parents=True)
+    clean, made, run = _Desk._environment, _Desk.__init__, _Desk.run
     traced = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
-    clean, made = _Desk._environment, _Desk.__init__
+    at_work = threading.local()
 
     def traceable(desk, *words):
         made(desk, *words)
         desk.writable.append(ROOT)  # where coverage's files go
 
+    def run_named(desk, path):
+        at_work.name = path.stem
+        return run(desk, path)
+
+    def environment(desk, place):
+        return clean(desk, place) | (traced if at_work.name in TRACED else {})
+
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        patch.setattr(_Desk, "_environment", lambda desk, place: clean(desk, place) | traced)
         if traced:
             patch.setattr(_Desk, "__init__", traceable)
+            patch.setattr(_Desk, "run", run_named)
+            patch.setattr(_Desk, "_environment", environment)
         for name, (harm, _) in KINDS.items():
             (folder / f"{name}.ipynb").write_text(json.dumps(harm(answered(notebook))))
         for name, make in FILES.items():

@@ -30,6 +30,7 @@ def cells(path):
     return {cell.id: cell for cell in nbformat.read(path, 4).cells}
 
 
+@pytest.mark.no_cover
 def test_editions_come_out_the_same_twice(handed_out):
     """The same source gives the same bytes, whatever folder they go to."""
     (first, files), (second, again) = handed_out[1]
@@ -91,6 +92,7 @@ def editions(tmp_path_factory):
     return folder
 
 
+@pytest.mark.no_cover
 def test_the_instructors_edition_is_run_and_correct(editions):
     """Run from top to bottom with its answers, each check says *correct*, nothing fails, and notes follow."""
     nb = nbformat.read(editions / "instructor" / "00_environment.ipynb", 4)

@@ -47,14 +47,6 @@ def test_each_kernel_gets_its_own_variables(tmp_path):
     assert shown(tmp_path, cell) == ["None"]
 
 
-def test_other_variables_need_another_server(tmp_path):
-    """What a package may read while it is imported is the same for all kernels of a server."""
-    cell = "import os; print(os.getppid(), os.environ.get('SMALL'))"
-    one, other = shown(tmp_path, cell)[0].split(), shown(tmp_path, cell, environment={"SMALL": "1"})[0].split()
-    assert one[0] != other[0]
-    assert (one[1], other[1]) == ("None", "1")
-
-
 def test_a_killed_server_is_replaced(tmp_path):
     """The next notebook has a kernel all the same."""
     cell = "import os; print(os.getppid())"
@@ -64,12 +56,22 @@ def test_a_killed_server_is_replaced(tmp_path):
     assert shown(tmp_path, cell) != [before]
 
 
-@pytest.fixture(scope="module")
+def test_other_variables_need_another_server(tmp_path, monkeypatch):
+    """What a package may read while it is imported is the same for all kernels of a server: one thread if unsaid."""
+    cell = "import os; print(os.getppid(), os.environ['OMP_NUM_THREADS'], os.environ.get('SMALL'))"
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    one = shown(tmp_path, cell)[0].split()
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    other = shown(tmp_path, cell, environment={"SMALL": "1"})[0].split()
+    assert one[0] != other[0]
+    assert (one[1:], other[1:]) == (["1", "None"], ["2", "1"])
+
+
+@pytest.fixture
 def server():
-    """A server of this module's own."""
-    server = kernels.Server(dict(os.environ))
-    yield server
-    server.close()
+    """The server of the tests before, or one of its own."""
+    latest = kernels._latest
+    return latest if latest is not None and latest.alive() else kernels.server(os.environ)
 
 
 @pytest.mark.parametrize(("end", "number"), [("kill", signal.SIGKILL), ("terminate", signal.SIGTERM)])

@@ -284,6 +284,7 @@ def test_a_stored_model_answers_the_same(case, kind, encoding, tmp_path):
     np.testing.assert_array_equal(load_model(**files).predict(rows), model.predict(rows))
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("kind", KINDS)
 def test_onnx_answers_the_same(case, kind, tmp_path):
     """The exported graph answers within 1e-6 of the model, relative for regression, for any number of rows."""

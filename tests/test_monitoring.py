@@ -103,6 +103,7 @@ def undrifted():
     return p_values
 
 
+@pytest.mark.no_cover
 def test_each_test_alone_keeps_its_level(undrifted):
     """Of 1,000 undrifted draws no single test rejects more often than its level says."""
     assert ((undrifted <= LEVEL).mean(0) <= LEVEL + MARGIN).all()
@@ -121,6 +122,7 @@ def test_without_correction_four_tests_ring_far_more_often(undrifted):
     assert LEVEL / 3 < corrected <= LEVEL + MARGIN
 
 
+@pytest.mark.no_cover
 def test_report_rings_rarely_without_drift(shop):
     """The report's verdict on 60 undrifted windows of each size is drift in no more than the level says."""
     reference = rows(400, seed=1)
@@ -129,6 +131,7 @@ def test_report_rings_rarely_without_drift(shop):
         assert alarms.count("drift") <= 3 + 3 * np.sqrt(3)
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize(("size", "shift", "least"), [(50, 1.0, 0.95), (200, 0.6, 0.95), (50, 0.6, 0.4)])
 def test_stated_shifts_are_found(shop, size, shift, least):
     """A shift of one number by that share of its standard deviation is found at least that often."""

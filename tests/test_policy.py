@@ -83,6 +83,7 @@ def test_a_number_has_its_absolute_error_and_no_estimate(make_case):
     assert estimate_performance(case, np.array([[1.0], [3.0]]), seed=0) == {}
 
 
+@pytest.mark.no_cover
 def test_the_estimate_follows_a_shift_of_the_inputs(shop):
     """Where probabilities are true, the estimate's interval holds what labels later show, in 95 % of windows."""
     inside, moved = 0, []
