@@ -186,7 +186,7 @@ class Preprocessor(nn.Module):
         standard = ((filled - self.mean) / self.scale).clamp(-CLIP, CLIP)  # (b, m)
         flags = missing.index_select(1, self.flagged).to(raw.dtype)
         bins = ((filled.index_select(1, self.bin_column) - self.bin_start) / self.bin_width).clamp(0, 1)  # (b, bins)
-        one_hot = (raw.index_select(1, self.level_column) == self.level).to(raw.dtype)  # (b, levels); NaN equals nothing
+        one_hot = (raw.index_select(1, self.level_column) == self.level).to(raw.dtype)  # NaN equals nothing
         return torch.cat([standard, flags, bins, one_hot], dim=1)
 
     def output_names(self) -> list[str]:
