@@ -23,7 +23,7 @@ from lepton_lib.operations import windows as looking
 from lepton_lib.operations.journal import Journal
 from lepton_lib.runs import run_loop
 from lepton_lib.runs.parameters import loop_notebooks
-from lepton_lib.serving import PredictionLog, Scorer, attach_labels, read_log, releases, upkeep
+from lepton_lib.serving import PredictionLog, Scorer, attach_labels, read_log, releases, signing, upkeep
 from lepton_lib.serving import log as prediction_log
 from lepton_lib.utils import sha256_of
 from tests.conftest import write_case
@@ -72,10 +72,10 @@ def at(place):
     return place / "run", load_case(place / "things")
 
 
-def serve(place, rows, *, labels=True):
+def serve(place, rows, *, labels=True, trust=None):
     """Answer rows as the service does, by the model at work, and let their labels come at once."""
     run, case = at(place)
-    scorer = Scorer(releases.folder_of(run), case=case)
+    scorer = Scorer(releases.folder_of(run), case=case, trust=trust)
     log = PredictionLog(run / "service" / "predictions.sqlite")
     records = to_records(rows, case)
     ids = []
@@ -181,6 +181,20 @@ def test_a_better_challenger_is_promoted_and_a_worse_one_rolled_back(copy, shado
     serve(place, things(100, seed=7))
     windows, acts, _ = look(place, act=True, now=NOW + 6 * DAY)
     assert (len(acts), windows[-1]["model_version"]) == (2, champion)
+
+
+def test_a_strangers_model_is_watched_and_followed_by_ones_own(copy, alarmed, shadowed, monkeypatch, tmp_path):
+    """Its key has to be named, and then counts beside one's own: when judged, compared, tried and promoted."""
+    replayed(monkeypatch, shadowed)
+    place, stranger = copy(alarmed), signing.public_key()
+    monkeypatch.setenv("LEPTON_CONFIG", str(tmp_path / "ours"))
+    with pytest.raises(RunError, match="the key"):
+        look(place, act=True, now=NOW + 3 * DAY, trust=[signing.public_key()])
+    _, (act,), _ = look(place, act=True, now=NOW + 3 * DAY, trust=[stranger])
+    assert act.stage == "shadow"
+    serve(place, things(100, seed=5, moved=True), trust=[stranger])
+    _, (act,), _ = look(place, act=True, now=NOW + 4 * DAY, trust=[stranger])
+    assert act.stage == "promoted"
 
 
 def draw_in_blocks(run, block):

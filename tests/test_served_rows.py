@@ -9,7 +9,7 @@ from lepton_lib.cli import app
 from lepton_lib.data import clean, read_table, split
 from lepton_lib.operations import acting
 from lepton_lib.operations import windows as looking
-from lepton_lib.serving import PredictionLog, Scorer
+from lepton_lib.serving import PredictionLog, Scorer, signing
 from tests.conftest import write_case
 from tests.service import BANDS, COLUMNS, COSTS, GOOD, write_release
 
@@ -59,6 +59,33 @@ def test_monitor_and_label_at_the_desk(tmp_path, monkeypatch):
     assert done.exit_code == 0
     assert "1 of 100 new rows: waiting for more" in done.stdout
     assert "report.html" in done.stdout
+
+
+def test_what_somebody_else_has_signed_is_watched_once_their_key_is_trusted(tmp_path, monkeypatch):
+    """Each command on a run's service refuses a stranger's release by the key's name, and heeds ``--trust``."""
+    write_case(tmp_path / "desk", columns=COLUMNS, costs=COSTS, bands=BANDS)
+    monkeypatch.setenv("LEPTON_DATASETS", str(tmp_path))
+    case, run, stranger = load_case(tmp_path / "desk"), tmp_path / "run", signing.public_key()
+    write_release(run, case)
+    scorer = Scorer(run / "service", case=case)
+    rows = [GOOD] * 100
+    log = PredictionLog(run / "service" / "predictions.sqlite")
+    known = log.append("r", scorer.version, rows, scorer.score(rows))[0]
+    log.close()
+    (tmp_path / "labels.csv").write_text(f"id,label\n{known},yes\n")
+    monkeypatch.setenv("LEPTON_CONFIG", str(tmp_path / "ours"))
+    signing.public_key()
+    for words in (
+        ["log", run, "--find", known],
+        ["log", run, "--parquet", tmp_path / "log.parquet"],
+        ["label", run, tmp_path / "labels.csv"],
+        ["container", run, tmp_path / "image"],
+    ):
+        refused = CliRunner().invoke(app, list(map(str, words)))
+        assert f"If you trust whoever holds that key: --trust {stranger}" in str(refused.exception)
+        done = CliRunner().invoke(app, [*map(str, words), "--trust", stranger])
+        assert done.exit_code == 0, done.output
+    assert f'"--trust", "{stranger}"' in (tmp_path / "image" / "Containerfile").read_text()
 
 
 def test_monitor_again_and_again(monkeypatch):

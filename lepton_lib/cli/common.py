@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130  # exit codes
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder in which 04_deployment has run.")]
+Trust = Annotated[
+    list[str] | None, typer.Option(metavar="KEY", help="A public key whose signature counts; your own by default.")
+]
 
 
 class Progress:

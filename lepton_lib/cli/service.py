@@ -7,12 +7,9 @@ from typing import Annotated
 
 import typer
 
-from lepton_lib.cli.common import RunFolder
+from lepton_lib.cli.common import RunFolder, Trust
 
 app = typer.Typer()
-Trust = Annotated[
-    list[str] | None, typer.Option(metavar="KEY", help="A public key whose signature counts; your own by default.")
-]
 
 
 @app.command()
@@ -69,15 +66,18 @@ def log(
     erase: Annotated[str | None, typer.Option(metavar="ID", help="Remove a prediction or request for good.")] = None,
     keep_days: Annotated[float | None, typer.Option(min=0, metavar="N", help="Remove what is older.")] = None,
     parquet: Annotated[Path | None, typer.Option(metavar="FILE", help="Export as a table.")] = None,
+    trust: Trust = None,
 ) -> None:
     """Look into a run's prediction log, export it, thin it out."""
     from lepton_lib.serving import upkeep
 
+    if find is erase is keep_days is parquet is None:
+        raise typer.BadParameter("say what to do: --find, --parquet, --erase or --keep-days")
     path = run_dir / "service" / "predictions.sqlite"
     if find is not None:
-        typer.echo(upkeep.describe(run_dir, find))
+        typer.echo(upkeep.describe(run_dir, find, trust=trust))
     if parquet is not None:
-        typer.echo(f"{upkeep.export(path, upkeep.case_of(run_dir), parquet)} predictions in {parquet}.")
+        typer.echo(f"{upkeep.export(path, upkeep.case_of(run_dir, trust=trust), parquet)} predictions in {parquet}.")
     if erase is not None:
         typer.echo(f"{upkeep.erase(path, erase)} predictions erased.")
     if keep_days is not None:
@@ -85,11 +85,15 @@ def log(
 
 
 @app.command()
-def container(run_dir: RunFolder, folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")]) -> None:
+def container(
+    run_dir: RunFolder,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
+    trust: Trust = None,
+) -> None:
     """Write a folder to build a container image from."""
     from lepton_lib.serving.container import write_container
 
-    names = write_container(run_dir, folder)
+    names = write_container(run_dir, folder, trust=trust)
     typer.echo(f"{len(names)} files in {folder}: read {folder / 'README.md'}.")
 
 

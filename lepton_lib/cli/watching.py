@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lepton_lib.cli.common import FAILED, RunFolder
+from lepton_lib.cli.common import FAILED, RunFolder, Trust
 
 app = typer.Typer()
 
@@ -21,14 +21,15 @@ def monitor(
     metrics: Annotated[
         str | None, typer.Option(metavar="URL", help="The service's address: its rate, errors and latency, too.")
     ] = None,
+    trust: Trust = None,
 ) -> None:
     """Judge what the service has answered since the last time: report, decide, and with --act do it."""
     from lepton_lib.operations import monitor as look
     from lepton_lib.operations import watch
 
     if every is not None:
-        watch(run_dir, every=every * 60, act=act, metrics=metrics, tell=typer.echo)
-    typer.echo(look(run_dir, act=act, metrics=metrics, tell=typer.echo))
+        watch(run_dir, every=every * 60, act=act, metrics=metrics, trust=trust or (), tell=typer.echo)
+    typer.echo(look(run_dir, act=act, metrics=metrics, trust=trust or (), tell=typer.echo))
     typer.echo(f"To read: {run_dir / 'monitoring' / 'report.html'}")
 
 
@@ -36,6 +37,7 @@ def monitor(
 def label(
     run_dir: RunFolder,
     table: Annotated[Path, typer.Argument(metavar="LABELS.CSV", help="With the columns id and label.")],
+    trust: Trust = None,
 ) -> None:
     """Attach labels that have come late to their predictions."""
     from lepton_lib.cases import load_case
@@ -43,7 +45,7 @@ def label(
     from lepton_lib.serving.releases import folder_of
     from lepton_lib.serving.scoring import read_service
 
-    case = load_case(read_service(folder_of(run_dir))[0]["case"], verify=False)
+    case = load_case(read_service(folder_of(run_dir), trust=trust)[0]["case"], verify=False)
     count = attach_file(run_dir / "service" / "predictions.sqlite", table, case)
     typer.echo(str(count))
     raise typer.Exit(0 if count.clean else FAILED)

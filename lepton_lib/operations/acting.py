@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,12 +48,17 @@ def block_of(run: Run) -> int:
 
 
 class Watched(NamedTuple):
-    """A run folder under watch: its case, its journal, and where its log lies."""
+    """A run folder under watch: its case, its journal, where its log lies, and whose signatures count."""
 
     run: Run
     case: Case
     book: Journal
     log: Path
+    trust: Sequence[str] | None
+
+    def scorer(self, home: Run) -> Scorer:
+        """What answers as the service of that run folder does."""
+        return Scorer(home.folder / "service", case=self.case, trust=self.trust)
 
 
 def home_of(run: Run, version: str) -> Path:
@@ -96,11 +101,11 @@ def advance(watched: Watched, say: Said) -> None:
 
 def _step(watched: Watched, act: Act) -> Act | None:
     """The next step of an act; None if it has to wait for rows."""
-    run, case, book, log = watched
+    run, case, book, log, trust = watched
     folder = run.folder / "monitoring" / f"retrain-{act.window:03}"
     match act.action, act.stage:
         case "roll back", _:
-            return _roll_back(run, book, act)
+            return _roll_back(watched, act)
         case _, "decided":
             told = read_log(log, case, book.told(log))
             return book.advance(act, "gathered", **_gather(case, told, folder, releases.current_version(run.folder)))
@@ -111,16 +116,17 @@ def _step(watched: Watched, act: Act) -> Act | None:
             return _compare(watched, act, folder)
         case _, "shadow":
             return _shadow(watched, act, folder)
-    version = releases.install(run.folder, folder / "run" / "service")
-    releases.promote(run.folder, version)
+    version = releases.install(run.folder, folder / "run" / "service", trust=trust)
+    releases.promote(run.folder, version, trust=trust)
     return book.advance(act, "promoted")
 
 
-def _roll_back(run: Run, book: Journal, act: Act) -> Act:
+def _roll_back(watched: Watched, act: Act) -> Act:
+    run, book = watched.run, watched.book
     if "from" not in act.content:
         act = book.advance(act, act.stage, **{"from": releases.current_version(run.folder)})
     if releases.current_version(run.folder) == act.content["from"]:  # else it was done before a kill
-        releases.roll_back(run.folder)
+        releases.roll_back(run.folder, trust=watched.trust)
     return book.advance(act, "rolled back", to=releases.current_version(run.folder))
 
 
@@ -193,9 +199,9 @@ def _found(place: Path) -> Iterator[None]:
 
 def _compare(watched: Watched, act: Act, folder: Path) -> Act:
     """The same gate, then both models on rows that neither has learnt from; what fails here isn't tried on."""
-    _, case, book, _ = watched
-    version = Scorer(folder / "run" / "service", case=case).version
-    gate = Run(folder / "run").read_json("evaluation/gate.json")
+    book, challenger = watched.book, Run(folder / "run")
+    version = watched.scorer(challenger).version
+    gate = challenger.read_json("evaluation/gate.json")
     differences = _differences(watched, act, folder)
     note = {"challenger": version, "gate": gate["passed"], "differences": differences}
     failed = [entry["name"] for entry in gate["criteria"] if not entry["passed"]]
@@ -213,7 +219,7 @@ def _shadow(watched: Watched, act: Act, folder: Path) -> Act | None:
     models, and a challenger that fails can't hurt an answer. What this doesn't show is how fast it would answer under
     the service's load; the gate measures its latency by itself.
     """
-    run, case, book, log = watched
+    run, case, book, log, _ = watched
     windows = book.judged(after=act.window)
     if len(set(windows.values())) < case.policy.shadow_windows:
         return None
@@ -222,7 +228,7 @@ def _shadow(watched: Watched, act: Act, folder: Path) -> Act | None:
     live = read_log(log, case, windows)
     live = live[live["log.model_version"] == act.content["champion"]]
     given = answers_of(case, live)
-    new = Scorer(folder / "run" / "service", case=case).probabilities(encode(live.fillna({TARGET: 0}), case)[0])
+    new = watched.scorer(Run(folder / "run")).probabilities(encode(live.fillna({TARGET: 0}), case)[0])
     both = {f"champion_{k}": given[:, k] for k in range(new.shape[1])}
     both |= {f"challenger_{k}": new[:, k] for k in range(new.shape[1])}
     pd.DataFrame({"label": live[TARGET], **both}, index=live.index).to_parquet(folder / "shadow.parquet")
@@ -237,7 +243,7 @@ def _differences(watched: Watched, act: Act, folder: Path, live: pd.DataFrame | 
     """Champion's mean loss minus challenger's, by set of rows that neither has learnt from; too small ones left out."""
     run, case = watched.run, watched.case
     old, new = Run(home_of(run, act.content["champion"])), Run(folder / "run")
-    models = [Scorer(each.folder / "service", case=case) for each in (old, new)]
+    models = [watched.scorer(each) for each in (old, new)]
     test, before = (pd.read_parquet(each.path("data/test.parquet")) for each in (new, old))
     # A row's line differs between the two tables; its place among the case's own rows doesn't.
     lines, n = read_table(load_case(folder / case.name)).index, act.content["rows"]

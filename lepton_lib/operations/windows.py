@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,7 +39,7 @@ from lepton_lib.operations.acting import Watched, advance, answers_of, block_of,
 from lepton_lib.operations.journal import Journal
 from lepton_lib.operations.report import distributions, write_report
 from lepton_lib.operations.service import read_service
-from lepton_lib.serving import Scorer, read_log
+from lepton_lib.serving import read_log, signing
 from lepton_lib.serving.releases import current_version, folder_of
 
 Tell = Callable[[str], None]
@@ -51,6 +51,7 @@ def monitor(
     *,
     act: bool = False,
     metrics: str | None = None,
+    trust: Sequence[str] = (),
     now: float | None = None,
     tell: Tell | None = None,
 ) -> str:
@@ -63,6 +64,7 @@ def monitor(
         run_dir: A run folder that was served from.
         act: Retrain, promote and roll back, instead of only saying so.
         metrics: The service's address, whose own signals (rate, errors, latency, saturation) are then judged, too.
+        trust: Public keys whose signature under a release counts, besides the user's own.
         now: POSIX seconds; the clock's if not given.
         tell: Gets a sentence for every step.
 
@@ -76,10 +78,11 @@ def monitor(
     """
     run, say = Run(run_dir), tell or (lambda _: None)
     now = time.time() if now is None else now
+    keys = [*trust, signing.public_key()] if trust else None
     current_version(run_dir)  # says what is missing, before a folder is made
     case = load_case(json.loads((folder_of(run_dir) / "manifest.json").read_text(encoding="utf-8"))["case"])
     with alone(run.folder / "monitoring"), contextlib.closing(Journal(run.folder)) as book:
-        watched = Watched(run, case, book, run.folder / "service" / "predictions.sqlite")
+        watched = Watched(run, case, book, run.folder / "service" / "predictions.sqlite", keys)
         if metrics is not None:
             book.note(reading := read_service(metrics, next(iter(book.readings(1)), None), now))
             say(f"service: {'; '.join(reading['reasons']) or 'nothing wrong'}")
@@ -97,19 +100,25 @@ def monitor(
 
 
 def watch(
-    run_dir: str | Path, *, every: float, act: bool = False, metrics: str | None = None, tell: Tell | None = None
+    run_dir: str | Path,
+    *,
+    every: float,
+    act: bool = False,
+    metrics: str | None = None,
+    trust: Sequence[str] = (),
+    tell: Tell | None = None,
 ) -> None:
     """`monitor` every so many seconds, until interrupted; the pause doesn't heed the clock on the wall."""
     while True:
-        monitor(run_dir, act=act, metrics=metrics, tell=tell)
+        monitor(run_dir, act=act, metrics=metrics, trust=trust, tell=tell)
         time.sleep(every)
 
 
 def _judge_window(watched: Watched, fresh: pd.DataFrame, now: float) -> str:
-    run, case, book, log = watched
+    run, case, book, log, _ = watched
     version, policy = current_version(run.folder), case.policy
     home = home_of(run, version)
-    reference = _reference(run, case, home, version)
+    reference = _reference(watched, Run(home), version)
     inputs = fresh[[column.name for column in case.inputs]]
     own = (fresh["log.model_version"] == version).to_numpy()
     answers = answers_of(case, fresh)
@@ -131,7 +140,7 @@ def _judge_window(watched: Watched, fresh: pd.DataFrame, now: float) -> str:
         losses = row_losses(case, labels, given)
         change = change_in_mean(Moments(*reference.about["loss"]), losses)
         if (before := predecessor(book, version)) is not None:
-            old = Scorer(home_of(run, before) / "service", case=case).probabilities(encode(told, case)[0])
+            old = watched.scorer(Run(home_of(run, before))).probabilities(encode(told, case)[0])
             gap = losses - row_losses(case, labels, old)
             versus = bootstrap_interval(lambda gap: float(gap.mean()), gap, seed=0, block=block)
     problems = count_problems(inputs, case)
@@ -176,15 +185,14 @@ def _groups(case: Case, fresh: pd.DataFrame, answers: np.ndarray, told: pd.DataF
     return [{str(key): value for key, value in line.items()} for line in rates.to_dict("records")]
 
 
-def _reference(run: Run, case: Case, home: Path, version: str) -> Reference:
+def _reference(watched: Watched, home: Run, version: str) -> Reference:
     """The summaries of what that model learnt from, stored when they are first made."""
-    path = run.folder / "monitoring" / f"reference-{version}.npz"
+    case, path = watched.case, watched.run.folder / "monitoring" / f"reference-{version}.npz"
     with contextlib.suppress(DataError):
         return Reference.load(path)
-    data = Run(home)
-    train, validation = (pd.read_parquet(data.path(f"data/{part}.parquet")) for part in ("train", "validation"))
+    train, validation = (pd.read_parquet(home.path(f"data/{part}.parquet")) for part in ("train", "validation"))
     rows, labels = encode(validation, case)
-    answers = Scorer(home / "service", case=case).probabilities(rows)
+    answers = watched.scorer(home).probabilities(rows)
     loss = moments(row_losses(case, labels, answers))
     Reference.of(train, case, answers, version=version, loss=list(loss)).save(path)
     return Reference.load(path)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -37,12 +38,13 @@ USER = 10001
 _PORT = 8000
 
 
-def write_container(run_dir: str | Path, folder: Path) -> list[str]:
+def write_container(run_dir: str | Path, folder: Path, *, trust: Sequence[str] | None = None) -> list[str]:
     """Write a folder to build an image from: Containerfile, requirements, library, case, release, manifests.
 
     Args:
         run_dir: The run folder whose current release goes into the image.
         folder: Where to; must not exist.
+        trust: Public keys whose signature counts, here and in the image; without it, the user's own alone.
 
     Returns:
         The files, by their paths in the folder.
@@ -51,7 +53,7 @@ def write_container(run_dir: str | Path, folder: Path) -> list[str]:
         RunError: The release can't be verified, or the folder is there already or can't be written.
     """
     source = folder_of(run_dir)
-    manifest, _ = read_service(source)
+    manifest, _ = read_service(source, trust=trust)
     case = load_case(manifest["case"], verify=False)
     with usable(folder, expected="a new folder of yours", remedy="Name another one."):
         folder.mkdir(parents=True)
@@ -72,7 +74,7 @@ def write_container(run_dir: str | Path, folder: Path) -> list[str]:
                 shutil.copyfile(library / name, folder / "lepton_lib" / name)
         pins = "".join(f"{name}=={metadata.version(name)}\n" for name in NEEDS)
         write_atomic(folder / "requirements.txt", pins)
-        write_atomic(folder / "Containerfile", _containerfile(signing.public_key()))
+        write_atomic(folder / "Containerfile", _containerfile(trust or [signing.public_key()]))
         write_atomic(folder / "kubernetes.yaml", _kubernetes(case.name.replace("_", "-"), manifest["version"]))
         specification = to_json(_deployment(case.name.replace("_", "-"), manifest["version"]))
         write_atomic(folder / "leptonai.json", specification)
@@ -80,11 +82,11 @@ def write_container(run_dir: str | Path, folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def _containerfile(key: str) -> str:
+def _containerfile(keys: Sequence[str]) -> str:
     python = ".".join(map(str, sys.version_info[:2]))
     check = f"import urllib.request as u; u.urlopen('http://127.0.0.1:{_PORT}/healthz', timeout=2)"
     start = ["python", "-m", "lepton_lib.serving", "/app/run", "--host", "0.0.0.0", "--port", str(_PORT)]
-    start += ["--trust", key, "--require-key"]
+    start += [*(word for key in keys for word in ("--trust", key)), "--require-key"]
     return f"""# Built from this folder: podman build -t IMAGE .
 FROM python:{python}-slim
 RUN useradd --uid {USER} --no-create-home --shell /usr/sbin/nologin lepton

@@ -6,7 +6,7 @@ import contextlib
 import os
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def find(path: Path, id_: str) -> list[Row]:
     return found
 
 
-def describe(run_dir: Path, id_: str) -> str:
+def describe(run_dir: Path, id_: str, *, trust: Sequence[str] | None = None) -> str:
     """As JSON, each prediction with this prediction id or request id: what was sent and answered, the model, reasons.
 
     Reasons that weren't asked for at the time are told now, where the release that answered still lies there.
@@ -50,20 +50,20 @@ def describe(run_dir: Path, id_: str) -> str:
     for version in {row["model_version"] for row in found}:
         if (folder := folder_of_version(run_dir, version)) is None:
             continue
-        scorer = Scorer(folder)
+        scorer = Scorer(folder, trust=trust)
         for row in found:
             if row["model_version"] == version and "reasons" not in row["answer"]:
                 row["answer"]["reasons"] = scorer.explain([row["inputs"]])[0]
     return to_json(found).rstrip()
 
 
-def case_of(run_dir: Path) -> Case:
+def case_of(run_dir: Path, *, trust: Sequence[str] | None = None) -> Case:
     """The case whose model a run serves.
 
     Raises:
         RunError: There is no service.
     """
-    manifest, _ = read_service(folder_of(run_dir))
+    manifest, _ = read_service(folder_of(run_dir), trust=trust)
     return load_case(manifest["case"], verify=False)
 
 
