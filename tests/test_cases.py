@@ -184,6 +184,7 @@ WRONG = {
         "case.toml",
         "number inputs",
     ),
+    "rule that divides by zero": ({"rules": [{"drop": "x > 1 / 0", "why": ""}]}, "key 'rules[0].drop'", "by zero"),
     "rule that is no condition": ({"rules": [{"drop": "x + 1", "why": ""}]}, "key 'rules[0].drop'", "not a condition"),
     "rule over an unknown column": ({"rules": [{"drop": "z > 1", "why": ""}]}, "case.toml", "['z']"),
     "unique over an unknown column": ({"data": {"unique": ["z"]}}, "case.toml", "['z']"),

@@ -165,6 +165,12 @@ def test_commas_in_quotes_do_not_mislead(draft):
     assert through(case) == 60
 
 
+def test_a_quote_that_nothing_closes_is_told(draft):
+    """In a large table it swallows all that follows: refused in one sentence, not by a traceback."""
+    with pytest.raises(DataError, match=r"table\.csv"):
+        draft(table_of("x,c,label", lambda i: f"{i},{chr(34) * (i == 3)}{'long ' * 10},{i % 2}", n=9_000))
+
+
 def test_odd_characters_reach_the_toml_as_they_are(draft):
     """Quotes, backslashes, brackets, control characters and other alphabets survive as categories."""
     words = ['a"b', "a\\b", "#[x] = 1", "\x7f", "\x01", "é😀"]

@@ -306,16 +306,26 @@ def test_the_log_is_exported_as_parquet(filled, tmp_path):
         upkeep.export(app.log.path, app.scorer.case, tmp_path / "nowhere" / "log.parquet")
 
 
+def test_the_log_is_for_its_owners_eyes(filled):
+    """What people asked and were answered can be read by the log's owner alone, whatever the umask."""
+    app, _ = filled
+    files = list(app.log.path.parent.glob("predictions.sqlite*"))
+    assert len(files) > 1
+    assert {path.stat().st_mode & 0o077 for path in files} == {0}
+
+
 def test_the_command_looks_after_the_log(filled, run, monkeypatch, capsys, tmp_path):
     """`lepton log` finds, exports, erases and thins out, and tells what it did."""
     _, ids = filled
 
-    def lepton(*words):
+    def lepton(*words, code=0):
         monkeypatch.setattr(sys, "argv", ["lepton", "log", str(run), *map(str, words)])
         with pytest.raises(SystemExit) as ended:
             main()
-        assert ended.value.code == 0
+        assert ended.value.code == code
         return capsys.readouterr().out
+
+    assert lepton(code=2) == ""
 
     assert json.loads(lepton("--find", ids[0]))[0]["id"] == ids[0]
     assert lepton("--parquet", tmp_path / "t.parquet") == f"4 predictions in {tmp_path / 't.parquet'}.\n"

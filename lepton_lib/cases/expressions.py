@@ -101,6 +101,9 @@ class Expression:
                 inner = compile_part(part)
                 return lambda columns: ~inner(columns)
             case ast.BinOp(left=left, op=op, right=right) if isinstance(op, _ARITHMETIC):
+                constant = not any(isinstance(part, ast.Name) for part in ast.walk(right))
+                if isinstance(op, ast.Div) and constant and compile_part(right)({}) == 0:
+                    raise ValueError(f"{ast.unparse(node)!r} divides by zero in the formula {self.text!r}")
                 return fold([_BINARY[type(op)]], [left, right])
             case ast.Compare(left=left, ops=[op], comparators=[right]) if (
                 not arithmetic and type(op) in _BINARY and any(isinstance(part, ast.Name) for part in ast.walk(node))

@@ -156,8 +156,11 @@ def _sniff_delimiter(text: str) -> str:
     best, most = ",", 1
     for delimiter in ",;\t|":
         rows = csv_format.reader(io.StringIO(text[:200_000], newline=""), delimiter=delimiter)
-        header = len(next(rows, []))
-        alike = all(len(row) == header for row, _ in zip(rows, range(100), strict=False) if row)
+        try:
+            header = len(next(rows, []))
+            alike = all(len(row) == header for row, _ in zip(rows, range(100), strict=False) if row)
+        except csv_format.Error:  # a quote that nothing closes: reading names the line
+            continue
         if alike and header > most:
             best, most = delimiter, header
     if most == 1:  # ragged with each: the commonest in the header; reading names the line at fault

@@ -116,6 +116,7 @@ class PredictionLog:
         self._together = Together(self._write)
         self._carried = True  # all that was committed stands in the file itself
         with kept(path):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # what people are asked is for its owner's eyes
             self._connection = sqlite3.connect(path, timeout=patience, isolation_level=None, check_same_thread=False)
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = NORMAL")
