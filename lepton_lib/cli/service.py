@@ -71,7 +71,7 @@ def log(
     """Look into a run's prediction log, export it, thin it out."""
     from lepton_lib.serving import upkeep
 
-    if find is erase is keep_days is parquet is None:
+    if all(wish is None for wish in (find, erase, keep_days, parquet)):
         raise typer.BadParameter("say what to do: --find, --parquet, --erase or --keep-days")
     path = run_dir / "service" / "predictions.sqlite"
     if find is not None:
