@@ -80,15 +80,18 @@ def drawn_data(drawing: Picture | Figure | Axes) -> list[str]:
     figure = drawing.figure if isinstance(drawing, Picture) else drawing
     every = [figure] if isinstance(figure, Axes) else figure.axes
     lines = [line for axes in every for line in _describe_axes(axes) if not line.startswith("texts: ")]
-    return [re.sub(r"^(\w+) .*?: (?=n=|empty)", r"\1: ", line) for line in lines]
+    return [re.sub(r"^(\w+) .*?: (?=n=|empty|at )", r"\1: ", line) for line in lines]
 
 
 def _describe_axes(axes: Axes) -> list[str]:
     lines = []
     for line in axes.get_lines():
-        lines.append(
-            f"line {_label(line)}: {_summary(line.get_xdata(orig=False))} | {_summary(line.get_ydata(orig=False))}"
-        )
+        x, y = line.get_xdata(orig=False), line.get_ydata(orig=False)
+        along_x, along_y = line.get_transform().contains_branch_seperately(axes.transData)
+        if along_x and along_y:
+            lines.append(f"line {_label(line)}: {_summary(x)} | {_summary(y)}")
+        else:  # drawn by axhline or axvline, from edge to edge: a mark beside the data, and none itself
+            lines.append(f"line {_label(line)}: at {f'x = {x[0]:.3g}' if along_x else f'y = {y[0]:.3g}'}")
     for container in axes.containers:
         if not isinstance(container, BarContainer):
             continue  # the lines of error bars are described as lines and areas

@@ -39,6 +39,8 @@ def test_a_figure_describes_its_data():
         (lambda axes: axes.errorbar([0, 1], ["a", "b"], xerr=[0.1, 0.2]), "area"),
         (lambda axes: axes.plot(["a", "b"], [1, 2]), "line"),
         (lambda axes: axes.plot([], []), "line : empty | empty"),
+        (lambda axes: axes.axhline(0.25, label="limit"), "line 'limit': at y = 0.25"),
+        (lambda axes: axes.axvline(3), "line : at x = 3"),
         (lambda axes: axes.plot([np.nan, 1], [1, np.inf]), "n=1, 1 to 1"),
     ],
 )
