@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import sys
@@ -22,7 +23,7 @@ from lepton_lib.cli import main
 from lepton_lib.errors import DataError, RunError
 from lepton_lib.serving import app as app_module
 from lepton_lib.serving import upkeep
-from tests.service import GOOD, app, ask, kept, release, run, serving_log
+from tests.service import GOOD, app, ask, call, kept, release, run, serving_log
 
 __all__ = ["app", "release", "run"]  # fixtures
 KILLS = 6
@@ -105,6 +106,18 @@ def test_the_log_is_carried_into_its_file_beside_the_service(app):
     connection.close()
     app.log.path.rename(app.log.path.with_name("elsewhere"))
     app.log.checkpoint()  # nothing is to be carried, so that nothing can fail
+
+
+def test_a_service_whose_disk_is_full_lives_and_is_not_ready(app, monkeypatch):
+    """Where hardly anything is free, nobody is to be sent; once there is room, all is well, with no restart."""
+    disk = shutil.disk_usage(app.log.path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: disk._replace(free=4096))
+    assert call(app, "GET", "/healthz").status_code == 200
+    assert call(app, "GET", "/readyz").status_code == 503
+    with pytest.raises(RunError, match="No space left on device"):
+        app.log.check()
+    monkeypatch.undo()
+    assert call(app, "GET", "/readyz").status_code == 200
 
 
 def test_a_checkpoint_that_the_disk_refuses_is_told_and_the_service_goes_on(run, monkeypatch, caplog):

@@ -7,10 +7,12 @@ last moments. Knows records and answers, nothing of models or HTTP. pandas is im
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
 import secrets
+import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -47,6 +49,7 @@ SELECT value FROM json_each(?1) JOIN batches ON token = substr(value, 1, 16)
 WHERE CAST(substr(value, 18) AS INTEGER) BETWEEN 0 AND rows - 1
     AND value = token || '-' || CAST(substr(value, 18) AS INTEGER)"""
 WAL_PAGES = 16_000  # of 4 KiB, that the WAL may have before a commit itself carries them into the file
+LEAST_FREE = 16 << 20  # bytes on the disk: with less, nobody is to be sent here
 TOKEN = 16  # characters of a request's token: its predictions' ids are TOKEN-0, TOKEN-1, ...
 
 
@@ -164,8 +167,11 @@ class PredictionLog:
         """Find out whether a prediction could be kept now.
 
         Raises:
-            RunError: It could not.
+            RunError: It could not, or the disk is nearly full.
         """
+        with kept(self.path):
+            if shutil.disk_usage(self.path).free < LEAST_FREE:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         with self.transaction():
             self._connection.execute("UPDATE predictions SET id = id WHERE 0")
 
