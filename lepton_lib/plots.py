@@ -86,7 +86,7 @@ def drawn_data(drawing: Picture | Figure | Axes) -> list[str]:
 def _describe_axes(axes: Axes) -> list[str]:
     lines = []
     for line in axes.get_lines():
-        x, y = line.get_xdata(orig=False), line.get_ydata(orig=False)
+        x, y = np.asarray(line.get_xdata(orig=False)), np.asarray(line.get_ydata(orig=False))
         along_x, along_y = line.get_transform().contains_branch_seperately(axes.transData)
         if along_x and along_y:
             lines.append(f"line {_label(line)}: {_summary(x)} | {_summary(y)}")

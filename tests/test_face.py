@@ -12,13 +12,22 @@ import httpx
 import pytest
 import yaml
 
+from lepton_lib.cases import load_case
 from lepton_lib.errors import ParameterError, RunError
 from lepton_lib.serving import container, signing
 from lepton_lib.serving.handlers import Service, handler
 from lepton_lib.serving.http import JSON
+from lepton_lib.serving.page import _field
 from tests.service import GOOD, app, call, release, run
 
 __all__ = ["app", "release", "run"]  # fixtures
+
+
+def test_the_form_offers_not_knowing_only_where_a_gap_is_allowed():
+    """A category that may be missing starts with *not known*; one that may not asks for a choice."""
+    case = load_case("credit")
+    for name, first in (("home", "not known"), ("records", "choose")):
+        assert f'<option value="">{first}</option>' in _field(case.column(name), "rent")
 
 
 @pytest.mark.no_cover

@@ -18,6 +18,7 @@ import torch
 from nbformat.v4 import new_code_cell
 
 from lepton_lib import plots
+from lepton_lib.classroom import grading
 from lepton_lib.classroom.grading import NOT_RUN, Learner, Limits, Result, _Desk, find_learners, grade
 from lepton_lib.classroom.learner import plan
 from lepton_lib.classroom.report import NO_EXAM, shared_misconceptions, to_csv, to_html, write_report
@@ -300,6 +301,21 @@ def test_an_empty_class_is_no_error(tmp_path, monkeypatch, lepton):
     assert (tmp_path / "class" / "class.csv").read_text() == "learner,correct,notes\n"
     with pytest.raises(RunError, match="can't be read"):
         find_learners(tmp_path / "nowhere")
+
+
+def test_a_notebook_reads_what_the_steps_before_it_left(tmp_path, monkeypatch):
+    """The runs of the notebooks before lie beside each learner's notebook, where the course has them."""
+
+    def leave(*, run_dir, notebooks):
+        assert [path.stem for path in notebooks] == ["00_environment"]
+        run_dir.mkdir(parents=True)
+        (run_dir / "left").write_text("0.25")
+
+    monkeypatch.setattr(grading, "run_loop", leave)
+    cell = 'from pathlib import Path\ncheck("01.4", float(Path("../runs/credit/left").read_text()))'
+    (tmp_path / "Ada.ipynb").write_text(json.dumps(nbformat.v4.new_notebook(cells=[new_code_cell(cell, id="c")])))
+    (learner,) = grade(tmp_path, limits=LIMITS)
+    assert learner.results["01.4"].status == "not yet", learner.results["01.4"]
 
 
 def test_forged_results_stop_nobody(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Drift: right numbers, honest false alarms, enough power, and a verdict for every odd window."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -275,6 +276,13 @@ def test_one_column_moved_is_the_one_named(shop):
     assert report.to_frame().loc["price", "moved"] == pytest.approx(10, rel=0.2)
     assert "price" in report._repr_html_()
     assert repr(report).startswith("Verdict drift: 200 current against 1,000 reference rows")
+
+
+def test_only_what_is_below_a_thousandth_is_shown_as_below_it(shop):
+    """A p-value of exactly one thousandth is shown as it is."""
+    report = monitoring.drift_report(rows(1000, seed=1), rows(200, seed=2, price=1.0), shop)
+    for p, shown in ((0.001, " 0.001 "), (0.000999, "<0.001")):
+        assert shown in repr(replace(report, columns=(replace(report.columns[0], p_holm=p),)))
 
 
 def test_unseen_category_is_a_drift(shop):

@@ -112,7 +112,8 @@ def known_rounds(known: dict[str, Verdict], mutant: Mutant) -> Iterator[Round]:
     by_part = re.compile(rf"lepton_lib\.{package}(\.{part}\b| import [^\n]*\b{part}\b)")
     texts = {path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / "tests").glob("test_*.py"))}
     seconds = {name: 90.0 if name[5:-3] in LONG else 30.0 for name in texts if f"tests/{name}" not in ASIDE}
-    near = {name for name in seconds if by_part.search(texts[name])} if part else set()
+    commands = {name for name in seconds if package == "cli" and "lepton(" in texts[name]}  # asked by a fixture
+    near = {name for name in seconds if by_part.search(texts[name])} | commands if part else commands
     far = {name for name in seconds if by_package.search(texts[name])} - near
     for names in filter(None, (near, far)):
         yield "tests", {f"tests/{name}": seconds[name] for name in names}
