@@ -10,6 +10,7 @@ nbval finds the notebooks, starts the kernel and shows failures. Running a cell 
 - Outputs are compared in their order with all that they hold. Nothing is skipped and no cell can ask to be.
 - A figure's data come first, as its text describes them (`lepton_lib.plots.Picture`); then each pixel, which the
   pinned versions make the same everywhere.
+- What is said of a run, in a figure's alternative text or by a question's right letter, is bound to it in claims.toml.
 - Types: of what a cell can show, only a DataFrame hides them, so `lepton_lib.plots.use_style` ends its text with them.
   A type behind a ``print`` isn't seen, and what is printed doesn't depend on it.
 """
@@ -21,6 +22,8 @@ import json
 import os
 import sys
 import time
+import tomllib
+from pathlib import Path
 from queue import Empty
 from xml.etree import ElementTree
 
@@ -45,6 +48,12 @@ OUTPUTS = {"stream", "display_data", "execute_result", "error"}
 SILENT = {"status", "execute_input", "comm_open", "comm_msg", "comm_close"}
 EXIT_CODE = "globals().pop('_exit_code', 0)"  # IPython keeps a shell command's here
 SHOWN_LINES = 40  # of a difference
+CLAIMS = Path(__file__).with_name("claims.toml")
+
+
+def pytest_addoption(parser):
+    """Where the claims are."""
+    parser.addoption("--claims", type=Path, default=CLAIMS, help="what must hold after which cells")
 
 
 def pytest_configure():
@@ -74,6 +83,7 @@ class StrictFile(IPyNbFile):
     def collect(self):
         """The file, then the cells."""
         yield FileItem.from_parent(self, name="file")
+        self.claims = tomllib.loads(self.config.option.claims.read_text(encoding="utf-8")).get(self.path.stem, {})
         for item in super().collect():
             cell, number = item.cell, item.cell_num
             yield StrictCell.from_parent(self, name=cell.id, cell_num=number, cell=cell, options=item.options)
@@ -99,11 +109,12 @@ class StrictCell(IPyNbCell):
         """Run the cell and judge it."""
         if not self.parent.kernel.is_alive():
             raise NbCellError(self.cell_num, "the kernel is gone since an earlier cell", self.cell.source)
+        claims = self.parent.claims.get(self.cell.id, {})
         try:
-            reply, outputs = self.parent.kernel.run(self.cell.source, self.config.option.nbval_cell_timeout)
+            reply, outputs = self.parent.kernel.run(self.cell.source, self.config.option.nbval_cell_timeout, claims)
         except KernelError as error:
             raise NbCellError(self.cell_num, str(error), self.cell.source) from error
-        if problem := judge(self.cell, reply, outputs):
+        if problem := judge(self.cell, reply, outputs, claims):
             raise NbCellError(self.cell_num, problem, self.cell.source)
 
 
@@ -114,9 +125,11 @@ class KernelError(Exception):
 class StrictKernel(RunningKernel):
     """A kernel that runs cells as JupyterLab does, and is watched."""
 
-    def run(self, source, seconds):
-        """The reply to a cell and its outputs, in their order."""
-        asked = self.kc.execute(source, store_history=True, allow_stdin=False, user_expressions={"exit": EXIT_CODE})
+    def run(self, source, seconds, claims):
+        """The reply to a cell, with what has become of its claims, and its outputs, in their order."""
+        expressions = {claim: f"bool({expression})" for claim, expression in claims.items()}
+        expressions["exit"] = EXIT_CODE
+        asked = self.kc.execute(source, store_history=True, allow_stdin=False, user_expressions=expressions)
         deadline = time.monotonic() + seconds
         outputs = []
         while True:
@@ -146,13 +159,14 @@ class StrictKernel(RunningKernel):
         raise KernelError(f"the cell came to no end within {seconds:g} s")
 
 
-def judge(cell, reply, outputs):
+def judge(cell, reply, outputs, claims):
     """What is wrong with a cell that ran: one text, empty where nothing is.
 
     Args:
         cell: As stored.
         reply: The kernel's reply to it.
         outputs: What it gave now.
+        claims: What is said of it, each with the expression that must be true.
     """
     meant = "raises-exception" in cell.metadata.get("tags", [])
     if reply["status"] != "ok" and not meant:
@@ -170,6 +184,11 @@ def judge(cell, reply, outputs):
     if cell.execution_count != reply["execution_count"]:
         number = reply["execution_count"]
         return f"the cell was run as number {cell.execution_count}, but is number {number} from the top"
+    for claim, expression in claims.items():
+        found = reply["user_expressions"][claim]
+        told = found["data"]["text/plain"] if found["status"] == "ok" else f"{found['ename']}: {found['evalue']}"
+        if told != "True":
+            return f"the run doesn't bear out {claim!r}: {expression} is {told}"
     return compare(cell.outputs, outputs)
 
 

@@ -168,6 +168,10 @@ STATIC_FAULTS = {
         lambda nb: nb.stored("first-picture", "text/plain", "n=", "m="),
         "first-picture: shows a figure without data",
     ),
+    "figure with marks alone": (
+        lambda nb: nb.stored("first-picture", "text/plain", "n=", "at x = "),
+        "first-picture: shows a figure without data",
+    ),
     "figure with an empty panel": (
         lambda nb: nb.stored("first-picture", "text/plain", "\n    ", "\n    points : empty | empty\n    "),
         "first-picture: shows a figure in which something is empty",
@@ -407,16 +411,31 @@ def plant_strict_faults(nb):
         "updates": "sends update_display_data",
         "other-error": "+ZeroDivisionError: division by zero",
         "after-later": "an output of an earlier cell came only now",
+        "load-case": "the run doesn't bear out 'It is a house': the_case.name == 'house' is False",
+        "parameters": "the run doesn't bear out 'There is more': more is NameError",
         "dies": "the kernel died in this cell",
         "after-death": "the kernel is gone since an earlier cell",
     }
+
+
+CLAIMS = """
+[00_environment.load-case]
+"It is a loan" = "the_case.name == 'credit'"
+"It is a house" = "the_case.name == 'house'"
+[00_environment.parameters]
+"There is more" = "more"
+[00_environment.criteria]
+"It has a charter" = "the_case.charter"
+"""
 
 
 def test_a_fault_that_only_a_run_can_tell_is_found(original, tmp_path):
     """Each cell with a fault is red for its own reason, and every other cell of the same run is green."""
     planted = Planting(original)
     expected = plant_strict_faults(planted)
-    told = run_strictly([planted.write(tmp_path / NOTEBOOK.name)], cwd=tmp_path)[NOTEBOOK.stem]
+    claims = tmp_path / "claims.toml"
+    claims.write_text(CLAIMS)
+    told = run_strictly([planted.write(tmp_path / NOTEBOOK.name)], f"--claims={claims}", cwd=tmp_path)[NOTEBOOK.stem]
     assert {name for name, (text, _) in told.items() if text} == set(expected)
     for name, message in expected.items():
         assert message in told[name][0], name
