@@ -252,9 +252,9 @@ def test_a_reader_who_goes_away_ends_the_command_silently(lepton, monkeypatch):
 
 def test_container(lepton, monkeypatch, tmp_path):
     """The folder for an image is told, with the page to read first."""
-    monkeypatch.setattr("lepton_lib.serving.container.write_container", lambda run_dir, folder: [run_dir, folder])
-    told = f"2 files in {tmp_path}: read {tmp_path / 'README.md'}.\n"
-    assert lepton("container", "runs/x", tmp_path)[:2] == (0, told)
+    monkeypatch.setattr("lepton_lib.serving.container.write_container", lambda *places, trust: [*places, *trust])
+    told = f"3 files in {tmp_path}: read {tmp_path / 'README.md'}.\n"
+    assert lepton("container", "runs/x", tmp_path, "--trust", "ab")[:2] == (0, told)
 
 
 def test_work_opens_jupyterlab_beside_the_notebooks(lepton, monkeypatch, tmp_path):

@@ -12,7 +12,7 @@ from tests.mutants.plant import Mutant, choose, mutants
 from tests.mutants.trial import Verdict
 
 pytestmark = pytest.mark.no_cover
-SAMPLE = 4
+SAMPLE = 3
 
 
 def test_a_few_faults_planted_in_the_library_are_noticed():

@@ -208,15 +208,15 @@ def draw_in_blocks(run, block):
 
 def test_rows_that_err_together_are_less_evidence(copy, shadowed):
     """Where 03 drew neighbours together, so does the verdict on a predecessor: an odd stretch rolls nothing back."""
-    actions = {}
+    actions, promoted = {}, copy(shadowed, "promoted")
+    serve(promoted, things(100, seed=5, moved=True))
+    look(promoted, act=True, now=NOW + 4 * DAY)
     for block in (1, 40):
-        place = copy(shadowed, f"block-{block}")
-        serve(place, things(100, seed=5, moved=True))
-        look(place, act=True, now=NOW + 4 * DAY)
+        place = copy(promoted, f"block-{block}")
         draw_in_blocks(place / "run" / "monitoring" / "retrain-003" / "run", block)
         odd = np.arange(400) < 300  # in which the predecessor is right
         serve(place, things(400, seed=6, moved=True).assign(target=odd.astype(int)))
-        windows, _, _ = look(place, act=True, now=NOW + 5 * DAY)
+        windows, _, _ = look(place, now=NOW + 5 * DAY)
         actions[block] = windows[-1]["decision"]["action"]
         value, low, _ = windows[-1]["signals"]["versus_previous"]
         assert value > 0
