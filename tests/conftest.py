@@ -189,6 +189,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(prometheus.MISSING)
 
 
+def light() -> dict[str, str]:
+    """The variables for a process that runs notebooks without heavy packages, see light/sitecustomize.py."""
+    paths = [str(Path(__file__).with_name("light")), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
 def small_table(rows: int = 40) -> str:
     """A CSV ``x,colour,label`` with ``rows`` rows, every other one labelled ``yes``."""
     lines = [f"{i / 4},{('red', 'blue', 'green')[i % 3]},{('no', 'yes')[i % 2]}" for i in range(rows)]

@@ -13,7 +13,7 @@ import pytest
 
 from lepton_lib import doctor
 from lepton_lib.cases import load_case
-from tests.conftest import small_table
+from tests.conftest import light, small_table
 from tests.tiny import PARAMETERS, write_loop, write_notebook
 
 LEPTON = [sys.executable, "-m", "lepton_lib.cli"]
@@ -44,7 +44,7 @@ def test_run_loop(tmp_path):
     """A loop tells one line a notebook, then the summary, then where the page lies."""
     write_loop(tmp_path)
     command = [*LEPTON, "run", "-p", "epochs=7"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=tmp_path, env=light(), capture_output=True, text=True, check=True)
     lines = done.stderr.splitlines()
     assert [line.split()[:2] for line in lines] == [
         [step, "finished"]
@@ -117,7 +117,7 @@ def test_case_by_folder(lepton, here, monkeypatch):
 def test_terminal_bar(here):
     """In a terminal a bar over the cells shows how far a notebook is."""
     master, slave = os.openpty()
-    process = subprocess.Popen([*LEPTON, "run", "02"], cwd=here, stdout=subprocess.PIPE, stderr=slave)
+    process = subprocess.Popen([*LEPTON, "run", "02"], cwd=here, env=light(), stdout=subprocess.PIPE, stderr=slave)
     os.close(slave)
     process.communicate(timeout=60)
     shown = os.read(master, 100_000).decode()

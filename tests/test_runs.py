@@ -20,6 +20,7 @@ from lepton_lib.errors import CaseError, LeptonError, NotebookError, ParameterEr
 from lepton_lib.runs import loop as loop_module
 from lepton_lib.runs.pages import markdown_to_html, number
 from lepton_lib.runs.parameters import loop_notebooks
+from tests.conftest import light
 from tests.tiny import PARAMETERS, TRAINING, work, write_loop, write_notebook
 
 
@@ -469,7 +470,9 @@ def test_killed_loop_resumes(tmp_path, sign, code):
     cells = [("parameters", PARAMETERS, "parameters"), ("work", written_not_finished)]
     write_notebook(tmp_path / "notebooks" / "01_data.ipynb", *cells)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell lets its children ignore it
-    process = subprocess.Popen([*LEPTON, "run", "--out", "run"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*LEPTON, "run", "--out", "run"], cwd=tmp_path, env=light(), stderr=subprocess.PIPE, text=True
+    )
     signal.signal(signal.SIGINT, before)
     pid = tmp_path / "notebooks" / "pid"
     wait_until(pid.exists, 60)
