@@ -25,7 +25,7 @@ from lepton_lib.utils import SAME_BITS, to_toml
 from tests import chromium, prometheus
 
 os.environ.update(SAME_BITS)  # before any test loads torch, and for every process that a test starts
-sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]  # as lepton_lib.cli.main does
+sys.modules["rfc3987_syntax"] = None  # as lepton_lib.cli.main does
 # The tests sign with a key of their own, one for all workers and the programs that they start.
 os.environ.setdefault("LEPTON_CONFIG", str(Path(tempfile.gettempdir()) / f"lepton-tests-{os.getuid()}"))
 

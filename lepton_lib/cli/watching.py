@@ -40,12 +40,9 @@ def label(
     trust: Trust = None,
 ) -> None:
     """Attach labels that have come late to their predictions."""
-    from lepton_lib.cases import load_case
     from lepton_lib.operations import attach_file
-    from lepton_lib.serving.releases import folder_of
-    from lepton_lib.serving.scoring import read_service
+    from lepton_lib.serving.upkeep import case_of
 
-    case = load_case(read_service(folder_of(run_dir), trust=trust)[0]["case"], verify=False)
-    count = attach_file(run_dir / "service" / "predictions.sqlite", table, case)
+    count = attach_file(run_dir / "service" / "predictions.sqlite", table, case_of(run_dir, trust=trust))
     typer.echo(str(count))
     raise typer.Exit(0 if count.clean else FAILED)

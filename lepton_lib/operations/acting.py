@@ -61,7 +61,7 @@ class Watched(NamedTuple):
         return Scorer(home.folder / "service", case=self.case, trust=self.trust)
 
 
-def home_of(run: Run, version: str) -> Path:
+def home_of(run: Run, version: str) -> Run:
     """The run folder that a version comes from: this one, or one of its retrainings.
 
     Raises:
@@ -70,7 +70,7 @@ def home_of(run: Run, version: str) -> Path:
     for home in (run.folder, *sorted(run.folder.glob("monitoring/retrain-*/run"))):
         with contextlib.suppress(OSError, ValueError, KeyError):
             if json.loads((home / "service" / "manifest.json").read_text(encoding="utf-8"))["version"] == version:
-                return home
+                return Run(home)
     raise RunError(
         str(run.folder),
         got=f"the version {version} at work, which none of its trainings made",
@@ -175,9 +175,9 @@ def _described(case: Case, digest: str) -> str:
     return "".join(f"{key} = {to_toml(value)}\n" for key, value in (keys | {"data": keys["data"] | data}).items())
 
 
-def _train(home: Path, case: Case, folder: Path) -> None:
+def _train(home: Run, case: Case, folder: Path) -> None:
     """Run notebooks 01 to 04 on the enlarged case, with the champion's own parameters."""
-    steps = Run(home).manifest["steps"]
+    steps = home.manifest["steps"]
     given = {name: value for step in STEPS[1:5] for name, value in steps[step]["parameters"].items()}
     with _found(folder):
         notebooks = [find_notebook(step) for step in STEPS[1:5]]
@@ -242,7 +242,7 @@ def _shadow(watched: Watched, act: Act, folder: Path) -> Act | None:
 def _differences(watched: Watched, act: Act, folder: Path, live: pd.DataFrame | None = None) -> dict[str, Interval]:
     """Champion's mean loss minus challenger's, by set of rows that neither has learnt from; too small ones left out."""
     run, case = watched.run, watched.case
-    old, new = Run(home_of(run, act.content["champion"])), Run(folder / "run")
+    old, new = home_of(run, act.content["champion"]), Run(folder / "run")
     models = [watched.scorer(each) for each in (old, new)]
     test, before = (pd.read_parquet(each.path("data/test.parquet")) for each in (new, old))
     # A row's line differs between the two tables; its place among the case's own rows doesn't.

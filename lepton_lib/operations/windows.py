@@ -118,7 +118,7 @@ def _judge_window(watched: Watched, fresh: pd.DataFrame, now: float) -> str:
     run, case, book, log, _ = watched
     version, policy = current_version(run.folder), case.policy
     home = home_of(run, version)
-    reference = _reference(watched, Run(home), version)
+    reference = _reference(watched, home, version)
     inputs = fresh[[column.name for column in case.inputs]]
     own = (fresh["log.model_version"] == version).to_numpy()
     answers = answers_of(case, fresh)
@@ -133,14 +133,14 @@ def _judge_window(watched: Watched, fresh: pd.DataFrame, now: float) -> str:
     new = book.told(log, version)
     told = read_log(log, case, new if len(new) >= policy.min_labels else [])  # fewer are kept for the next window
     labels, given = told[TARGET].to_numpy(), answers_of(case, told)
-    block = block_of(Run(home))  # in time neighbours err together: judged alone they would be too much evidence
+    block = block_of(home)  # in time neighbours err together: judged alone they would be too much evidence
     change: Interval | None = None
     versus: Interval | None = None
     if len(told):
         losses = row_losses(case, labels, given)
         change = change_in_mean(Moments(*reference.about["loss"]), losses)
         if (before := predecessor(book, version)) is not None:
-            old = watched.scorer(Run(home_of(run, before))).probabilities(encode(told, case)[0])
+            old = watched.scorer(home_of(run, before)).probabilities(encode(told, case)[0])
             gap = losses - row_losses(case, labels, old)
             versus = bootstrap_interval(lambda gap: float(gap.mean()), gap, seed=0, block=block)
     problems = count_problems(inputs, case)
