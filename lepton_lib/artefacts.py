@@ -18,11 +18,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
 
-from lepton_lib.errors import RunError, usable
+from lepton_lib.errors import RunError, wrap_os_errors
 from lepton_lib.utils import sha256_of, to_json, write_atomic
 
 # Which step makes which file. A step may read only what an earlier one makes.
-MAKES: dict[str, tuple[str, ...]] = {
+OUTPUTS: dict[str, tuple[str, ...]] = {
     "00_environment": ("charter.json",),
     "01_data": (
         "data/train.parquet",
@@ -31,7 +31,12 @@ MAKES: dict[str, tuple[str, ...]] = {
         "data/cleaning.json",
         "data/card.md",
     ),
-    "02_training": ("model/config.json", "model/model.safetensors", "model/history.json", "model/comparison.json"),
+    "02_training": (
+        "model/config.json",
+        "model/model.safetensors",
+        "model/history.json",
+        "model/comparison.json",
+    ),
     "03_evaluation": (
         "evaluation/metrics.json",
         "evaluation/decision.json",
@@ -55,28 +60,30 @@ MAKES: dict[str, tuple[str, ...]] = {
         "monitoring/challenger.json",
     ),
 }
-STEPS = tuple(MAKES)
+STEPS = tuple(OUTPUTS)
 PACKAGES = ("torch", "numpy", "pandas", "scikit-learn", "onnxruntime")
 
 
 @contextlib.contextmanager
-def alone(folder: Path, *, patience: float = 0.0, remedy: str = "Wait for it to end.") -> Iterator[int]:
+def exclusive_lock(
+    folder: Path, *, timeout: float = 0.0, remedy: str = "Wait for it to end."
+) -> Iterator[int]:
     """Work in a folder while nobody else does; yields the lock's file descriptor.
 
     Args:
         folder: Made if need be.
-        patience: Seconds to wait for another to end.
+        timeout: Seconds to wait for another to end.
         remedy: What to do when it hasn't.
 
     Raises:
         RunError: Another is at work there, or the folder can't be written to.
     """
-    with usable(folder, remedy="Choose another, or change its permissions."):
+    with wrap_os_errors(folder, remedy="Choose another, or change its permissions."):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + timeout
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -84,7 +91,7 @@ def alone(folder: Path, *, patience: float = 0.0, remedy: str = "Wait for it to 
             except BlockingIOError as error:
                 if time.monotonic() >= deadline:
                     raise RunError(
-                        str(folder), got="a folder in which another is at work", expected="one at a time", remedy=remedy
+                        str(folder), "a folder in which another is at work", "one at a time", remedy
                     ) from error
                 time.sleep(0.1)
         yield lock
@@ -118,9 +125,9 @@ class Run:
         except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
             raise RunError(
                 str(path),
-                got="a file that is no run's manifest",
-                expected="JSON with the keys 'case' and 'steps'",
-                remedy="Choose another run folder, or delete this one and run the loop again.",
+                "a file that is no run's manifest",
+                "JSON with the keys 'case' and 'steps'",
+                "Choose another run folder, or delete this one and run the loop again.",
             ) from error
         return dict(content)
 
@@ -128,7 +135,8 @@ class Run:
         """Begin a step: what it writes lies beside the results until `Step.finish` puts it in its place.
 
         Raises:
-            RunError: The folder can't be written to, belongs to another case, or an earlier step's file is missing.
+            RunError: The folder can't be written to, belongs to another case, or an earlier step's
+                file is missing.
         """
         self.check_case(case)
         return Step(self, step, case, parameters)
@@ -143,9 +151,9 @@ class Run:
         if owner not in (None, case):
             raise RunError(
                 str(self.folder),
-                got=f"a run of the case {owner!r}",
-                expected=f"one of {case!r}, or a new folder",
-                remedy=f"Choose another folder, such as runs/{case}.",
+                f"a run of the case {owner!r}",
+                f"one of {case!r}, or a new folder",
+                f"Choose another folder, such as runs/{case}.",
             )
 
     def path(self, name: str) -> Path:
@@ -154,22 +162,22 @@ class Run:
         Raises:
             RunError: It isn't there or was changed since; the message says which notebook makes it.
         """
-        maker = next(step for step, files in MAKES.items() if name in files)
+        maker = next(step for step, files in OUTPUTS.items() if name in files)
         recorded = self.manifest["steps"].get(maker, {}).get("files", {}).get(name)
         file = self.folder / name
         if recorded is None or not file.is_file():
             raise RunError(
                 str(file),
-                got="no such result",
-                expected=f"the file that {maker} makes",
-                remedy=f"Run notebook {maker} first, with the same run_dir.",
+                "no such result",
+                f"the file that {maker} makes",
+                f"Run notebook {maker} first, with the same run_dir.",
             )
         if sha256_of(file) != recorded:
             raise RunError(
                 str(file),
-                got="a file that was changed after its step",
-                expected=f"what {maker} wrote",
-                remedy=f"Run notebook {maker} again, with the same run_dir.",
+                "a file that was changed after its step",
+                f"what {maker} wrote",
+                f"Run notebook {maker} again, with the same run_dir.",
             )
         return file
 
@@ -184,13 +192,17 @@ class Run:
     def done(self, step: str, parameters: Mapping[str, Any]) -> bool:
         """Whether the step has finished with these parameters and its files lie as it left them.
 
-        The steps before it must be the ones whose files it read: a step that ran again makes all later ones stale.
+        The steps before it must be the ones whose files it read: a step that ran again makes all
+        later ones stale.
         """
         entry = self.manifest["steps"].get(step)
         if entry is None or entry["parameters"] != json.loads(to_json(dict(parameters))):
             return False
         files = entry["files"] | entry["read"]
-        return all((self.folder / name).is_file() and sha256_of(self.folder / name) == h for name, h in files.items())
+        return all(
+            (self.folder / name).is_file() and sha256_of(self.folder / name) == h
+            for name, h in files.items()
+        )
 
 
 class Step:
@@ -207,13 +219,17 @@ class Step:
         self._staging = run.folder / f".{name}.partial"
         self._read: dict[str, str] = {}
         self._begun = time.monotonic()
-        with usable(run.folder, remedy="Choose another run_dir, or change its permissions."):
+        with wrap_os_errors(
+            run.folder, remedy="Choose another run_dir, or change its permissions."
+        ):
             shutil.rmtree(self._staging, ignore_errors=True)  # left by a run that was killed
             self._staging.mkdir(parents=True)
 
     def path(self, name: str) -> Path:
         """Where to write the result ``name``; it is moved to its place by `finish`."""
-        assert name in MAKES[self.name], f"{name} is not listed in artefacts.MAKES[{self.name!r}]"
+        assert name in OUTPUTS[self.name], (
+            f"{name} is not listed in artefacts.OUTPUTS[{self.name!r}]"
+        )
         path = self._staging / name
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
@@ -242,13 +258,13 @@ class Step:
         Raises:
             RunError: A file that the step should have made is missing; nothing is moved then.
         """
-        missing = [name for name in MAKES[self.name] if not (self._staging / name).is_file()]
+        missing = [name for name in OUTPUTS[self.name] if not (self._staging / name).is_file()]
         if missing:
             raise RunError(
                 f"step {self.name}",
-                got=f"no {missing[0]}",
-                expected="every file of the step written before finish()",
-                remedy="Run the notebook from its first cell to its last.",
+                f"no {missing[0]}",
+                "every file of the step written before finish()",
+                "Run the notebook from its first cell to its last.",
             )
         manifest = self.run.manifest
         entry = {
@@ -256,14 +272,15 @@ class Step:
             "python": sys.version.split()[0],
             "packages": {name: metadata.version(name) for name in PACKAGES},
             "read": self._read,
-            "files": {name: sha256_of(self._staging / name) for name in MAKES[self.name]},
+            "files": {name: sha256_of(self._staging / name) for name in OUTPUTS[self.name]},
             "seconds": round(time.monotonic() - self._begun, 2),
             "metrics": metrics,
         }
         manifest["case"] = self.case
-        manifest["steps"].pop(self.name, None)  # until its files have moved, the step counts as not done
+        # until its files have moved, the step counts as not done
+        manifest["steps"].pop(self.name, None)
         write_atomic(self.run.folder / "manifest.json", to_json(manifest))
-        for name in MAKES[self.name]:
+        for name in OUTPUTS[self.name]:
             (self.run.folder / name).parent.mkdir(parents=True, exist_ok=True)
             os.replace(self._staging / name, self.run.folder / name)
         manifest["steps"][self.name] = entry

@@ -18,7 +18,9 @@ from lepton_lib.utils import free_port
 
 DISTRIBUTION = "lepton-course"
 LEAST_MEMORY = 2.0  # GiB
-REINSTALL = "Run `make setup`, or `python -m pip install -e . -c constraints.txt` in the course's folder."
+REINSTALL = (
+    "Run `make setup`, or `python -m pip install -e . -c constraints.txt` in the course's folder."
+)
 
 
 class Finding(NamedTuple):
@@ -43,11 +45,15 @@ class Report(tuple[Finding, ...]):
         lines = []
         for finding in self:
             told = f"  {finding.detail}" if details or not finding.ok else ""
-            lines.append(f"{'ok     ' if finding.ok else 'PROBLEM'}  {finding.name:<16}{told}".rstrip())
+            lines.append(
+                f"{'ok     ' if finding.ok else 'PROBLEM'}  {finding.name:<16}{told}".rstrip()
+            )
             if not finding.ok:
                 lines.append(f"         -> {finding.remedy}")
         n_problems = sum(not finding.ok for finding in self)
-        lines.append("Ready." if self.ok else f"{n_problems} problem{'s' if n_problems > 1 else ''} to mend.")
+        lines.append(
+            "Ready." if self.ok else f"{n_problems} problem{'s' if n_problems > 1 else ''} to mend."
+        )
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -97,21 +103,31 @@ def _packages() -> Finding:
             wrong.append(f"{requirement.name} is missing")
         else:
             if not requirement.specifier.contains(installed, prereleases=True):
-                wrong.append(f"{requirement.name} {installed} is installed, {requirement.specifier} is needed")
+                wrong.append(
+                    f"{requirement.name} {installed} is installed, {requirement.specifier} is needed"
+                )
     return Finding("packages", not wrong, "; ".join(wrong) or f"{count} as required", REINSTALL)
 
 
 def _kernel() -> Finding:
     from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 
-    remedy = "Run `python -m ipykernel install --sys-prefix --name python3` with the course's Python."
+    remedy = (
+        "Run `python -m ipykernel install --sys-prefix --name python3` with the course's Python."
+    )
     try:
         command = KernelSpecManager().get_kernel_spec("python3").argv[0]
     except (NoSuchKernel, OSError, ValueError, IndexError) as error:
         return Finding("Jupyter kernel", False, f"no kernel named python3 ({error})", remedy)
-    # Jupyter replaces a bare name by the Python that it runs in; links are left alone, for a .venv is made of them.
-    own = os.sep not in command or Path(command).parent.absolute() == Path(sys.executable).parent.absolute()
-    return Finding("Jupyter kernel", own, f"python3 runs {sys.executable if own else command}", remedy)
+    # Jupyter replaces a bare name by the Python that it runs in; links are left alone, for a .venv
+    # is made of them.
+    own = (
+        os.sep not in command
+        or Path(command).parent.absolute() == Path(sys.executable).parent.absolute()
+    )
+    return Finding(
+        "Jupyter kernel", own, f"python3 runs {sys.executable if own else command}", remedy
+    )
 
 
 def _writing(folder: Path) -> Finding:
@@ -122,7 +138,12 @@ def _writing(folder: Path) -> Finding:
         remedy = "Change its permissions, or work in a copy of the course in your home folder."
         return Finding("write access", False, f"{folder}: {error.strerror}", remedy)
     free = shutil.disk_usage(folder).free / 2**30
-    return Finding("write access", free > 0.5, f"{folder}, {free:.1f} GiB free", "Free half a GiB on that disk.")
+    return Finding(
+        "write access",
+        free > 0.5,
+        f"{folder}, {free:.1f} GiB free",
+        "Free half a GiB on that disk.",
+    )
 
 
 def _port() -> Finding:
@@ -142,7 +163,10 @@ def _memory() -> Finding:
 def _memory_size() -> float:
     """The memory that this process may use, in GiB: the machine's, or a container's limit."""
     size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for limit in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
+    for limit in (
+        Path("/sys/fs/cgroup/memory.max"),
+        Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+    ):
         if limit.is_file() and (text := limit.read_text().strip()).isdigit():
             size = min(size, int(text))
     return size / 2**30
@@ -153,5 +177,9 @@ def _gpu() -> Finding:
         import torch
     except ImportError as error:
         return Finding("GPU (optional)", False, f"torch can't be imported ({error})", REINSTALL)
-    found = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none; the course doesn't need one"
+    found = (
+        torch.cuda.get_device_name(0)
+        if torch.cuda.is_available()
+        else "none; the course doesn't need one"
+    )
     return Finding("GPU (optional)", True, found)

@@ -10,7 +10,8 @@ from pathlib import Path
 class LeptonError(Exception):
     """A mistake that the person in front of the screen can mend.
 
-    The message has one form everywhere: where it happened, what was got, what was expected, and what to do about it.
+    The message has one form everywhere: where it happened, what was got, what was expected, and
+    what to do about it.
 
     Args:
         where: The file, key, row or parameter at fault.
@@ -19,7 +20,7 @@ class LeptonError(Exception):
         remedy: What to do, as an imperative sentence.
     """
 
-    def __init__(self, where: str, *, got: object, expected: object, remedy: str) -> None:
+    def __init__(self, where: str, got: object, expected: object, remedy: str) -> None:
         self.where = where
         self.got = got
         self.expected = expected
@@ -46,10 +47,12 @@ class RecordError(DataError):
         remedy: What to do.
     """
 
-    def __init__(self, position: int, field: str, *, got: object, expected: object, remedy: str) -> None:
+    def __init__(
+        self, position: int, field: str, got: object, expected: object, remedy: str
+    ) -> None:
         self.position = position
         self.field = field
-        super().__init__(f"record {position}, field {field!r}", got=got, expected=expected, remedy=remedy)
+        super().__init__(f"record {position}, field {field!r}", got, expected, remedy)
 
 
 class ParameterError(LeptonError):
@@ -77,7 +80,7 @@ class MetricError(LeptonError):
 
 
 @contextlib.contextmanager
-def usable(
+def wrap_os_errors(
     place: Path | str,
     *,
     remedy: str,
@@ -88,4 +91,4 @@ def usable(
     try:
         yield
     except OSError as error:
-        raise RunError(str(place), got=f"{got} ({error.strerror})", expected=expected, remedy=remedy) from error
+        raise RunError(str(place), f"{got} ({error.strerror})", expected, remedy) from error

@@ -52,22 +52,25 @@ def bootstrap_interval(
         level: Share of the draws that lies between the ends.
         seed: Of the draws.
         stratify: ``(rows,)`` labels: each label keeps its count, so that no draw lacks a class.
-        block: Rows that are drawn together. More than one where neighbouring rows resemble each other, as in time:
-            drawn alone they would seem to be more evidence than they are (Künsch, The Jackknife and the Bootstrap for
-            General Stationary Observations, 1989; here the stretches go round at the end,
-            and hold at most a tenth of a label's rows, for draws of few stretches are too alike).
+        block: Rows that are drawn together. More than one where neighbouring rows resemble each
+            other, as in time: drawn alone they would seem to be more evidence than they are
+            (Künsch, The Jackknife and the Bootstrap for General Stationary Observations, 1989; here
+            the stretches go round at the end, and hold at most a tenth of a label's rows, for draws
+            of few stretches are too alike).
 
     Raises:
         MetricError: There is no row, the lengths differ, or a setting is out of range.
     """
     columns = [np.asarray(array) for array in arrays]
-    lengths = sorted({len(column) for column in columns} | ({len(stratify)} if stratify is not None else set()))
+    lengths = sorted(
+        {len(column) for column in columns} | ({len(stratify)} if stratify is not None else set())
+    )
     if len(lengths) != 1 or lengths[0] == 0 or n < 1 or not 0 < level < 1 or block < 1:
         raise MetricError(
             "bootstrap_interval",
-            got=f"arrays of length {lengths}, n={n}, level={level}, block={block}",
-            expected="arrays of one length, n and block of at least 1, a level between 0 and 1",
-            remedy="Take all arrays from the same rows.",
+            f"arrays of length {lengths}, n={n}, level={level}, block={block}",
+            "arrays of one length, n and block of at least 1, a level between 0 and 1",
+            "Take all arrays from the same rows.",
         )
     generator = np.random.default_rng(seed)
     labels = np.zeros(lengths[0]) if stratify is None else np.asarray(stratify)
@@ -81,9 +84,14 @@ def bootstrap_interval(
 
 
 def _draw(rows: np.ndarray, block: int, generator: np.random.Generator) -> np.ndarray:
-    block = max(min(block, len(rows) // 10), 1)  # draws of few stretches, or of one that is all rows, are too alike
+    # draws of few stretches, or of one that is all rows, are too alike
+    block = max(min(block, len(rows) // 10), 1)
     starts = generator.integers(len(rows), size=-(-len(rows) // block))
-    picked = starts if block == 1 else (starts[:, None] + np.arange(block)).ravel()[: len(rows)] % len(rows)
+    picked = (
+        starts
+        if block == 1
+        else (starts[:, None] + np.arange(block)).ravel()[: len(rows)] % len(rows)
+    )
     return rows[picked]
 
 
@@ -92,7 +100,8 @@ def paired_difference(
 ) -> Interval:
     """How much higher the metric is for ``a`` than for ``b``, both judged on the same drawn rows.
 
-    What makes both look good or bad alike cancels, so that the interval is narrower than either model's own.
+    What makes both look good or bad alike cancels, so that the interval is narrower than either
+    model's own.
 
     Args:
         metric: Function of ``(labels, predictions)``.
@@ -103,14 +112,20 @@ def paired_difference(
         **options: For `bootstrap_interval`: ``n``, ``level``, ``stratify``, ``block``.
     """
     return bootstrap_interval(
-        lambda labels, a, b: metric(labels, a) - metric(labels, b), labels, a, b, seed=seed, **options
+        lambda labels, a, b: metric(labels, a) - metric(labels, b),
+        labels,
+        a,
+        b,
+        seed=seed,
+        **options,
     )
 
 
 def case_metric(case: Case) -> tuple[str, Callable[[Any, Any], float]]:
     """The metric that a case's models are compared by, and its name: ``auc``, or ``mean_absolute_error``.
 
-    The function takes labels ``(n,)`` and what ``TabularModel.predict`` returns ``(n, n_classes)`` or ``(n, 1)``.
+    The function takes labels ``(n,)`` and what ``TabularModel.predict`` returns ``(n, n_classes)``
+    or ``(n, 1)``.
     """
     if case.task == "regression":
         return "mean_absolute_error", mean_absolute_error
@@ -130,35 +145,54 @@ def baselines(
 
     Args:
         case: The case.
-        train: Raw inputs ``(n, d)`` and labels ``(n,)``, from `lepton_lib.data.encode`; constants come from them alone.
+        train: Raw inputs ``(n, d)`` and labels ``(n,)``, from `lepton_lib.data.encode`; constants
+            come from them alone.
         test: The same of the rows that are judged.
 
     Returns:
-        With costs the mean cost of deciding alike for everybody, by decision; for regression the mean absolute error
-        of the training median, and of the training means by hour and weekday where the case has them.
+        With costs the mean cost of deciding alike for everybody, by decision; for regression the
+        mean absolute error of the training median, and of the training means by hour and weekday
+        where the case has them.
     """
     if case.costs is not None:
-        costs, names = cost_matrix(case), [case.costs.decisions.get(name, name) for name in case.classes]
-        return {f"always {name}": float(costs[test[1], index].mean()) for index, name in enumerate(names)}
+        costs, names = (
+            cost_matrix(case),
+            [case.costs.decisions.get(name, name) for name in case.classes],
+        )
+        return {
+            f"always {name}": float(costs[test[1], index].mean())
+            for index, name in enumerate(names)
+        }
     if case.task != "regression":
         return {}
-    result = {"training median": mean_absolute_error(test[1], np.full(len(test[1]), np.median(train[1])))}
+    result = {
+        "training median": mean_absolute_error(test[1], np.full(len(test[1]), np.median(train[1])))
+    }
     clock = [i for i, field in enumerate(case.fields) if field.name.endswith((".hour", ".weekday"))]
     if clock:
-        means = pd.DataFrame(train[0][:, clock]).assign(mean=train[1]).groupby(list(range(len(clock))))["mean"].mean()
+        means = (
+            pd.DataFrame(train[0][:, clock])
+            .assign(mean=train[1])
+            .groupby(list(range(len(clock))))["mean"]
+            .mean()
+        )
         found = pd.DataFrame(test[0][:, clock]).merge(means.reset_index(), how="left")["mean"]
-        result["means by hour and weekday"] = mean_absolute_error(test[1], found.fillna(train[1].mean()).to_numpy())
+        result["means by hour and weekday"] = mean_absolute_error(
+            test[1], found.fillna(train[1].mean()).to_numpy()
+        )
     return result
 
 
 def fit_temperature(logits: Any, labels: Any) -> float:
     """The temperature that makes the probabilities truest: the least log loss of ``logits / temperature``.
 
-    Guo, Pleiss, Sun and Weinberger, On Calibration of Modern Neural Networks, 2017, eq. 9. Above 1 the model was too
-    sure of itself, below 1 too timid. It never changes an order, nor the AUC of two classes.
+    Guo, Pleiss, Sun and Weinberger, On Calibration of Modern Neural Networks, 2017, eq. 9. Above 1
+    the model was too sure of itself, below 1 too timid. It never changes an order, nor the AUC of
+    two classes.
 
     Args:
-        logits: ``(n,)`` or ``(n, 1)`` of the positive class, or ``(n, n_classes)``; of rows that were not trained on.
+        logits: ``(n,)`` or ``(n, 1)`` of the positive class, or ``(n, n_classes)``; of rows that
+            were not trained on.
         labels: ``(n,)`` class indices.
 
     Returns:
@@ -176,9 +210,9 @@ def fit_temperature(logits: Any, labels: Any) -> float:
     if len(truth) != len(scores) or len(truth) == 0 or not np.isfinite(scores).all():
         raise MetricError(
             "fit_temperature",
-            got=f"{len(scores)} logits, {len(truth)} labels",
-            expected="finite logits, one label each, at least one",
-            remedy="Pass the model's logits and the labels of the validation rows.",
+            f"{len(scores)} logits, {len(truth)} labels",
+            "finite logits, one label each, at least one",
+            "Pass the model's logits and the labels of the validation rows.",
         )
     chosen = scores[np.arange(len(truth)), truth]
 
@@ -194,7 +228,12 @@ def fit_temperature(logits: Any, labels: Any) -> float:
 def cost_matrix(case: Case) -> np.ndarray:
     """The case's costs as an array ``(n_classes, n_classes)``: the row is the truth, the column the decision."""
     assert case.costs is not None
-    return np.array([[case.costs.matrix[truth][decision] for decision in case.classes] for truth in case.classes])
+    return np.array(
+        [
+            [case.costs.matrix[truth][decision] for decision in case.classes]
+            for truth in case.classes
+        ]
+    )
 
 
 def decide(probabilities: Any, costs: Sequence[Sequence[float]] | np.ndarray) -> np.ndarray:
@@ -212,8 +251,8 @@ def decide(probabilities: Any, costs: Sequence[Sequence[float]] | np.ndarray) ->
 def cost_threshold(costs: Sequence[Sequence[float]] | np.ndarray) -> float:
     """The probability of the positive class above which `decide` decides on it, for two classes.
 
-    With the excess cost of a false alarm ``a = costs[0][1] - costs[0][0]`` and of a miss ``b = costs[1][0] -
-    costs[1][1]`` it is ``a / (a + b)`` (Elkan, 2001, eq. 2).
+    With the excess cost of a false alarm ``a = costs[0][1] - costs[0][0]`` and of a miss ``b =
+    costs[1][0] - costs[1][1]`` it is ``a / (a + b)`` (Elkan, 2001, eq. 2).
 
     Raises:
         MetricError: Not two classes, or a wrong decision isn't dearer than a right one.
@@ -222,9 +261,9 @@ def cost_threshold(costs: Sequence[Sequence[float]] | np.ndarray) -> float:
     if matrix.shape != (2, 2) or matrix[0, 1] <= matrix[0, 0] or matrix[1, 0] <= matrix[1, 1]:
         raise MetricError(
             "cost_threshold",
-            got=f"costs {matrix.tolist()}",
-            expected="two rows of two, a wrong decision dearer than a right one",
-            remedy="Use decide() for more classes; check [costs] in case.toml for two.",
+            f"costs {matrix.tolist()}",
+            "two rows of two, a wrong decision dearer than a right one",
+            "Use decide() for more classes; check [costs] in case.toml for two.",
         )
     alarm, miss = matrix[0, 1] - matrix[0, 0], matrix[1, 0] - matrix[1, 1]
     return float(alarm / (alarm + miss))
@@ -232,7 +271,9 @@ def cost_threshold(costs: Sequence[Sequence[float]] | np.ndarray) -> float:
 
 def band(probabilities: Any, bands: Bands) -> np.ndarray:
     """The name of the band of each probability of the positive class ``(n,)``; a limit belongs to the band above it."""
-    return np.array(bands.names)[np.searchsorted(bands.limits, np.asarray(probabilities), side="right")]
+    return np.array(bands.names)[
+        np.searchsorted(bands.limits, np.asarray(probabilities), side="right")
+    ]
 
 
 def group_labels(frame: pd.DataFrame, column: Column) -> pd.Series:
@@ -243,7 +284,11 @@ def group_labels(frame: pd.DataFrame, column: Column) -> pd.Series:
     values, names = frame[column.name], list(column.categories)
     if column.kind == "number":
         edges = [f"{cut:.15g}" for cut in column.cuts]
-        names = [f"below {edges[0]}", *(f"{a} to below {b}" for a, b in pairwise(edges)), f"{edges[-1]} and above"]
+        names = [
+            f"below {edges[0]}",
+            *(f"{a} to below {b}" for a, b in pairwise(edges)),
+            f"{edges[-1]} and above",
+        ]
         index = np.searchsorted(column.cuts, values.to_numpy(dtype="float64"), side="right")
         values = pd.Series(np.array(names)[index], index=frame.index).where(values.notna())
     text = values.astype(object).where(values.notna(), "missing")
@@ -270,14 +315,16 @@ def group_table(
         probabilities: ``(n, n_classes)`` or predictions ``(n, 1)``, of the same rows.
         seed: Of the bootstrap.
         groups: Other groups than the sensitive columns': name to a label for each row.
-        block: Rows of ``frame`` that belong together, as for `bootstrap_interval`; of a group the same share of it.
+        block: Rows of ``frame`` that belong together, as for `bootstrap_interval`; of a group the
+            same share of it.
         **options: For `bootstrap_interval`: ``n``, ``level``.
 
     Returns:
-        One line a group: ``column``, ``group``, ``rows``; ``observed`` and ``stated``: the positive class's frequency
-        and mean probability (of several classes: how often the most probable one is right, and its mean probability;
-        regression: mean target and prediction); the metric by its name, ``low``, ``high`` (NaN where undefined);
-        ``judged``: false where the group is too small to say anything (`MIN_GROUP_ROWS`, `MIN_GROUP_CLASS_ROWS`).
+        One line a group: ``column``, ``group``, ``rows``; ``observed`` and ``stated``: the positive
+        class's frequency and mean probability (of several classes: how often the most probable one
+        is right, and its mean probability; regression: mean target and prediction); the metric by
+        its name, ``low``, ``high`` (NaN where undefined); ``judged``: false where the group is too
+        small to say anything (`MIN_GROUP_ROWS`, `MIN_GROUP_CLASS_ROWS`).
     """
     labels, probabilities = np.asarray(labels), np.asarray(probabilities)
     name, metric = case_metric(case)
@@ -287,20 +334,40 @@ def group_table(
     lines: list[tuple[Any, ...]] = []
     for column, values in groups.items():
         for group, rows in values.groupby(values, observed=True).indices.items():
-            counts = np.bincount(labels[rows], minlength=len(case.classes)) if case.classes else np.array([len(rows)])
+            counts = (
+                np.bincount(labels[rows], minlength=len(case.classes))
+                if case.classes
+                else np.array([len(rows)])
+            )
             interval = Interval(math.nan, math.nan, math.nan)
             if counts.min() > 0:
                 strata = labels[rows] if case.classes else None
                 share = max(round(block * len(rows) / len(labels)), 1)
                 chosen = labels[rows], probabilities[rows]
-                interval = bootstrap_interval(metric, *chosen, seed=seed, stratify=strata, block=share, **options)
-            judged = len(rows) >= MIN_GROUP_ROWS and (not case.classes or counts.min() >= MIN_GROUP_CLASS_ROWS)
-            lines.append((column, group, len(rows), observed[rows].mean(), stated[rows].mean(), *interval, judged))
+                interval = bootstrap_interval(
+                    metric, *chosen, seed=seed, stratify=strata, block=share, **options
+                )
+            judged = len(rows) >= MIN_GROUP_ROWS and (
+                not case.classes or counts.min() >= MIN_GROUP_CLASS_ROWS
+            )
+            lines.append(
+                (
+                    column,
+                    group,
+                    len(rows),
+                    observed[rows].mean(),
+                    stated[rows].mean(),
+                    *interval,
+                    judged,
+                )
+            )
     header = ["column", "group", "rows", "observed", "stated", name, "low", "high", "judged"]
     return pd.DataFrame(lines, columns=header)
 
 
-def _observed_and_stated(case: Case, labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _observed_and_stated(
+    case: Case, labels: np.ndarray, probabilities: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     if case.task == "regression":
         return labels, probabilities[:, 0]
     if case.task == "binary":
@@ -321,7 +388,8 @@ class Judgement(NamedTuple):
 
     name: str
     value: float
-    judged: float  # the end of the interval that the bound is held against, or the value where there is none
+    # the end of the interval that the bound is held against, or the value where there is none
+    judged: float
     bound: str
     passed: bool
     why: str
@@ -362,26 +430,28 @@ class Gate:
     def _rounded(self) -> pd.DataFrame:
         frame = self.to_frame()
         numbers = {name: [f"{value:.3g}" for value in frame[name]] for name in ("value", "judged")}
-        return frame.assign(**numbers, passed=["yes" if passed else "no" for passed in frame["passed"]])
+        return frame.assign(
+            **numbers, passed=["yes" if passed else "no" for passed in frame["passed"]]
+        )
 
 
 def gate(case: Case, values: Mapping[str, float | tuple[float, float, float]]) -> Gate:
     """Hold what was measured against the case's charter.
 
-    Where a value comes with an interval, the bound is held against its worse end: the lower one for ``at_least``, the
-    upper one for ``at_most``. A value that isn't a number fails.
+    Where a value comes with an interval, the bound is held against its worse end: the lower one for
+    ``at_least``, the upper one for ``at_most``. A value that isn't a number fails.
 
     Args:
         case: The case.
-        values: Metric's name, as in the charter, to its value, or to ``(value, low, high)``. Only criteria that have a
-            value here are judged; values without a criterion are left aside.
+        values: Metric's name, as in the charter, to its value, or to ``(value, low, high)``. Only
+            criteria that have a value here are judged; values without a criterion are left aside.
 
     Raises:
         MetricError: A name that no charter can hold.
     """
     if unknown := [name for name in values if name not in get_args(Metric)]:
         raise MetricError(
-            "gate", got=repr(unknown[0]), expected=f"one of {list(get_args(Metric))}", remedy="Check its spelling."
+            "gate", repr(unknown[0]), f"one of {list(get_args(Metric))}", "Check its spelling."
         )
     judgements = []
     for name, criterion in case.charter.criteria.items():
@@ -390,8 +460,18 @@ def gate(case: Case, values: Mapping[str, float | tuple[float, float, float]]) -
         given = values[name]
         value, low, high = given if isinstance(given, tuple) else (given, given, given)
         if criterion.at_most is None:
-            judged, passed, bound = low, low >= (criterion.at_least or 0.0), f"at_least {criterion.at_least:g}"
+            judged, passed, bound = (
+                low,
+                low >= (criterion.at_least or 0.0),
+                f"at_least {criterion.at_least:g}",
+            )
         else:
-            judged, passed, bound = high, high <= criterion.at_most, f"at_most {criterion.at_most:g}"
-        judgements.append(Judgement(name, float(value), float(judged), bound, bool(passed), criterion.why))
+            judged, passed, bound = (
+                high,
+                high <= criterion.at_most,
+                f"at_most {criterion.at_most:g}",
+            )
+        judgements.append(
+            Judgement(name, float(value), float(judged), bound, bool(passed), criterion.why)
+        )
     return Gate(tuple(judgements))

@@ -1,6 +1,7 @@
 """Metrics: how good the scores are, how true the probabilities, how large the errors. Knows arrays only.
 
-All take NumPy arrays or torch tensors and compute in float64. What scikit-learn has right is taken from there.
+All take NumPy arrays or torch tensors and compute in float64. What scikit-learn has right is taken
+from there.
 """
 
 from __future__ import annotations
@@ -22,14 +23,16 @@ def _array(values: Any) -> np.ndarray:
 def _auc(positive: np.ndarray, negative: np.ndarray) -> float:
     """Mann-Whitney: the share of pairs in which the positive scores higher, a tie counting half.
 
-    Both arrays are sorted, and the shorter is looked up in the longer: sorted needles walk through the cache in order.
+    Both arrays are sorted, and the shorter is looked up in the longer: sorted needles walk through
+    the cache in order.
     """
     swap = len(positive) > len(negative)
     few, many = (negative, positive) if swap else (positive, negative)
     few, many = np.sort(few), np.sort(many)
     below = np.searchsorted(many, few, side="left")
     up_to = np.searchsorted(many, few, side="right")
-    share = (int(below.sum()) + int(up_to.sum())) / (2 * len(few) * len(many))  # Python's whole numbers: exact
+    # Python's whole numbers: exact
+    share = (int(below.sum()) + int(up_to.sum())) / (2 * len(few) * len(many))
     return 1 - share if swap else share
 
 
@@ -49,27 +52,27 @@ def area_under_curve(labels: Any, scores: Any) -> float:
     if len(labels) != len(scores):
         raise MetricError(
             "AUC",
-            got=f"{len(labels)} labels and {len(scores)} scores",
-            expected="one score a label",
-            remedy="Take both from the same rows.",
+            f"{len(labels)} labels and {len(scores)} scores",
+            "one score a label",
+            "Take both from the same rows.",
         )
     if not (positive | (labels == 0)).all():
         raise MetricError(
-            "AUC", got="labels other than 0 and 1", expected="0 and 1", remedy="Use AUC() for several classes."
+            "AUC", "labels other than 0 and 1", "0 and 1", "Use AUC() for several classes."
         )
     if n_positive in (0, len(labels)):
         raise MetricError(
             "AUC",
-            got=f"{n_positive} positive and {len(labels) - n_positive} negative labels",
-            expected="at least one of each",
-            remedy="Add more rows before asking for the average; a single batch may hold one class only.",
+            f"{n_positive} positive and {len(labels) - n_positive} negative labels",
+            "at least one of each",
+            "Add more rows before asking for the average; a single batch may hold one class only.",
         )
     if np.isnan(scores).any():
         raise MetricError(
             "AUC",
-            got=f"{int(np.isnan(scores).sum())} scores that are NaN",
-            expected="numbers",
-            remedy="Look for the batch where the loss became NaN; a smaller learning rate often helps.",
+            f"{int(np.isnan(scores).sum())} scores that are NaN",
+            "numbers",
+            "Look for the batch where the loss became NaN; a smaller learning rate often helps.",
         )
     return _auc(scores[positive], scores[~positive])
 
@@ -77,8 +80,8 @@ def area_under_curve(labels: Any, scores: Any) -> float:
 class AUC:
     """Area under the ROC curve, gathered batch by batch and computed over everything at once.
 
-    The mean of batch values is another number, and a wrong one: it leaves out all pairs that lie across batches.
-    With three or more classes it is the mean of one-vs-rest areas over the classes.
+    The mean of batch values is another number, and a wrong one: it leaves out all pairs that lie
+    across batches. With three or more classes it is the mean of one-vs-rest areas over the classes.
     """
 
     def __init__(self) -> None:
@@ -89,7 +92,8 @@ class AUC:
         """Add a batch.
 
         Args:
-            outputs: ``(b,)`` or ``(b, 1)`` scores of the positive class, or ``(b, k)`` logits or probabilities.
+            outputs: ``(b,)`` or ``(b, 1)`` scores of the positive class, or ``(b, k)`` logits or
+                probabilities.
             labels: ``(b,)`` class indices.
 
         Raises:
@@ -101,9 +105,9 @@ class AUC:
         if outputs.ndim != 2 or len(outputs) != len(labels):
             raise MetricError(
                 "AUC.add",
-                got=f"outputs of shape {outputs.shape} and {len(labels)} labels",
-                expected="(b,) or (b, k) outputs and b labels",
-                remedy="Pass the model's outputs and the labels of the same batch.",
+                f"outputs of shape {outputs.shape} and {len(labels)} labels",
+                "(b,) or (b, k) outputs and b labels",
+                "Pass the model's outputs and the labels of the same batch.",
             )
         self._outputs.append(outputs)
         self._labels.append(labels)
@@ -111,20 +115,21 @@ class AUC:
     def per_class(self) -> list[float]:
         """One-vs-rest area of each class; for two classes the one area.
 
-        Scores of three or more classes are first turned into probabilities if they are logits, row by row.
+        Scores of three or more classes are first turned into probabilities if they are logits, row
+        by row.
 
         Raises:
             MetricError: Nothing was added, or some class has no example; with the counts.
         """
         if not self._outputs:
-            raise MetricError("AUC", got="no batch", expected="at least one", remedy="Call add(outputs, labels) first.")
+            raise MetricError("AUC", "no batch", "at least one", "Call add(outputs, labels) first.")
         outputs, labels = np.concatenate(self._outputs), np.concatenate(self._labels)
         if outputs.shape[1] > 2 and not np.isin(labels, np.arange(outputs.shape[1])).all():
             raise MetricError(
                 "AUC",
-                got="labels that are no class index",
-                expected=f"0 to {outputs.shape[1] - 1}",
-                remedy="Number the classes from 0.",
+                "labels that are no class index",
+                f"0 to {outputs.shape[1] - 1}",
+                "Number the classes from 0.",
             )
         if outputs.shape[1] == 1:
             return [area_under_curve(labels, outputs)]
@@ -138,9 +143,9 @@ class AUC:
         if 0 in counts:
             raise MetricError(
                 "AUC",
-                got=f"{counts} examples by class",
-                expected=f"some of each of {outputs.shape[1]} classes",
-                remedy="Add more rows before asking for the average.",
+                f"{counts} examples by class",
+                f"some of each of {outputs.shape[1]} classes",
+                "Add more rows before asking for the average.",
             )
         return [area_under_curve(labels == k, outputs[:, k]) for k in range(len(counts))]
 
@@ -165,19 +170,28 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 def _classified(name: str, labels: Any, probabilities: Any) -> tuple[np.ndarray, np.ndarray]:
     labels, probabilities = _array(labels), _array(probabilities).astype(np.float64)
     n = len(labels)
-    if labels.ndim != 1 or probabilities.ndim != 2 or len(probabilities) != n or n == 0 or probabilities.shape[1] < 2:
+    if (
+        labels.ndim != 1
+        or probabilities.ndim != 2
+        or len(probabilities) != n
+        or n == 0
+        or probabilities.shape[1] < 2
+    ):
         raise MetricError(
             name,
-            got=f"labels of shape {labels.shape} and probabilities of shape {probabilities.shape}",
-            expected="(n,) and (n, n_classes), with n at least 1 and a column for every class",
-            remedy="Take both from the same rows; TabularModel.predict gives the probabilities.",
+            f"labels of shape {labels.shape} and probabilities of shape {probabilities.shape}",
+            "(n,) and (n, n_classes), with n at least 1 and a column for every class",
+            "Take both from the same rows; TabularModel.predict gives the probabilities.",
         )
-    if not np.isin(labels, np.arange(probabilities.shape[1])).all() or np.isnan(probabilities).any():
+    if (
+        not np.isin(labels, np.arange(probabilities.shape[1])).all()
+        or np.isnan(probabilities).any()
+    ):
         raise MetricError(
             name,
-            got="a label that is no class index, or a probability that is NaN",
-            expected=f"labels from 0 to {probabilities.shape[1] - 1} and numbers",
-            remedy="Number the classes from 0, and look for the row where the model gives NaN.",
+            "a label that is no class index, or a probability that is NaN",
+            f"labels from 0 to {probabilities.shape[1] - 1} and numbers",
+            "Number the classes from 0, and look for the row where the model gives NaN.",
         )
     return labels.astype(np.int64), probabilities
 
@@ -220,14 +234,16 @@ def calibration_error(
 ) -> float:
     """Expected calibration error: how far stated probability and observed frequency lie apart, on average.
 
-    Guo, Pleiss, Sun and Weinberger, On Calibration of Modern Neural Networks, 2017, eq. 3. Two classes: the positive
-    class's probability against its frequency. More: the most probable class's probability against its being right.
+    Guo, Pleiss, Sun and Weinberger, On Calibration of Modern Neural Networks, 2017, eq. 3. Two
+    classes: the positive class's probability against its frequency. More: the most probable class's
+    probability against its being right.
 
     Args:
         labels: ``(n,)`` class indices.
         probabilities: ``(n, n_classes)``.
         n_bins: Number of bins.
-        bins: Of equal ``width``, as in the paper, or of equal ``mass``: as many rows each, so that none hangs on a few.
+        bins: Of equal ``width``, as in the paper, or of equal ``mass``: as many rows each, so that
+            none hangs on a few.
 
     Raises:
         MetricError: As for `log_loss`.
@@ -271,9 +287,9 @@ def confusion_matrix(labels: Any, decisions: Any, *, n_classes: int) -> np.ndarr
     if foreign := set(np.union1d(truths, choices).tolist()) - set(range(n_classes)):
         raise MetricError(
             "confusion_matrix",
-            got=f"labels or decisions {sorted(foreign)[:5]}",
-            expected=f"0 to {n_classes - 1}, of {n_classes} classes",
-            remedy="Give the number of classes that the labels were made with.",
+            f"labels or decisions {sorted(foreign)[:5]}",
+            f"0 to {n_classes - 1}, of {n_classes} classes",
+            "Give the number of classes that the labels were made with.",
         )
     pairs = truths.astype(np.int64) * n_classes + choices.astype(np.int64)
     return np.bincount(pairs, minlength=n_classes**2).reshape(n_classes, n_classes)
@@ -296,13 +312,19 @@ def mean_absolute_error(targets: Any, predictions: Any) -> float:
     if len(targets) != len(predictions) or len(targets) == 0:
         raise MetricError(
             "mean_absolute_error",
-            got=f"{len(targets)} targets and {len(predictions)} predictions",
-            expected="as many of both, and at least one",
-            remedy="Take both from the same rows.",
+            f"{len(targets)} targets and {len(predictions)} predictions",
+            "as many of both, and at least one",
+            "Take both from the same rows.",
         )
     return float(np.abs(targets - predictions).mean())
 
 
-def mean_decision_cost(labels: Any, decisions: Any, costs: Sequence[Sequence[float]] | np.ndarray) -> float:
+def mean_decision_cost(
+    labels: Any, decisions: Any, costs: Sequence[Sequence[float]] | np.ndarray
+) -> float:
     """Mean of ``costs[truth][decision]`` over the rows."""
-    return float(np.asarray(costs)[_array(labels).astype(np.int64), _array(decisions).astype(np.int64)].mean())
+    return float(
+        np.asarray(costs)[
+            _array(labels).astype(np.int64), _array(decisions).astype(np.int64)
+        ].mean()
+    )

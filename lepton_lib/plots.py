@@ -1,7 +1,7 @@
 """Figures for the notebooks: one style, no global state, and a description that can be compared.
 
-The only module that imports matplotlib; it knows arrays and labels, nothing of models or runs. Figures are made without
-pyplot, so that nothing is shown twice and nothing stays open.
+The only module that imports matplotlib; it knows arrays and labels, nothing of models or runs.
+Figures are made without pyplot, so that nothing is shown twice and nothing stays open.
 """
 
 from __future__ import annotations
@@ -21,7 +21,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers.
-BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#767676"
+BLUE, ORANGE, GREEN, RED, PURPLE, GREY = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#D55E00",
+    "#CC79A7",
+    "#767676",
+)
 COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, GREY)
 STYLE: Any = {
     "axes.prop_cycle": cycler(color=COLOURS),
@@ -61,7 +68,8 @@ class Picture:
         """The alternative text, then for each set of axes its title, labels and the data on it, rounded."""
         lines = [f"Figure: {self.alt}"]
         for axes in self.figure.axes:
-            title = axes.get_title(loc="left") or axes.get_title()  # left in the course's style, else in the middle
+            # left in the course's style, else in the middle
+            title = axes.get_title(loc="left") or axes.get_title()
             lines.append(f"  [{title}] x: {axes.get_xlabel()}, y: {axes.get_ylabel()}")
             lines += [f"    {line}" for line in _describe_axes(axes)]
         return "\n".join(lines)
@@ -71,15 +79,21 @@ class Picture:
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         buffer = io.BytesIO()
-        self.figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None}, bbox_inches="tight")
-        return {"image/png": buffer.getvalue(), "text/plain": self.describe()}, {"image/png": {"alt": self.alt}}
+        self.figure.savefig(
+            buffer, format="png", dpi=DPI, metadata={"Software": None}, bbox_inches="tight"
+        )
+        return {"image/png": buffer.getvalue(), "text/plain": self.describe()}, {
+            "image/png": {"alt": self.alt}
+        }
 
 
 def drawn_data(drawing: Picture | Figure | Axes) -> list[str]:
     """The data that a drawing shows, rounded, a line for each artist, without titles, labels and colours."""
     figure = drawing.figure if isinstance(drawing, Picture) else drawing
     every = [figure] if isinstance(figure, Axes) else figure.axes
-    lines = [line for axes in every for line in _describe_axes(axes) if not line.startswith("texts: ")]
+    lines = [
+        line for axes in every for line in _describe_axes(axes) if not line.startswith("texts: ")
+    ]
     return [re.sub(r"^(\w+) .*?: (?=n=|empty|at )", r"\1: ", line) for line in lines]
 
 
@@ -91,11 +105,16 @@ def _describe_axes(axes: Axes) -> list[str]:
         if along_x and along_y:
             lines.append(f"line {_label(line)}: {_summary(x)} | {_summary(y)}")
         else:  # drawn by axhline or axvline, from edge to edge: a mark beside the data, and none itself
-            lines.append(f"line {_label(line)}: at {f'x = {x[0]:.3g}' if along_x else f'y = {y[0]:.3g}'}")
+            lines.append(
+                f"line {_label(line)}: at {f'x = {x[0]:.3g}' if along_x else f'y = {y[0]:.3g}'}"
+            )
     for container in axes.containers:
         if not isinstance(container, BarContainer):
             continue  # the lines of error bars are described as lines and areas
-        widths, heights = [box.get_width() for box in container], [box.get_height() for box in container]
+        widths, heights = (
+            [box.get_width() for box in container],
+            [box.get_height() for box in container],
+        )
         lines.append(f"bars {_label(container)}: {_summary(widths)} | {_summary(heights)}")
     for steps in axes.patches:
         if isinstance(steps, StepPatch):
@@ -104,12 +123,18 @@ def _describe_axes(axes: Axes) -> list[str]:
     for collection in axes.collections:
         if isinstance(collection, PathCollection):
             points = np.asarray(collection.get_offsets(), dtype=float)
-            lines.append(f"points {_label(collection)}: {_summary(points[:, 0])} | {_summary(points[:, 1])}")
+            lines.append(
+                f"points {_label(collection)}: {_summary(points[:, 0])} | {_summary(points[:, 1])}"
+            )
         elif isinstance(collection, QuadMesh):
             lines.append(f"mesh {_label(collection)}: {_summary(collection.get_array())}")
         else:
-            vertices = np.concatenate([path.vertices for path in collection.get_paths()] or [np.zeros((0, 2))])
-            lines.append(f"area {_label(collection)}: {_summary(vertices[:, 0])} | {_summary(vertices[:, 1])}")
+            vertices = np.concatenate(
+                [path.vertices for path in collection.get_paths()] or [np.zeros((0, 2))]
+            )
+            lines.append(
+                f"area {_label(collection)}: {_summary(vertices[:, 0])} | {_summary(vertices[:, 1])}"
+            )
     lines += [f"image: {_summary(image.get_array())}" for image in axes.get_images()]
     if texts := [repr(text.get_text()) for text in axes.texts if text.get_text()]:
         lines.append(f"texts: {', '.join(texts)}")
@@ -127,23 +152,28 @@ def _summary(values: Any) -> str:
     array = array[np.isfinite(array)]
     if array.size == 0:
         return "empty"
-    mean = array.mean() if abs(array.mean()) > 1e-6 * np.abs(array).max() else 0.0  # of +x and -x: rounding alone
+    # of +x and -x: rounding alone
+    mean = array.mean() if abs(array.mean()) > 1e-6 * np.abs(array).max() else 0.0
     statistics = (array.min(), array.max(), mean, array.std(), array[0], array[-1])
     low, high, middle, spread, first, last = (f"{value + 0.0:.3g}" for value in statistics)
-    return f"n={array.size}, {low} to {high}, mean {middle}, sd {spread}, first {first}, last {last}"
+    return (
+        f"n={array.size}, {low} to {high}, mean {middle}, sd {spread}, first {first}, last {last}"
+    )
 
 
 def use_style() -> None:
     """Set the course's style for all figures made from here on: for a notebook's first cell.
 
-    In a notebook the text of a table, which is what a comparison sees, then ends with its types: two tables may look
-    the same and yet hold ``float32`` and ``float64``.
+    In a notebook the text of a table, which is what a comparison sees, then ends with its types:
+    two tables may look the same and yet hold ``float32`` and ``float64``.
     """
     from IPython.core.getipython import get_ipython
 
     rcParams.update(STYLE)
     if (shell := get_ipython()) is not None and shell.display_formatter is not None:
-        shell.display_formatter.formatters["text/plain"].for_type_by_name("pandas", "DataFrame", _describe_table)
+        shell.display_formatter.formatters["text/plain"].for_type_by_name(
+            "pandas", "DataFrame", _describe_table
+        )
 
 
 def _describe_table(table: Any, printer: Any, _cycle: bool) -> None:
@@ -152,7 +182,9 @@ def _describe_table(table: Any, printer: Any, _cycle: bool) -> None:
     printer.text(f"{table!r}\ntypes: {table.index.dtype} | {types}")
 
 
-def subplots(rows: int = 1, columns: int = 1, *, width: float = 7.0, height: float = 3.6, **options: Any) -> Any:
+def subplots(
+    rows: int = 1, columns: int = 1, *, width: float = 7.0, height: float = 3.6, **options: Any
+) -> Any:
     """A figure and its axes, as ``matplotlib.pyplot.subplots`` gives them, without pyplot.
 
     Args:
@@ -177,13 +209,24 @@ def show(figure: Figure, *, alt: str) -> Picture:
 
 
 def bars(
-    axes: Axes, values: Mapping[str, float], *, errors: Mapping[str, float] | None = None, colour: str = BLUE
+    axes: Axes,
+    values: Mapping[str, float],
+    *,
+    errors: Mapping[str, float] | None = None,
+    colour: str = BLUE,
 ) -> None:
     """Horizontal bars, the first entry on top, with optional error bars."""
     names = list(values)[::-1]
     widths = [values[name] for name in names]
     spread = None if errors is None else [errors[name] for name in names]
-    axes.barh(names, widths, xerr=spread, color=colour, height=0.65, error_kw={"ecolor": GREY, "capsize": 3})
+    axes.barh(
+        names,
+        widths,
+        xerr=spread,
+        color=colour,
+        height=0.65,
+        error_kw={"ecolor": GREY, "capsize": 3},
+    )
     axes.grid(axis="y", visible=False)
 
 
@@ -194,7 +237,15 @@ def histograms(axes: Axes, groups: Mapping[str, Any], *, bins: int | Sequence[fl
     edges = np.histogram_bin_edges(np.concatenate(list(arrays.values())), bins=bins)
     for colour, (name, values) in zip(COLOURS, arrays.items(), strict=False):
         density, _ = np.histogram(values, bins=edges, density=True)
-        axes.stairs(density, edges, label=name, fill=True, facecolor=(colour, 0.3), edgecolor=colour, linewidth=1.4)
+        axes.stairs(
+            density,
+            edges,
+            label=name,
+            fill=True,
+            facecolor=(colour, 0.3),
+            edgecolor=colour,
+            linewidth=1.4,
+        )
     axes.legend()
 
 

@@ -1,7 +1,8 @@
 """Inputs moved a little: by an adversary who knows the model, and by chance, to train against both.
 
-Numbers move in units of their standard deviation in training and stay in their case's range; categories and missing
-values stay as they are. Knows cases and models; doesn't know decisions and what they cost.
+Numbers move in units of their standard deviation in training and stay in their case's range;
+categories and missing values stay as they are. Knows cases and models; doesn't know decisions and
+what they cost.
 """
 
 from __future__ import annotations
@@ -54,8 +55,9 @@ def pgd(
 ) -> np.ndarray:
     """Projected gradient descent: many small steps from a random start, each pulled back within the radius.
 
-    Madry, Makelov, Schmidt, Tsipras and Vladu, Towards Deep Learning Models Resistant to Adversarial Attacks, 2018,
-    section 2.1. Of all positions on its way each row keeps the one with the highest loss, where it began included.
+    Madry, Makelov, Schmidt, Tsipras and Vladu, Towards Deep Learning Models Resistant to
+    Adversarial Attacks, 2018, section 2.1. Of all positions on its way each row keeps the one with
+    the highest loss, where it began included.
 
     Args:
         model: The model under attack; left as it is.
@@ -65,7 +67,8 @@ def pgd(
         radius: How far each number may move, in its standard deviations in training.
         seed: Of the start.
         n_steps: Number of steps.
-        step: Length of a step in the same unit; without it 2.5 times the radius, divided by the number of steps.
+        step: Length of a step in the same unit; without it 2.5 times the radius, divided by the
+            number of steps.
 
     Returns:
         float32 ``(n, d)``, within the radius and the case's range.
@@ -74,7 +77,9 @@ def pgd(
         ParameterError: ``radius`` or ``step`` is negative or not finite, or ``n_steps`` below 1.
     """
     ball = _Ball(model, case, inputs, radius)
-    length = _not_negative("step", 2.5 * radius / _at_least_one("n_steps", n_steps) if step is None else step)
+    length = _not_negative(
+        "step", 2.5 * radius / _at_least_one("n_steps", n_steps) if step is None else step
+    )
     worst = ball.centre
     highest, _ = _losses(model, worst, labels)
     start = torch.rand(worst.shape, generator=torch.Generator().manual_seed(seed)).to(worst.device)
@@ -92,19 +97,21 @@ def jitter(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Augment training rows by copies whose numbers are moved at random, with the labels they had.
 
-    For small noise this comes close to a penalty on the model's slope (Bishop, Training with Noise is Equivalent to
-    Tikhonov Regularization, 1995).
+    For small noise this comes close to a penalty on the model's slope (Bishop, Training with Noise
+    is Equivalent to Tikhonov Regularization, 1995).
 
     Args:
         inputs: Raw ``(n, d)`` of training rows.
         labels: ``(n,)``.
         case: Says which fields are numbers and what range they may have.
-        radius: Standard deviation of the noise, in standard deviations of each number in ``inputs``.
+        radius: Standard deviation of the noise, in standard deviations of each number in
+            ``inputs``.
         seed: Of the noise.
         copies: Moved copies of each row.
 
     Returns:
-        The rows as they are, followed by the copies: ``((copies + 1) * n, d)`` float32 and as many labels.
+        The rows as they are, followed by the copies: ``((copies + 1) * n, d)`` float32 and as many
+        labels.
 
     Raises:
         ParameterError: ``radius`` is negative or not finite, or ``copies`` below 1.
@@ -130,10 +137,14 @@ class _Ball:
         self.scale = torch.zeros(len(case.fields), device=device)  # (d,), 0 for a category
         numbers = [index for index, field in enumerate(case.fields) if field.kind == "number"]
         self.scale[numbers] = model.preprocessor.scale[: len(numbers)]
-        low, high = (torch.as_tensor(bound, dtype=torch.float32, device=device) for bound in _range(case))
+        low, high = (
+            torch.as_tensor(bound, dtype=torch.float32, device=device) for bound in _range(case)
+        )
         # A value that is out of range already may stay where it is.
         self.low = torch.maximum(self.centre - radius * self.scale, torch.minimum(low, self.centre))
-        self.high = torch.minimum(self.centre + radius * self.scale, torch.maximum(high, self.centre))
+        self.high = torch.minimum(
+            self.centre + radius * self.scale, torch.maximum(high, self.centre)
+        )
 
     def project(self, position: torch.Tensor) -> torch.Tensor:
         """The nearest position within; NaN stays NaN."""
@@ -142,16 +153,21 @@ class _Ball:
 
 def _range(case: Case) -> tuple[np.ndarray, np.ndarray]:
     """Least and greatest value ``(d,)`` that the case allows in each field; infinite where it sets no bound."""
-    bounds = [(case.column(field.name) if field.kind == "number" else None) for field in case.fields]
+    bounds = [
+        (case.column(field.name) if field.kind == "number" else None) for field in case.fields
+    ]
     low = [-math.inf if column is None or column.min is None else column.min for column in bounds]
     high = [math.inf if column is None or column.max is None else column.max for column in bounds]
     return np.array(low, dtype=np.float32), np.array(high, dtype=np.float32)
 
 
-def _losses(model: TabularModel, raw: torch.Tensor, labels: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def _losses(
+    model: TabularModel, raw: torch.Tensor, labels: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Each row's loss ``(n,)``, and the direction in which it grows: the gradient's sign ``(n, d)``, 0 where missing.
 
-    Sum and mean have the same sign, and rows don't touch each other: one backward pass serves all rows.
+    Sum and mean have the same sign, and rows don't touch each other: one backward pass serves all
+    rows.
     """
     was_training = model.training
     model.eval()
@@ -161,7 +177,9 @@ def _losses(model: TabularModel, raw: torch.Tensor, labels: Any) -> tuple[torch.
     if model.task == "regression":
         losses = (outputs[:, 0] - truth).abs()
     elif model.task == "binary":
-        losses = F.binary_cross_entropy_with_logits(outputs[:, 0], truth.to(outputs.dtype), reduction="none")
+        losses = F.binary_cross_entropy_with_logits(
+            outputs[:, 0], truth.to(outputs.dtype), reduction="none"
+        )
     else:
         losses = F.cross_entropy(outputs, truth, reduction="none")
     (gradient,) = torch.autograd.grad(losses.sum(), position)
@@ -171,11 +189,11 @@ def _losses(model: TabularModel, raw: torch.Tensor, labels: Any) -> tuple[torch.
 
 def _not_negative(name: str, value: float) -> float:
     if not 0 <= value < math.inf:
-        raise ParameterError(name, got=value, expected="a finite number of at least 0", remedy="Start with 0.1.")
+        raise ParameterError(name, value, "a finite number of at least 0", "Start with 0.1.")
     return value
 
 
 def _at_least_one(name: str, value: int) -> int:
     if value < 1:
-        raise ParameterError(name, got=value, expected="at least 1", remedy="Start with 1.")
+        raise ParameterError(name, value, "at least 1", "Start with 1.")
     return value

@@ -38,8 +38,10 @@ def task_loss(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """The mean loss that fits the labels: what is taught in 02 as empirical risk.
 
     Args:
-        outputs: ``(b, k)``, or ``(m, b, k)`` from the members of an ensemble, whose losses are averaged.
-        labels: ``(b,)``; float: absolute error; int with one output: binary cross-entropy; else cross-entropy.
+        outputs: ``(b, k)``, or ``(m, b, k)`` from the members of an ensemble, whose losses are
+            averaged.
+        labels: ``(b,)``; float: absolute error; int with one output: binary cross-entropy; else
+            cross-entropy.
     """
     if outputs.ndim == 3:
         labels = labels.expand(len(outputs), -1).reshape(-1)
@@ -80,7 +82,8 @@ class Trainer:
         loss: Of outputs and labels; `task_loss` without one.
         epochs: Passes over the training rows.
         patience: Epochs without a lower validation loss before training stops; None: never.
-        metrics: Functions of ``(labels, outputs)``, evaluated on the validation rows after every epoch.
+        metrics: Functions of ``(labels, outputs)``, evaluated on the validation rows after every
+            epoch.
         device: ``"auto"``: CUDA or MPS if there is one, else the CPU.
         checkpoint: File that holds the whole state after every epoch; safetensors, no pickle.
         log_dir: Folder for TensorBoard.
@@ -106,7 +109,7 @@ class Trainer:
     ) -> None:
         for name, number in (("epochs", epochs), ("patience", patience)):
             if number is not None and number < 1:
-                raise ParameterError(name, got=number, expected="at least 1", remedy="Start with 10.")
+                raise ParameterError(name, number, "at least 1", "Start with 10.")
         self.device = torch.device(_best_device() if device == "auto" else device)
         self.model = model.to(self.device)
         self.optimizer = optimizer or AdamW(model.parameters())
@@ -121,24 +124,29 @@ class Trainer:
         self._best: dict[str, torch.Tensor] = {}
         self._best_loss = math.inf
 
-    def fit(self, train: DataLoader, validation: DataLoader | None = None, *, resume: bool = False) -> History:
+    def fit(
+        self, train: DataLoader, validation: DataLoader | None = None, *, resume: bool = False
+    ) -> History:
         """Train, and leave the model with the weights of its best epoch, in evaluation mode.
 
         Args:
             train: Batches to learn from.
             validation: Batches to judge each epoch by; without them the last epoch's weights stay.
-            resume: Go on from ``checkpoint`` if it is there; the result is bit for bit that of an unbroken run. Without
-                it the history begins anew, from the weights that the model has.
+            resume: Go on from ``checkpoint`` if it is there; the result is bit for bit that of an
+                unbroken run. Without it the history begins anew, from the weights that the model
+                has.
 
         Raises:
-            TrainingError: The loss isn't finite, or the checkpoint doesn't fit this model and optimizer.
+            TrainingError: The loss isn't finite, or the checkpoint doesn't fit this model and
+                optimizer.
         """
         if not resume:
             self.history, self._best, self._best_loss = History(), {}, math.inf
         elif self.checkpoint is not None and self.checkpoint.exists():
             self._load(train)
         writer = self._writer()
-        options: Any = {} if self.progress else {"disable": True}  # left open, tqdm reads TQDM_DISABLE
+        # left open, tqdm reads TQDM_DISABLE
+        options: Any = {} if self.progress else {"disable": True}
         bar = tqdm(
             total=self.epochs * len(train),
             initial=len(self.history.rows) * len(train),
@@ -158,11 +166,20 @@ class Trainer:
                         outputs, labels = self.evaluate(validation)
                         row["validation_loss"] = float(self.loss(outputs, labels))
                         arrays = labels.cpu().numpy(), outputs.cpu().numpy()
-                        row |= {f"validation_{name}": metric(*arrays) for name, metric in self.metrics.items()}
+                        row |= {
+                            f"validation_{name}": metric(*arrays)
+                            for name, metric in self.metrics.items()
+                        }
                     self._check(row)
                     self.history.rows.append(row)
                     self._keep_best(row)
-                    bar.set_postfix({name: f"{value:.4f}" for name, value in row.items() if name.endswith("loss")})
+                    bar.set_postfix(
+                        {
+                            name: f"{value:.4f}"
+                            for name, value in row.items()
+                            if name.endswith("loss")
+                        }
+                    )
                     if writer is not None:
                         for name, value in row.items():
                             writer.add_scalar(name, value, epoch)
@@ -178,11 +195,18 @@ class Trainer:
         return self.history
 
     @torch.no_grad()
-    def evaluate(self, loader: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
+    def evaluate(
+        self, loader: Iterable[tuple[torch.Tensor, torch.Tensor]]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Outputs and labels of all batches, joined, from the model in evaluation mode."""
         self.model.eval()
-        pairs = [(self.model(inputs.to(self.device)), labels.to(self.device)) for inputs, labels in loader]
-        return torch.cat([outputs for outputs, _ in pairs]), torch.cat([labels for _, labels in pairs])
+        pairs = [
+            (self.model(inputs.to(self.device)), labels.to(self.device))
+            for inputs, labels in loader
+        ]
+        return torch.cat([outputs for outputs, _ in pairs]), torch.cat(
+            [labels for _, labels in pairs]
+        )
 
     def _epoch(self, loader: DataLoader, bar: tqdm[Any]) -> float:
         self.model.train()
@@ -203,15 +227,17 @@ class Trainer:
             if not math.isfinite(row.get(name, 0.0)):
                 raise TrainingError(
                     f"epoch {row['epoch']:.0f}",
-                    got=f"a {name.replace('_', ' ')} of {row[name]}",
-                    expected="a finite number",
-                    remedy=f"Divide the learning rate ({row['lr']:g}) by ten, or look for gaps in the inputs.",
+                    f"a {name.replace('_', ' ')} of {row[name]}",
+                    "a finite number",
+                    f"Divide the learning rate ({row['lr']:g}) by ten, or look for gaps in the inputs.",
                 )
 
     def _keep_best(self, row: Mapping[str, float]) -> None:
         if row.get("validation_loss", math.inf) < self._best_loss:
             self._best_loss = row["validation_loss"]
-            self._best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+            self._best = {
+                name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()
+            }
 
     def _out_of_patience(self) -> bool:
         if self.patience is None or not self._best:
@@ -231,7 +257,10 @@ class Trainer:
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self._best.items()}
         for index, entries in state["state"].items():
-            tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in entries.items()}
+            tensors |= {
+                f"optimizer.{index}.{name}": torch.as_tensor(value)
+                for name, value in entries.items()
+            }
         tensors["rng"] = torch.get_rng_state()
         if self.device.type != "cpu":  # dropout draws from the device's own generator
             tensors["rng.device"] = torch.get_device_module(self.device).get_rng_state()
@@ -241,7 +270,9 @@ class Trainer:
             "optimizer": {name: value for name, value in state.items() if name != "state"}
         }
         # Cloned, for safetensors refuses tensors that share memory, as tied weights do.
-        copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+        copies = {
+            name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()
+        }
         write_atomic(self.checkpoint, save(copies, {"notes": json.dumps(notes)}))
 
     def _load(self, train: DataLoader) -> None:
@@ -252,7 +283,9 @@ class Trainer:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
 
             def part(prefix: str) -> dict[str, torch.Tensor]:
-                return {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
+                return {
+                    k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)
+                }
 
             self.model.load_state_dict(part("model."))
             self._best = {name: tensor.to(self.device) for name, tensor in part("best.").items()}
@@ -270,9 +303,9 @@ class Trainer:
         except (SafetensorError, KeyError, ValueError, RuntimeError, TypeError) as error:
             raise TrainingError(
                 str(self.checkpoint.name),
-                got=f"a checkpoint that doesn't fit ({first_line(error)})",
-                expected="one written by the same model, optimizer and loader",
-                remedy="Delete it, or train without resume.",
+                f"a checkpoint that doesn't fit ({first_line(error)})",
+                "one written by the same model, optimizer and loader",
+                "Delete it, or train without resume.",
             ) from error
 
 
@@ -321,10 +354,17 @@ def fit_model(
         torch.manual_seed(seed)
         model = build_model(case, *train, kind=kind, encoding=encoding, **options)
         loader = DataLoader(
-            Dataset(*train), batch_size=batch_size, shuffle=True, generator=torch.Generator().manual_seed(seed)
+            Dataset(*train),
+            batch_size=batch_size,
+            shuffle=True,
+            generator=torch.Generator().manual_seed(seed),
         )
-        optimizer = AdamW(model.parameters(), lr=lr, weight_decay=weight_decay, total_steps=epochs * len(loader))
-        trainer = Trainer(model, optimizer, loss, epochs=epochs, patience=patience, progress=progress)
+        optimizer = AdamW(
+            model.parameters(), lr=lr, weight_decay=weight_decay, total_steps=epochs * len(loader)
+        )
+        trainer = Trainer(
+            model, optimizer, loss, epochs=epochs, patience=patience, progress=progress
+        )
         held_out = None if validation is None else DataLoader(Dataset(*validation), batch_size=4096)
         history = trainer.fit(loader, held_out)
     return model.cpu(), history

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 Array = TypeVar("Array")  # numpy.ndarray, torch.Tensor or pandas.DataFrame
-# What makes a run's last bits the same on every x86 machine: one thread, and no instructions beyond AVX2. Read by the
-# libraries when they are loaded, so it is for a process that starts. onnxruntime has no such variable.
+# What makes a run's last bits the same on every x86 machine: one thread, and no instructions beyond
+# AVX2. Read by the libraries when they are loaded, so it is for a process that starts. onnxruntime
+# has no such variable.
 SAME_BITS = {
     **{f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS")},
     **(
@@ -42,15 +43,21 @@ def normalize(values: Array, *, reference: Array | None = None) -> Array:
 
     Args:
         values: ``(n, d)`` array, tensor or data frame.
-        reference: The rows whose statistics are used, ``(m, d)``: the *training* rows. Without it the statistics come
-            from ``values`` itself, which is right for training rows and leaks when ``values`` holds any other row.
+        reference: The rows whose statistics are used, ``(m, d)``: the *training* rows. Without it
+            the statistics come from ``values`` itself, which is right for training rows and leaks
+            when ``values`` holds any other row.
 
     Returns:
         The same type and shape; a column that is constant in ``reference`` becomes zero there.
     """
     rows: Any = values if reference is None else reference
-    low, high = (rows.amin(0), rows.amax(0)) if hasattr(rows, "amin") else (rows.min(axis=0), rows.max(axis=0))
-    constant = low == high  # by its range, for rounding would leave it a deviation that is tiny but not zero
+    low, high = (
+        (rows.amin(0), rows.amax(0))
+        if hasattr(rows, "amin")
+        else (rows.min(axis=0), rows.max(axis=0))
+    )
+    # by its range, for rounding would leave it a deviation that is tiny but not zero
+    constant = low == high
     centre = rows.mean(axis=0) * ~constant + low * constant
     # The population's deviation for every type: pandas and torch would divide by n - 1, numpy by n.
     scale = ((rows - centre) ** 2).mean(axis=0) ** 0.5
@@ -132,8 +139,13 @@ def to_json(value: Any) -> str:
 def to_toml(value: Any) -> str:
     """A value as it stands in TOML after ``key =``: text, a number, a boolean, a list or a mapping of such."""
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{to_toml(str(key))} = {to_toml(entry)}" for key, entry in value.items()) + " }"
-    if isinstance(value, str | bool):  # JSON's words and strings are TOML's, but for one control character
+        return (
+            "{ "
+            + ", ".join(f"{to_toml(str(key))} = {to_toml(entry)}" for key, entry in value.items())
+            + " }"
+        )
+    # JSON's words and strings are TOML's, but for one control character
+    if isinstance(value, str | bool):
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return repr(value) if isinstance(value, int | float) else f"[{', '.join(map(to_toml, value))}]"
 

@@ -26,7 +26,9 @@ ARGUMENTS = (
 
 def path() -> str | None:
     """The browser's path, or None."""
-    found = [shutil.which(name) for name in NAMES] + [place for place in PLACES if Path(place).is_file()]
+    found = [shutil.which(name) for name in NAMES] + [
+        place for place in PLACES if Path(place).is_file()
+    ]
     return next(filter(None, found), None)
 
 

@@ -24,19 +24,26 @@ from lepton_lib.runs import kernels
 from lepton_lib.utils import SAME_BITS, to_toml
 from tests import chromium, prometheus
 
-os.environ.update(SAME_BITS)  # before any test loads torch, and for every process that a test starts
+# before any test loads torch, and for every process that a test starts
+os.environ.update(SAME_BITS)
 sys.modules["rfc3987_syntax"] = None  # as lepton_lib.cli.main does
 # The tests sign with a key of their own, one for all workers and the programs that they start.
-os.environ.setdefault("LEPTON_CONFIG", str(Path(tempfile.gettempdir()) / f"lepton-tests-{os.getuid()}"))
+os.environ.setdefault(
+    "LEPTON_CONFIG", str(Path(tempfile.gettempdir()) / f"lepton-tests-{os.getuid()}")
+)
 
 collect_ignore = [
     name
-    for name, absent in (("test_browser.py", chromium.left_out()), ("test_prometheus.py", prometheus.left_out()))
+    for name, absent in (
+        ("test_browser.py", chromium.left_out()),
+        ("test_prometheus.py", prometheus.left_out()),
+    )
     if absent
 ]
 
 
-# The files that take longest, which are begun first: two workers then end at about the same time. See `make test`.
+# The files that take longest, which are begun first: two workers then end at about the same time.
+# See `make test`.
 LONG = (
     "notebooks",
     "every_case",
@@ -68,8 +75,9 @@ HEAVY = (
 def pytest_configure() -> None:
     """Get a worker of xdist ready: what nearly all tests import is imported before coverage follows each line.
 
-    Coverage has begun with the process (``patch`` in pyproject.toml) and once more with pytest-cov, which begins anew
-    before the tests: what begun earlier would follow where that looks away. The garbage collector waits, too.
+    Coverage has begun with the process (``patch`` in pyproject.toml) and once more with pytest-cov,
+    which begins anew before the tests: what begun earlier would follow where that looks away. The
+    garbage collector waits, too.
     """
     gc.disable()
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -106,12 +114,26 @@ def pytest_pyfunc_call() -> Iterator[Any]:
 
 
 # The files whose tests start programs that run lines which no test runs in its own process.
-TRACED = ("cli", "durability", "grading", "guards", "kernels", "releases", "serving", "service_signals", "trainer")
+TRACED = (
+    "cli",
+    "durability",
+    "grading",
+    "guards",
+    "kernels",
+    "releases",
+    "serving",
+    "service_signals",
+    "trainer",
+)
 
 
 def untraced(environment: Mapping[str, str]) -> dict[str, str]:
     """The variables without those that let coverage follow a program, which takes half as long again."""
-    return {name: value for name, value in environment.items() if not name.startswith("COVERAGE_PROCESS")}
+    return {
+        name: value
+        for name, value in environment.items()
+        if not name.startswith("COVERAGE_PROCESS")
+    }
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -145,11 +167,11 @@ def exporter_untraced() -> Iterator[None]:
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Any]) -> Path:
     """What the tests of several files look at and nobody changes: made by the first worker that asks for it."""
-    from lepton_lib.artefacts import alone
+    from lepton_lib.artefacts import exclusive_lock
 
     base = factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"shared-{name}"
-    with alone(folder, patience=900):
+    with exclusive_lock(folder, timeout=900):
         if not (folder / "done").exists():
             make(folder / name)
             (folder / "done").touch()
@@ -163,7 +185,8 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def make(folder: Path) -> None:
         words = ["run", "loop", "--case", "credit", "--out", str(folder)]
-        done = offline.run(sys.executable, "-m", "lepton_lib.cli", *words)  # a process of its own, as for its users
+        # a process of its own, as for its users
+        done = offline.run(sys.executable, "-m", "lepton_lib.cli", *words)
         assert done.returncode == 0, done.stderr[-4000:]
 
     return made_once(tmp_path_factory, "credit", make)
@@ -197,7 +220,9 @@ def light() -> dict[str, str]:
 
 def small_table(rows: int = 40) -> str:
     """A CSV ``x,colour,label`` with ``rows`` rows, every other one labelled ``yes``."""
-    lines = [f"{i / 4},{('red', 'blue', 'green')[i % 3]},{('no', 'yes')[i % 2]}" for i in range(rows)]
+    lines = [
+        f"{i / 4},{('red', 'blue', 'green')[i % 3]},{('no', 'yes')[i % 2]}" for i in range(rows)
+    ]
     return "\n".join(["x,colour,label", *lines, ""])
 
 
@@ -207,7 +232,8 @@ def write_case(folder: Path, table: str | bytes | None = None, **changes: Any) -
     Args:
         folder: Where; its name is the case's name.
         table: The table, as text or bytes; without it `small_table`.
-        **changes: ``data={"delimiter": ";"}`` adds to [data], ``columns=[...]`` replaces; None takes the key out.
+        **changes: ``data={"delimiter": ";"}`` adds to [data], ``columns=[...]`` replaces; None
+            takes the key out.
     """
     folder.mkdir(parents=True, exist_ok=True)
     table = small_table() if table is None else table
@@ -219,7 +245,11 @@ def write_case(folder: Path, table: str | bytes | None = None, **changes: Any) -
         "question": "Is it yes?",
         "task": "binary",
         "source": {"origin": "made up", "licence": "none needed", "citation": "none"},
-        "data": {"file": "table.csv", "sha256": hashlib.sha256(content).hexdigest(), "row": "one thing"},
+        "data": {
+            "file": "table.csv",
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "row": "one thing",
+        },
         "target": {
             "column": "label",
             "meaning": "the answer",
@@ -228,9 +258,18 @@ def write_case(folder: Path, table: str | bytes | None = None, **changes: Any) -
         "split": {"method": "stratified"},
         "columns": [
             {"name": "x", "kind": "number", "min": 0, "max": 100, "meaning": "a number"},
-            {"name": "colour", "kind": "category", "categories": ["red", "blue", "green"], "meaning": "a word"},
+            {
+                "name": "colour",
+                "kind": "category",
+                "categories": ["red", "blue", "green"],
+                "meaning": "a word",
+            },
         ],
-        "charter": {"criteria": {"auc": {"at_least": 0.6, "why": "chance is 0.5"}}, "stop": [], "risks": []},
+        "charter": {
+            "criteria": {"auc": {"at_least": 0.6, "why": "chance is 0.5"}},
+            "stop": [],
+            "risks": [],
+        },
     }
     for key, value in changes.items():
         case[key] = {**case[key], **value} if isinstance(value, dict) and key in case else value
@@ -246,7 +285,9 @@ def make_case(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def lepton(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[Any, str, str]]:
+def lepton(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[Any, str, str]]:
     """Calls the command in this process: exit code, stdout, stderr."""
     from lepton_lib import cli
 

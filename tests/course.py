@@ -46,7 +46,9 @@ def write_course(folder):
 
 def answered(notebook, **answers):
     """The notebook's cells, answered; ``n1=...`` is the code for 07.1, None leaves the exercise as it is."""
-    return fill_in(read_notebook(notebook), {f"07.{name.lstrip('n')}": code for name, code in answers.items()})
+    return fill_in(
+        read_notebook(notebook), {f"07.{name.lstrip('n')}": code for name, code in answers.items()}
+    )
 
 
 def copy_course(source, folder):

@@ -3,16 +3,19 @@
 Written where the run can't reach it, a number grows false unseen. To state one, let a cell end with
 ``Markdown(f"... {auc:.3f} ...")``. Digits that pass:
 
-- in code, formulas, HTML tags and where links lead; but not a span that is a number and nothing else, nor a decimal
-  or a percentage in it that follows a relation or words alone, as in `AUC 0.85`,
-- numbers of headings, of entries in a list, of notebooks and exercises (03, 03.2), after *step*, *status*, ...,
+- in code, formulas, HTML tags and where links lead; but not a span that is a number and nothing
+  else, nor a decimal or a percentage in it that follows a relation or words alone, as in `AUC
+  0.85`,
+- numbers of headings, of entries in a list, of notebooks and exercises (03, 03.2), after *step*,
+  *status*, ...,
 - names (SHA-256, float32, 32-bit), the 99th percentile, the year of a source in brackets,
 - 0 and 1 as the ends of a scale, the percentage of an interval, band, level or quantile,
-- the minutes after ``**Time:**`` and in a section's ``*About 5 minutes.*``, which a test holds to the measure,
+- the minutes after ``**Time:**`` and in a section's ``*About 5 minutes.*``, which a test holds to
+  the measure,
 - and all under a heading *References*, *Sources* or *Further reading*.
 
-In words, shares are refused, *three quarters* or *twelve per cent*, but as a bound (*within*, *above*, *below*);
-*twice* and *two of three* can't be told from reasoning.
+In words, shares are refused, *three quarters* or *twelve per cent*, but as a bound (*within*,
+*above*, *below*); *twice* and *two of three* can't be told from reasoning.
 """
 
 import re
@@ -45,7 +48,8 @@ PASSES = re.compile(
     re.VERBOSE | re.DOTALL | re.MULTILINE,
 )
 REFERENCES = re.compile(
-    r"^(?:#+ |\*\*)(?:References?|Sources?|Further reading):?(?:\*\*)?:?\s*?$.*?(?=^#|\Z)", re.M | re.S
+    r"^(?:#+ |\*\*)(?:References?|Sources?|Further reading):?(?:\*\*)?:?\s*?$.*?(?=^#|\Z)",
+    re.M | re.S,
 )
 WORD = "(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|fifteen|twenty|thirty|forty|fifty|sixty"
 WORD += "|seventy|eighty|ninety|hundred)"
@@ -56,7 +60,9 @@ IN_WORDS = re.compile(
     re.I,
 )
 # In code and formulas: a decimal or a percentage behind a relation, or behind nothing but words.
-STATED = re.compile(r"(?:[=≈±:]|\\approx|\\pm|\\simeq|^[A-Za-z ]*[A-Za-z]) ?([-+−]?\d*\.\d+(?: ?\\?%)?|\d+ ?\\?%)")
+STATED = re.compile(
+    r"(?:[=≈±:]|\\approx|\\pm|\\simeq|^[A-Za-z ]*[A-Za-z]) ?([-+−]?\d*\.\d+(?: ?\\?%)?|\d+ ?\\?%)"
+)
 
 
 def numbers(text):
@@ -70,7 +76,8 @@ def _rest(found):
     if found["tag"]:
         return " ".join(["", *re.findall(r"""\b(?:alt|title)=["']([^"']*)""", found["tag"]), ""])
     if found["fence"]:
-        return " ".join(["", *STATED.findall(found["fence"].replace("=", ";")), ""])  # x = 0.5 is code there
+        # x = 0.5 is code there
+        return " ".join(["", *STATED.findall(found["fence"].replace("=", ";")), ""])
     inner = (found["span"] or "").strip("`$ ")
     if re.fullmatch(r"[-+−=≈]?\s*\d*\.?\d+\s*\\?%?", inner) and inner not in {"0", "1", "-1"}:
         return f" {inner} "

@@ -16,19 +16,50 @@ from tests.conftest import write_case
 
 HOSTILE = "<script>alert(1)</script>"
 COLUMNS = [
-    {"name": "age", "kind": "number", "min": 18, "max": 99, "unit": "years", "meaning": f"how old {HOSTILE}"},
-    {"name": "income", "kind": "number", "unit": "coins", "nullable": True, "meaning": "what comes in"},
-    {"name": "colour", "kind": "category", "categories": ["red", 'blue" onfocus="alert(2)'], "meaning": "a word"},
-    {"name": "when", "kind": "timestamp", "parts": ["hour"], "nullable": True, "meaning": "a moment"},
+    {
+        "name": "age",
+        "kind": "number",
+        "min": 18,
+        "max": 99,
+        "unit": "years",
+        "meaning": f"how old {HOSTILE}",
+    },
+    {
+        "name": "income",
+        "kind": "number",
+        "unit": "coins",
+        "nullable": True,
+        "meaning": "what comes in",
+    },
+    {
+        "name": "colour",
+        "kind": "category",
+        "categories": ["red", 'blue" onfocus="alert(2)'],
+        "meaning": "a word",
+    },
+    {
+        "name": "when",
+        "kind": "timestamp",
+        "parts": ["hour"],
+        "nullable": True,
+        "meaning": "a moment",
+    },
 ]
-COSTS = {"unit": "coins", "decisions": {"no": "grant", "yes": "refuse"},
-         "matrix": {"no": {"no": 0.0, "yes": 1.0}, "yes": {"no": 3.0, "yes": 0.0}}}  # fmt: skip
+COSTS = {
+    "unit": "coins",
+    "decisions": {"no": "grant", "yes": "refuse"},
+    "matrix": {"no": {"no": 0.0, "yes": 1.0}, "yes": {"no": 3.0, "yes": 0.0}},
+}
 BANDS = {"names": ["low", "medium", "high"], "limits": [0.3, 0.5]}
 GOOD = {"age": 42.125, "income": None, "colour": "red", "when": "2018-03-01T08:00:00"}
 JSON = {"content-type": "application/json"}
 METRICS = {"metric": "auc", "value": 0.8, "low": 0.7, "high": 0.9}
-GATE = {"passed": False, "criteria": [
-    {"name": "auc", "value": 0.8, "bound": "at_least 0.9", "passed": False, "why": "a | b"}]}  # fmt: skip
+GATE = {
+    "passed": False,
+    "criteria": [
+        {"name": "auc", "value": 0.8, "bound": "at_least 0.9", "passed": False, "why": "a | b"}
+    ],
+}
 
 
 def some_inputs(case, rows=60):
@@ -44,12 +75,21 @@ def write_release(folder, case, seed=0, **options):
     inputs = some_inputs(case)
     torch.manual_seed(seed)
     labels = np.arange(len(inputs)) % max(len(case.classes), 50)
-    model = build_model(case, inputs, labels.astype(np.float32), kind="mlp", hidden_size=4, **options).eval()
+    model = build_model(
+        case, inputs, labels.astype(np.float32), kind="mlp", hidden_size=4, **options
+    ).eval()
     if case.classes:
         model.temperature.fill_(0.1)  # far from even odds, so that every band and decision occurs
     (folder / "service").mkdir(parents=True)
-    serving.package(folder / "service", model, case, metrics=METRICS, gate=GATE, comparison={"models": []},
-                    background=inputs)  # fmt: skip
+    serving.package(
+        folder / "service",
+        model,
+        case,
+        metrics=METRICS,
+        gate=GATE,
+        comparison={"models": []},
+        background=inputs,
+    )
     return model
 
 
@@ -63,7 +103,9 @@ def write_desk(folder, **changes):
 @pytest.fixture(scope="module")
 def release(tmp_path_factory):
     """A folder that holds the case and a run whose model was packaged once."""
-    return write_desk(tmp_path_factory.mktemp("release"), columns=COLUMNS, title=HOSTILE, question=HOSTILE)
+    return write_desk(
+        tmp_path_factory.mktemp("release"), columns=COLUMNS, title=HOSTILE, question=HOSTILE
+    )
 
 
 @pytest.fixture
@@ -92,7 +134,9 @@ def call(app, method, path, **options):
 
 
 def ask(app, *records, **headers):
-    return call(app, "POST", "/v1/predict", content=json.dumps({"records": records}), headers=JSON | headers)
+    return call(
+        app, "POST", "/v1/predict", content=json.dumps({"records": records}), headers=JSON | headers
+    )
 
 
 def kept(app):

@@ -27,13 +27,16 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
-COMPARED = {"text/plain", "text/html", "text/markdown", "text/latex", "image/png"}  # the kinds of output there may be
+# the kinds of output there may be
+COMPARED = {"text/plain", "text/html", "text/markdown", "text/latex", "image/png"}
 # What shows a reader its arguments, and the keywords whose values are shown.
 TELLS = {"print", "display", "Markdown", "HTML", "text", "annotate"}
 TELLS |= {"set_title", "suptitle", "set_xlabel", "set_ylabel"}
 TOLD = {"alt", "title", "label", "xlabel", "ylabel", "labels"}
 PANDAS = "<div>\n<style scoped>"  # how a DataFrame's HTML begins
-OWNER = "|".join(re.escape(name) for name in (Path.home().name, socket.gethostname()) if len(name) > 4)
+OWNER = "|".join(
+    re.escape(name) for name in (Path.home().name, socket.gethostname()) if len(name) > 4
+)
 MONTHS = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
 # What no stored output may hold, because another machine or another day would print something else.
 VOLATILE = {
@@ -57,7 +60,8 @@ def check_notebook(path):
     text = path.read_text(encoding="utf-8")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # nbformat only warns of an id that is missing or there twice
+            # nbformat only warns of an id that is missing or there twice
+            warnings.simplefilter("error")
             nbformat.validate(content := json.loads(text))
             notebook = nbformat.reads(text, 4)
     except (ValueError, nbformat.ValidationError, Warning) as error:
@@ -76,7 +80,9 @@ def check_notebook(path):
 
 def check_frame(content):
     """The same format and metadata everywhere."""
-    if (content["nbformat"], content["nbformat_minor"]) != (4, 5) or content["metadata"] != METADATA:
+    if (content["nbformat"], content["nbformat_minor"]) != (4, 5) or content[
+        "metadata"
+    ] != METADATA:
         yield f"notebook: got other metadata than {METADATA} in nbformat 4.5"
 
 
@@ -97,7 +103,8 @@ def check_parameters(path):
 def check_reading(notebook):
     """Each parameter is read by some cell, for more than to be noted or printed, before its name means more.
 
-    Names are those of the module: an argument or a loop's variable of the same name is another thing.
+    Names are those of the module: an argument or a loop's variable of the same name is another
+    thing.
     """
     unread, aside = {}, set()
     for cell in notebook.cells:
@@ -110,7 +117,12 @@ def check_reading(notebook):
             continue
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "start":
-                aside |= {part for word in node.keywords if word.arg == "parameters" for part in ast.walk(word)}
+                aside |= {
+                    part
+                    for word in node.keywords
+                    if word.arg == "parameters"
+                    for part in ast.walk(word)
+                }
             elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print":
                 aside |= {part for argument in node.args for part in ast.walk(argument)}
         names = [node for node in _of_module(tree) if node not in aside]
@@ -132,7 +144,15 @@ def _of_module(node, own=frozenset()):
         for default in filter(None, [*given.defaults, *given.kw_defaults]):
             yield from _of_module(default, own)
         bound = {
-            arg.arg for arg in [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg] if arg
+            arg.arg
+            for arg in [
+                *given.posonlyargs,
+                *given.args,
+                *given.kwonlyargs,
+                given.vararg,
+                given.kwarg,
+            ]
+            if arg
         }
         body = node.body if isinstance(node.body, list) else [node.body]
         own |= bound | {part.id for line in body for part in _stored(line)}
@@ -146,7 +166,11 @@ def _of_module(node, own=frozenset()):
 
 
 def _stored(node):
-    return [part for part in ast.walk(node) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)]
+    return [
+        part
+        for part in ast.walk(node)
+        if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)
+    ]
 
 
 def check_counts(notebook):
@@ -162,14 +186,18 @@ def check_ruff(path, home):
     """The linter's findings, under the name that the notebook has in the repository."""
     words = [sys.executable, "-m", "ruff", "check", "--quiet", "--output-format", "concise"]
     words += ["--stdin-filename", str(home / path.name), "-"]
-    done = subprocess.run(words, input=path.read_bytes(), capture_output=True, cwd=ROOT, check=False)
+    done = subprocess.run(
+        words, input=path.read_bytes(), capture_output=True, cwd=ROOT, check=False
+    )
     for line in (done.stdout + done.stderr).decode().splitlines():
         yield f"ruff: {line.partition('.ipynb:')[2] or line}"
 
 
 def check_cell(cell):
     """A readable id that isn't made by a machine, and no metadata but the known tags."""
-    if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", cell.id) or re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]+)*", cell.id):
+    if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", cell.id) or re.fullmatch(
+        r"[0-9a-f]{8}(-[0-9a-f]+)*", cell.id
+    ):
         yield "has an id that isn't made of words"
     if other := (set(cell.metadata) - {"tags"}) | (set(cell.metadata.get("tags", [])) - TAGS):
         yield f"has other metadata or tags than the known ones: {', '.join(sorted(other))}"
@@ -217,7 +245,9 @@ def _constants(node):
         yield node.value
     elif isinstance(node, ast.FormattedValue) and isinstance(node.value, ast.Constant):
         yield str(node.value.value)
-    elif isinstance(node, ast.Call):  # of a method of a text, as in ", ".join([...]), and of what shows it
+    elif isinstance(
+        node, ast.Call
+    ):  # of a method of a text, as in ", ".join([...]), and of what shows it
         name = getattr(node.func, "attr", getattr(node.func, "id", ""))
         if isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Constant):
             yield from _constants(node.func.value)
@@ -250,7 +280,9 @@ def check_outputs(cell):
             for what, pattern in VOLATILE.items():
                 if found := re.search(pattern, text):
                     yield f"prints {what}: {found.group()}"
-        if data.get("text/html", "").startswith(PANDAS) and "\ntypes: " not in data.get("text/plain", ""):
+        if data.get("text/html", "").startswith(PANDAS) and "\ntypes: " not in data.get(
+            "text/plain", ""
+        ):
             yield "shows a table without its types: `plots.use_style()` and `make notebooks` write them"
         if "image/png" in data:
             yield from check_picture(output)
@@ -268,14 +300,19 @@ def check_picture(output):
         return
     if len(png) > 60_000:
         yield f"shows a picture of {len(png)} bytes, more than 60 KB"
-    alt, text = output.metadata.get("image/png", {}).get("alt", ""), output.data.get("text/plain", "")
+    alt, text = (
+        output.metadata.get("image/png", {}).get("alt", ""),
+        output.data.get("text/plain", ""),
+    )
     if len(alt) <= 20 or not text.startswith(f"Figure: {alt}\n"):
         yield "shows a picture without alternative text: end the cell with `plots.show(figure, alt=...)`"
     panels = re.split(r"^  (?=\[)", text, flags=re.MULTILINE)[1:]
     if not panels or not all(re.search(r"\n    .*(?:n=[1-9]|texts: )", panel) for panel in panels):
         yield "shows a figure without data, or axes with nothing on them"
     if found := re.search(
-        r"^    (?:area|bars|image|line|mesh|points|steps)\b.*: empty(?: \| empty)?$", text, re.MULTILINE
+        r"^    (?:area|bars|image|line|mesh|points|steps)\b.*: empty(?: \| empty)?$",
+        text,
+        re.MULTILINE,
     ):
         yield f"shows a figure in which something is empty:{found.group()}"
 
@@ -291,8 +328,12 @@ def check_links(cell, notebook, home):
     if re.search(r"!\[|<img\b", re.sub(r"```.*?```|`[^`]*`", "", cell.source, flags=re.DOTALL)):
         yield "shows a picture that no run has made: draw it in a code cell"
     prose = "\n\n".join(other.source for other in notebook.cells if other.cell_type == "markdown")
-    headings = {heading.replace(" ", "-") for heading in re.findall(r"^#+ +(.+?)\s*$", prose, re.MULTILINE)}
-    for target in re.findall(r"\]\(([^)\s]+)[^)]*\)", re.sub(r"```.*?```|`[^`]*`", "", cell.source, flags=re.DOTALL)):
+    headings = {
+        heading.replace(" ", "-") for heading in re.findall(r"^#+ +(.+?)\s*$", prose, re.MULTILINE)
+    }
+    for target in re.findall(
+        r"\]\(([^)\s]+)[^)]*\)", re.sub(r"```.*?```|`[^`]*`", "", cell.source, flags=re.DOTALL)
+    ):
         file, _, part = target.partition("#")
         if not re.match(r"[a-z]+:", target) and not (home / file).exists():
             yield f"links to {file}, which isn't there"

@@ -2,17 +2,23 @@
 
     python -m pytest -p tests.strict --nbval --nbval-current-env notebooks/00_environment.ipynb
 
-nbval finds the notebooks, starts the kernel and shows failures. Running a cell and judging it are done here:
+nbval finds the notebooks, starts the kernel and shows failures. Running a cell and judging it are
+done here:
 
-- The file itself comes first (`tests.static_checks`), so a notebook that was stripped or never run is red.
-- A cell is judged by the kernel's reply, not only by what it shows: an unknown magic, a failing shell command and
-  ``sys.exit()`` leave no error output. A kernel that dies is seen within a second.
-- Outputs are compared in their order with all that they hold. Nothing is skipped and no cell can ask to be.
-- A figure's data come first, as its text describes them (`lepton_lib.plots.Picture`); then each pixel, which the
-  pinned versions make the same everywhere.
-- What is said of a run, in a figure's alternative text or by a question's right letter, is bound to it in claims.toml.
-- Types: of what a cell can show, only a DataFrame hides them, so `lepton_lib.plots.use_style` ends its text with them.
-  A type behind a ``print`` isn't seen, and what is printed doesn't depend on it.
+- The file itself comes first (`tests.static_checks`), so a notebook that was stripped or never run
+  is red.
+- A cell is judged by the kernel's reply, not only by what it shows: an unknown magic, a failing
+  shell command and ``sys.exit()`` leave no error output. A kernel that dies is seen within a
+  second.
+- Outputs are compared in their order with all that they hold. Nothing is skipped and no cell can
+  ask to be.
+- A figure's data come first, as its text describes them (`lepton_lib.plots.Picture`); then each
+  pixel, which the pinned versions make the same everywhere.
+- What is said of a run, in a figure's alternative text or by a question's right letter, is bound to
+  it in claims.toml.
+- Types: of what a cell can show, only a DataFrame hides them, so `lepton_lib.plots.use_style` ends
+  its text with them. A type behind a ``print`` isn't seen, and what is printed doesn't depend on
+  it.
 """
 
 import base64
@@ -40,8 +46,19 @@ from tests import offline
 from tests.static_checks import check_notebook
 
 # Python's words for a run of its own; xdist would spread a notebook's cells over kernels.
-STRICT = ["-m", "pytest", "-p", "tests.strict", "-p", "no:xdist", "-p", "no:cacheprovider", "--color=no"]
-STRICT += ["-p", "no:anyio", "-p", "no:hypothesispytest", "-p", "no:schemathesis"]  # two seconds of imports
+STRICT = [
+    "-m",
+    "pytest",
+    "-p",
+    "tests.strict",
+    "-p",
+    "no:xdist",
+    "-p",
+    "no:cacheprovider",
+    "--color=no",
+]
+# two seconds of imports
+STRICT += ["-p", "no:anyio", "-p", "no:hypothesispytest", "-p", "no:schemathesis"]
 STRICT += ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=300"]
 POLL_SECONDS = 0.5  # how often a silent kernel is asked whether it's alive
 OUTPUTS = {"stream", "display_data", "execute_result", "error"}
@@ -66,7 +83,10 @@ def pytest_configure():
 def pytest_collect_file(file_path, parent):
     """Take nbval's notebooks over."""
     found = yield
-    return [StrictFile.from_parent(parent, path=file_path) if isinstance(f, IPyNbFile) else f for f in found]
+    return [
+        StrictFile.from_parent(parent, path=file_path) if isinstance(f, IPyNbFile) else f
+        for f in found
+    ]
 
 
 class StrictFile(IPyNbFile):
@@ -74,19 +94,26 @@ class StrictFile(IPyNbFile):
 
     def setup(self):
         """Start the kernel: always this very Python, and showing what native code writes, as in JupyterLab."""
-        os.environ.pop("PYTEST_CURRENT_TEST", None)  # ipykernel then follows file descriptors 1 and 2, too
+        # ipykernel then follows file descriptors 1 and 2, too
+        os.environ.pop("PYTEST_CURRENT_TEST", None)
         seconds = self.config.option.nbval_kernel_startup_timeout
-        self.kernel = StrictKernel(CURRENT_ENV_KERNEL_NAME, cwd=str(self.path.parent), startup_timeout=seconds)
+        self.kernel = StrictKernel(
+            CURRENT_ENV_KERNEL_NAME, cwd=str(self.path.parent), startup_timeout=seconds
+        )
         if getattr(self.config.option, "cov_source", None):
             setup_coverage(self.config, self.kernel, self.path)
 
     def collect(self):
         """The file, then the cells."""
         yield FileItem.from_parent(self, name="file")
-        self.claims = tomllib.loads(self.config.option.claims.read_text(encoding="utf-8")).get(self.path.stem, {})
+        self.claims = tomllib.loads(self.config.option.claims.read_text(encoding="utf-8")).get(
+            self.path.stem, {}
+        )
         for item in super().collect():
             cell, number = item.cell, item.cell_num
-            yield StrictCell.from_parent(self, name=cell.id, cell_num=number, cell=cell, options=item.options)
+            yield StrictCell.from_parent(
+                self, name=cell.id, cell_num=number, cell=cell, options=item.options
+            )
 
 
 class FileItem(pytest.Item):
@@ -108,10 +135,14 @@ class StrictCell(IPyNbCell):
     def runtest(self):
         """Run the cell and judge it."""
         if not self.parent.kernel.is_alive():
-            raise NbCellError(self.cell_num, "the kernel is gone since an earlier cell", self.cell.source)
+            raise NbCellError(
+                self.cell_num, "the kernel is gone since an earlier cell", self.cell.source
+            )
         claims = self.parent.claims.get(self.cell.id, {})
         try:
-            reply, outputs = self.parent.kernel.run(self.cell.source, self.config.option.nbval_cell_timeout, claims)
+            reply, outputs = self.parent.kernel.run(
+                self.cell.source, self.config.option.nbval_cell_timeout, claims
+            )
         except KernelError as error:
             raise NbCellError(self.cell_num, str(error), self.cell.source) from error
         if problem := judge(self.cell, reply, outputs, claims):
@@ -129,7 +160,9 @@ class StrictKernel(RunningKernel):
         """The reply to a cell, with what has become of its claims, and its outputs, in their order."""
         expressions = {claim: f"bool({expression})" for claim, expression in claims.items()}
         expressions["exit"] = EXIT_CODE
-        asked = self.kc.execute(source, store_history=True, allow_stdin=False, user_expressions=expressions)
+        asked = self.kc.execute(
+            source, store_history=True, allow_stdin=False, user_expressions=expressions
+        )
         deadline = time.monotonic() + seconds
         outputs = []
         while True:
@@ -141,10 +174,14 @@ class StrictKernel(RunningKernel):
             elif kind in OUTPUTS:
                 outputs.append({"output_type": kind, **content})
             elif kind not in SILENT:
-                raise KernelError(f"the cell sends {kind}, which changes outputs afterwards and can't be compared")
+                raise KernelError(
+                    f"the cell sends {kind}, which changes outputs afterwards and can't be compared"
+                )
             elif content.get("execution_state") == "idle":
                 break
-        while (message := self._next("shell", deadline, seconds))["parent_header"].get("msg_id") != asked:
+        while (message := self._next("shell", deadline, seconds))["parent_header"].get(
+            "msg_id"
+        ) != asked:
             pass
         return message["content"], outputs
 
@@ -186,7 +223,11 @@ def judge(cell, reply, outputs, claims):
         return f"the cell was run as number {cell.execution_count}, but is number {number} from the top"
     for claim, expression in claims.items():
         found = reply["user_expressions"][claim]
-        told = found["data"]["text/plain"] if found["status"] == "ok" else f"{found['ename']}: {found['evalue']}"
+        told = (
+            found["data"]["text/plain"]
+            if found["status"] == "ok"
+            else f"{found['ename']}: {found['evalue']}"
+        )
         if told != "True":
             return f"the run doesn't bear out {claim!r}: {expression} is {told}"
     return compare(cell.outputs, outputs)
@@ -207,10 +248,14 @@ def compare(stored, fresh):
     if len(stored) == len(fresh):
         return ""
     number, more = (
-        (len(stored), stored[len(fresh) :]) if len(stored) > len(fresh) else (len(fresh), fresh[len(stored) :])
+        (len(stored), stored[len(fresh) :])
+        if len(stored) > len(fresh)
+        else (len(fresh), fresh[len(stored) :])
     )
     less = f"{len(stored)} outputs are stored, the run gives {len(fresh)}"
-    return f"{less}; without a counterpart from number {number - len(more) + 1} on:\n{more[0]}"[:2000]
+    return f"{less}; without a counterpart from number {number - len(more) + 1} on:\n{more[0]}"[
+        :2000
+    ]
 
 
 def _parts(outputs):
@@ -226,13 +271,21 @@ def _parts(outputs):
         elif kind == "error":
             found.append({"error": f"{output['ename']}: {output['evalue']}"})
         else:
-            data = sorted(output["data"].items(), key=lambda item: (item[0] == "image/png", item[0]))
-            found.append(dict(data) | {"metadata": json.dumps(output["metadata"], sort_keys=True), kind: ""})
+            data = sorted(
+                output["data"].items(), key=lambda item: (item[0] == "image/png", item[0])
+            )
+            found.append(
+                dict(data) | {"metadata": json.dumps(output["metadata"], sort_keys=True), kind: ""}
+            )
     return found
 
 
 def _difference(was, now):
-    lines = list(difflib.unified_diff(str(was).splitlines(), str(now).splitlines(), "stored", "now", lineterm="", n=1))
+    lines = list(
+        difflib.unified_diff(
+            str(was).splitlines(), str(now).splitlines(), "stored", "now", lineterm="", n=1
+        )
+    )
     return "\n".join(lines[:SHOWN_LINES])
 
 
@@ -240,7 +293,8 @@ def _pixels(was, now):
     """What differs between two pictures of the same data; nothing where only their files do."""
     try:
         before, after = (
-            np.asarray(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGBA")) for png in (was, now)
+            np.asarray(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGBA"))
+            for png in (was, now)
         )
     except (OSError, ValueError, SyntaxError):
         return "the stored picture can't be decoded"
@@ -264,17 +318,22 @@ def run_strictly(paths, *options, cwd, **variables):
         **variables: More for its environment.
 
     Returns:
-        By notebook and cell, or ``file``: the failure's text, empty where it passed, and the seconds that it took.
+        By notebook and cell, or ``file``: the failure's text, empty where it passed, and the
+        seconds that it took.
     """
     report = cwd / "strict.xml"
     words = [*STRICT, "--rootdir", str(cwd), f"--junitxml={report}", *options]
     done = offline.run(sys.executable, *words, *map(str, paths), cwd=cwd, timeout=2700, **variables)
-    assert done.returncode in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED), done.stdout[-4000:] + done.stderr
+    assert done.returncode in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED), (
+        done.stdout[-4000:] + done.stderr
+    )
     told = {path.stem: {} for path in paths}
     assert len(told) == len(paths), "two notebooks of one name"
     for case in ElementTree.parse(report).iter("testcase"):
         failures = [part.text for part in case if part.tag in ("failure", "error")]
         stem = case.get("classname").split(".")[-2]  # notebooks.00_environment.ipynb
         told[stem][case.get("name")] = ("\n".join(failures), float(case.get("time")))
-    assert (done.returncode == 0) == (not any(text for cells in told.values() for text, _ in cells.values()))
+    assert (done.returncode == 0) == (
+        not any(text for cells in told.values() for text, _ in cells.values())
+    )
     return told

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lepton_lib.artefacts import MAKES, STEPS, Run
+from lepton_lib.artefacts import OUTPUTS, STEPS, Run
 from lepton_lib.errors import RunError
 
 FIRST, SECOND = STEPS[0], STEPS[1]
@@ -14,7 +14,7 @@ def work(run, step, value=1, read=()):
     """Do a step's work: write each of its files."""
     at_work = run.start(step, case="credit", parameters={"seed": value})
     seen = [at_work.read_json(name) for name in read]
-    for name in MAKES[step]:
+    for name in OUTPUTS[step]:
         at_work.write_json(name, {"value": value, "name": name})
     at_work.finish(value=value)
     return seen
@@ -32,21 +32,23 @@ def test_a_finished_step_lies_in_the_folder_and_in_the_manifest(run):
     assert run.manifest["case"] == "credit"
     assert entry["parameters"] == {"seed": 7}
     assert entry["metrics"] == {"value": 7}
-    assert set(entry["files"]) == set(MAKES[FIRST])
+    assert set(entry["files"]) == set(OUTPUTS[FIRST])
     assert entry["packages"]["torch"].startswith("2.")
     assert entry["python"].startswith("3.")
     assert 0 <= entry["seconds"] < 60
-    for name in MAKES[FIRST]:
+    for name in OUTPUTS[FIRST]:
         assert run.read_json(name) == {"value": 7, "name": name}
     assert not list(run.folder.glob(".*"))
 
 
 def test_a_step_reads_what_an_earlier_one_left_and_grows_stale_with_it(run):
     """A step is done with its own parameters as long as its files, and those it read, lie as it left them."""
-    name = MAKES[FIRST][0]
+    name = OUTPUTS[FIRST][0]
     work(run, FIRST)
     assert work(run, SECOND, read=[name]) == [{"value": 1, "name": name}]
-    assert run.manifest["steps"][SECOND]["read"] == {name: run.manifest["steps"][FIRST]["files"][name]}
+    assert run.manifest["steps"][SECOND]["read"] == {
+        name: run.manifest["steps"][FIRST]["files"][name]
+    }
     assert run.done(SECOND, {"seed": 1})
     assert not run.done(SECOND, {"seed": 2})
     assert not run.done(STEPS[2], {"seed": 1})
@@ -57,7 +59,7 @@ def test_a_step_reads_what_an_earlier_one_left_and_grows_stale_with_it(run):
 
 def test_a_missing_or_changed_result_names_the_notebook_that_makes_it(run):
     """What wasn't made, was deleted, or was changed since is refused with the remedy."""
-    name = MAKES[FIRST][0]
+    name = OUTPUTS[FIRST][0]
     with pytest.raises(RunError, match=f"no such result.*Run notebook {FIRST} first"):
         run.path(name)
     work(run, FIRST)
@@ -75,7 +77,7 @@ def test_a_step_without_all_its_files_moves_none(run):
     before = run.manifest
     step = run.start(FIRST, case="credit", parameters={"seed": 2})
     assert repr(step) == f"Step({FIRST!r})"
-    with pytest.raises(RunError, match=f"step {FIRST}: got no {MAKES[FIRST][0]}"):
+    with pytest.raises(RunError, match=f"step {FIRST}: got no {OUTPUTS[FIRST][0]}"):
         step.finish()
     assert run.manifest == before
     assert run.done(FIRST, {"seed": 1})
@@ -83,7 +85,7 @@ def test_a_step_without_all_its_files_moves_none(run):
 
 def test_what_a_killed_step_left_aside_is_swept_away(run):
     """A step that starts again doesn't take over the half of a run that was killed."""
-    run.start(FIRST, case="credit", parameters={}).write_json(MAKES[FIRST][0], 1)
+    run.start(FIRST, case="credit", parameters={}).write_json(OUTPUTS[FIRST][0], 1)
     with pytest.raises(RunError, match="expected every file"):
         run.start(FIRST, case="credit", parameters={}).finish()
 

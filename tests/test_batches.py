@@ -40,7 +40,8 @@ def plain(plain_release, tmp_path, monkeypatch):
 
 def people(count):
     return [
-        {"age": 18.0 + i, "income": None if i % 3 == 0 else i * 1e3, "colour": COLOURS[i % 2]} for i in range(count)
+        {"age": 18.0 + i, "income": None if i % 3 == 0 else i * 1e3, "colour": COLOURS[i % 2]}
+        for i in range(count)
     ]
 
 
@@ -72,8 +73,12 @@ def test_float32_rows_get_the_answers_that_json_gets(plain):
     assert (reply.status_code, reply.headers["content-type"]) == (200, FLOAT32)
     assert reply.headers["x-lepton-model"] == plain.scorer.version
     told = np.frombuffer(reply.content, "<f4").reshape(40, 3)
-    assert told[:, 1] == pytest.approx([answer["probabilities"]["yes"] for answer in wanted], abs=1e-6)
-    assert [("no", "yes")[int(index)] for index in told[:, 2]] == [answer["class"] for answer in wanted]
+    assert told[:, 1] == pytest.approx(
+        [answer["probabilities"]["yes"] for answer in wanted], abs=1e-6
+    )
+    assert [("no", "yes")[int(index)] for index in told[:, 2]] == [
+        answer["class"] for answer in wanted
+    ]
     frame = kept(plain)
     assert len(frame) == 80
     by_json, by_rows = frame.iloc[:40], frame.iloc[40:]
@@ -118,7 +123,12 @@ def test_rows_of_another_layout_are_refused(plain):
         assert reply.status_code == 422
         assert reply.json()["field"] in ("body", "x-lepton-contract")
     query = f"/v1/predict?contract={plain.scorer.manifest['contract']}"
-    assert call(plain, "POST", query, content=rows.tobytes(), headers={"content-type": FLOAT32}).status_code == 200
+    assert (
+        call(
+            plain, "POST", query, content=rows.tobytes(), headers={"content-type": FLOAT32}
+        ).status_code
+        == 200
+    )
 
 
 def test_moments_have_no_float32(app):
@@ -128,25 +138,37 @@ def test_moments_have_no_float32(app):
 
 
 def some_table(count=30):
-    records = [record | {"when": datetime(2018, 3, 1 + i % 28, i % 24)} for i, record in enumerate(people(count))]
+    records = [
+        record | {"when": datetime(2018, 3, 1 + i % 28, i % 24)}
+        for i, record in enumerate(people(count))
+    ]
     return records, pa.Table.from_pylist(records)
 
 
 def test_an_arrow_table_gets_the_answers_that_json_gets(app):
     """Answers to a table are a table with ids and what JSON has, and the log holds the records as they were sent."""
     records, table = some_table()
-    wanted = ask(app, *(record | {"when": record["when"].isoformat()} for record in records)).json()["predictions"]
+    wanted = ask(
+        app, *(record | {"when": record["when"].isoformat()} for record in records)
+    ).json()["predictions"]
     dictionary = table.set_column(2, "colour", table["colour"].dictionary_encode())
     for sent in (table, dictionary, table.select(["when", "colour", "age", "income"])):
         reply = send_table(app, sent)
         assert reply.status_code == 200
         told = pa.ipc.open_stream(reply.content).read_all()
-        assert told["p_yes"].to_pylist() == pytest.approx([a["probabilities"]["yes"] for a in wanted], abs=1e-6)
+        assert told["p_yes"].to_pylist() == pytest.approx(
+            [a["probabilities"]["yes"] for a in wanted], abs=1e-6
+        )
         assert told["band"].to_pylist() == [answer["band"] for answer in wanted]
         frame = kept(app)
         assert list(frame.index[-30:]) == told["id"].to_pylist()
         names = ["age", "income", "colour", "when", "answer.class"]
-        assert frame[names].iloc[-30:].reset_index(drop=True).equals(frame[names].iloc[:30].reset_index(drop=True))
+        assert (
+            frame[names]
+            .iloc[-30:]
+            .reset_index(drop=True)
+            .equals(frame[names].iloc[:30].reset_index(drop=True))
+        )
 
 
 def changed(name, values, kind=None):
@@ -170,7 +192,7 @@ def changed(name, values, kind=None):
         (some_table(4)[1].append_column("shoe", [[1] * 4]), "shoe"),
         (some_table(4)[1].drop_columns(["colour"]), "colour"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_column_is_refused_with_its_name(app, table, field):
     """A column of another type, a value that the case refuses, an unknown or missing column: 422 with the field."""
     reply = send_table(app, table)
@@ -187,7 +209,10 @@ def test_a_moment_that_python_has_not_is_refused(app, unit):
         reply = send_table(app, changed("when", [0, None, count, 0], pa.timestamp(unit)))
         assert (reply.status_code, reply.json()["field"]) == (422, "when")
         assert "record 2" in reply.json()["detail"]
-    assert send_table(app, changed("when", [first, None, end - 1, 0], pa.timestamp(unit))).status_code == 200
+    assert (
+        send_table(app, changed("when", [first, None, end - 1, 0], pa.timestamp(unit))).status_code
+        == 200
+    )
     assert len(kept(app)) == 4
 
 
@@ -195,9 +220,14 @@ def test_large_whole_numbers_are_rounded_as_in_json(app):
     """A whole number beyond 2**53 is answered like the same number in JSON."""
     reply = send_table(app, changed("income", [2**60 + 1] * 4, pa.int64()))
     assert reply.status_code == 200, reply.text
-    records = [record | {"income": 2**60 + 1, "when": record["when"].isoformat()} for record in some_table(4)[0]]
+    records = [
+        record | {"income": 2**60 + 1, "when": record["when"].isoformat()}
+        for record in some_table(4)[0]
+    ]
     wanted = [answer["probabilities"]["yes"] for answer in ask(app, *records).json()["predictions"]]
-    assert pa.ipc.open_stream(reply.content).read_all()["p_yes"].to_pylist() == pytest.approx(wanted, abs=1e-6)
+    assert pa.ipc.open_stream(reply.content).read_all()["p_yes"].to_pylist() == pytest.approx(
+        wanted, abs=1e-6
+    )
 
 
 def test_streams_that_are_none_or_too_large_are_refused(app):
@@ -209,8 +239,16 @@ def test_streams_that_are_none_or_too_large_are_refused(app):
     assert len(bomb) < 1 << 20
     empty = pa.RecordBatch.from_arrays([pa.nulls(1 << 26)], ["income"])
     twice = pa.Table.from_arrays([table["age"], table["age"]], ["age", "age"])
-    for content in (b"", b"garbage" * 50, good[: len(good) // 2], good[:200] + b"\xff" * 60 + good[260:], bomb,
-                    stream(pa.Table.from_batches([empty])), stream(twice), stream(table.slice(0, 0))):  # fmt: skip
+    for content in (
+        b"",
+        b"garbage" * 50,
+        good[: len(good) // 2],
+        good[:200] + b"\xff" * 60 + good[260:],
+        bomb,
+        stream(pa.Table.from_batches([empty])),
+        stream(twice),
+        stream(table.slice(0, 0)),
+    ):
         before = pa.total_allocated_bytes()
         reply = send_table(app, content)
         assert reply.status_code == 422, content[:40]
@@ -237,7 +275,10 @@ def test_a_class_may_have_a_quote_in_its_name(tmp_path):
     rules = Rules(load_case(write_case(tmp_path / "desk", target={"classes": classes})))
     (answer,) = rules.answers.of(np.array([[0.25, 0.75, 1]], dtype=np.float32))
     told = json.loads(msgspec.json.encode(answer))
-    assert (told["class"], told["probabilities"]) == (names[1], dict(zip(names, [0.25, 0.75], strict=True)))
+    assert (told["class"], told["probabilities"]) == (
+        names[1],
+        dict(zip(names, [0.25, 0.75], strict=True)),
+    )
 
 
 @pytest.mark.parametrize("kind", ["regression", "multiclass"])
@@ -245,8 +286,17 @@ def test_other_tasks_answer_batches_too(tmp_path, monkeypatch, kind):
     """A regression answers one number a row, three classes three shares and the decision's place; both read back."""
     classes = [] if kind == "regression" else [{"name": n, "values": [n]} for n in ("a", "b", "c")]
     metric = "mean_absolute_error" if kind == "regression" else "accuracy"
-    charter = {"criteria": {metric: {"at_most" if kind == "regression" else "at_least": 0.5, "why": "none"}}}
-    write_case(tmp_path / "cases" / "other", task=kind, target={"classes": classes, "unit": "cars"}, charter=charter)
+    charter = {
+        "criteria": {
+            metric: {"at_most" if kind == "regression" else "at_least": 0.5, "why": "none"}
+        }
+    }
+    write_case(
+        tmp_path / "cases" / "other",
+        task=kind,
+        target={"classes": classes, "unit": "cars"},
+        charter=charter,
+    )
     monkeypatch.setenv("LEPTON_DATASETS", str(tmp_path / "cases"))
     write_release(tmp_path / "run", load_case("other"))
     app = serving.create_app(tmp_path / "run")
@@ -259,8 +309,8 @@ def test_other_tasks_answer_batches_too(tmp_path, monkeypatch, kind):
     frame, answers = kept(app), app.scorer.score(records)
     key = "prediction" if kind == "regression" else "class"
     assert list(frame[f"answer.{key}"]) == [answer[key] for answer in answers]
-    reasons = call(app, "POST", "/v1/predict?explain=true", json={"records": records}).json()["predictions"][0][
-        "reasons"
-    ]
+    reasons = call(app, "POST", "/v1/predict?explain=true", json={"records": records}).json()[
+        "predictions"
+    ][0]["reasons"]
     assert reasons["of"] in ("cars", "a", "b", "c")
     app.log.close()

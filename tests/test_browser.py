@@ -33,7 +33,9 @@ def browser():
     if chromium.path() is None:
         pytest.fail(chromium.MISSING)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium.path(), args=chromium.ARGUMENTS)
+        browser = playwright.chromium.launch(
+            executable_path=chromium.path(), args=chromium.ARGUMENTS
+        )
         yield browser
         browser.close()
 
@@ -102,17 +104,21 @@ def lab(tmp_path_factory):
         nbformat.write(notebook, folder / "notebooks" / path.name)
     settings = {
         "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
-        "notebook-extension/tracker": {"windowingMode": "none"},  # all cells are in the page, seen or not
+        # all cells are in the page, seen or not
+        "notebook-extension/tracker": {"windowingMode": "none"},
     }
     for name, values in settings.items():
         file = folder / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(values))
     (folder / "config").mkdir()
-    alone = {"LabApp": {"labextensions_path": []}}  # those of `make bench`'s packages complain on the console
+    # those of `make bench`'s packages complain on the console
+    alone = {"LabApp": {"labextensions_path": []}}
     (folder / "config" / "jupyter_lab_config.json").write_text(json.dumps(alone))
     environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(offline.ROOT), os.environ.get("PYTHONPATH", "")])),
+        "PYTHONPATH": os.pathsep.join(
+            filter(None, [str(offline.ROOT), os.environ.get("PYTHONPATH", "")])
+        ),
         "LEPTON_DATASETS": str(offline.ROOT / "datasets"),
         "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
         "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"),
@@ -126,7 +132,9 @@ def lab(tmp_path_factory):
     opener.chmod(0o755)
     words = [sys.executable, "-m", "lepton_lib.cli", "work", "--open"]
     with (folder / "log").open("w") as log:
-        server = subprocess.Popen(words, cwd=folder, env=environment | {"BROWSER": str(opener)}, stdout=log, stderr=log)
+        server = subprocess.Popen(
+            words, cwd=folder, env=environment | {"BROWSER": str(opener)}, stdout=log, stderr=log
+        )
         try:
             yield first_page(server, folder), folder / "work"
         finally:
@@ -165,7 +173,8 @@ def run_all(page, url):
     """Open a notebook, choose *Run All Cells* from the menu, and wait until each code cell has its number."""
     with page.expect_websocket(lambda socket: "/api/kernels/" in socket.url):
         page.goto(f"{url}&reset")  # no other notebook beside it
-    idle = page.locator("#jp-bottom-panel", has_text="| Idle")  # the indicator beside the name says so too early
+    # the indicator beside the name says so too early
+    idle = page.locator("#jp-bottom-panel", has_text="| Idle")
     expect(idle).to_be_visible(timeout=PATIENCE)
     page.locator(".lm-MenuBar-itemLabel", has_text=re.compile("^Run$")).click()
     page.locator(".lm-Menu-item[data-command='runmenu:run-all']").click()
@@ -183,7 +192,10 @@ def test_run_all_cells_in_jupyterlab(browser, lab, shots, step):
     with looking(browser) as page:
         run_all(page, lab[0].replace("00_environment", step))
         panel = page.locator(".jp-NotebookPanel:visible")
-        for selector, kind in ((".jp-RenderedImage img", "image/png"), (".jp-OutputArea table", "text/html")):
+        for selector, kind in (
+            (".jp-RenderedImage img", "image/png"),
+            (".jp-OutputArea table", "text/html"),
+        ):
             shown = panel.locator(selector).all()
             assert len(shown) >= sum(kind in output for output in data)
             for element in shown:
@@ -192,7 +204,9 @@ def test_run_all_cells_in_jupyterlab(browser, lab, shots, step):
                 assert min(box["width"], box["height"]) > 20
                 if kind == "image/png":
                     assert element.evaluate("image => image.naturalWidth") > 100
-        assert panel.locator(".jp-RenderedImage img").count() == sum("image/png" in output for output in data)
+        assert panel.locator(".jp-RenderedImage img").count() == sum(
+            "image/png" in output for output in data
+        )
         assert panel.locator("mjx-container").count() > 0
         assert panel.locator("mjx-merror").count() == 0
         page.screenshot(path=shots / f"lab-{step}.jpg")
@@ -210,7 +224,10 @@ def test_the_progress_bar_is_seen_in_jupyterlab(browser, lab, shots):
 
 def answer(page, key, source):
     """Put code into the cell that checks an exercise, and run it with the keyboard; what it answers."""
-    cell = page.locator(".jp-NotebookPanel:visible .jp-CodeCell", has=page.locator(".cm-content", has_text=f'"{key}"'))
+    cell = page.locator(
+        ".jp-NotebookPanel:visible .jp-CodeCell",
+        has=page.locator(".cm-content", has_text=f'"{key}"'),
+    )
     cell.locator(".cm-content").click()
     page.keyboard.press("Control+A")
     page.keyboard.insert_text(source)
@@ -271,7 +288,9 @@ def test_executed_pages_can_be_read(browser, run_dir, shots, size):
             assert formulas.count() > 0
             for formula in formulas.all():
                 assert formula.bounding_box()["height"] > 10
-            page.screenshot(path=shots / f"executed-{path.stem}-{size['width']}.jpg", full_page=True)
+            page.screenshot(
+                path=shots / f"executed-{path.stem}-{size['width']}.jpg", full_page=True
+            )
         page.get_by_role("link", name="This run").click()
         expect(page.locator("h2").first).to_have_text("The gate")
 
@@ -293,7 +312,11 @@ def test_the_service_is_asked_by_keyboard(browser, run_dir, shots, size):
         expect(page.locator("#answer h2")).to_be_in_viewport()
         expect(page.locator("#answer")).to_be_focused()
         expect(page.locator(".reasons tr")).to_have_count(fields.count())
-        assert [value for value in fields.evaluate_all("all => all.map(field => field.value)") if not value] == []
+        assert [
+            value
+            for value in fields.evaluate_all("all => all.map(field => field.value)")
+            if not value
+        ] == []
         check_layout(page)
         page.screenshot(path=shots / f"service-{size['width']}.jpg", full_page=True)
 
@@ -303,7 +326,8 @@ def test_the_service_says_what_it_refuses(browser, run_dir, shots):
     with start(run_dir) as service, looking(browser, PHONE, "dark", refusal=True) as page:
         page.goto(service.url)
         page.locator("#example").press("Enter")
-        page.locator("#desk").evaluate("form => { form.noValidate = true; }")  # as a client without checks would
+        # as a client without checks would
+        page.locator("#desk").evaluate("form => { form.noValidate = true; }")
         field = page.locator("#desk input[type=number]").first
         good = field.input_value()
         field.fill("1e9")
@@ -330,12 +354,15 @@ def test_slides_fit_their_window_and_are_printed(browser, shots, tmp_path, path)
         page.goto(file.as_uri())
         cut = "all => all.filter(s => s.scrollHeight > s.clientHeight + 1 || s.scrollWidth > s.clientWidth + 1).length"
         assert page.locator(".slide").evaluate_all(cut) == 0
-        sizes = page.locator(".slide").evaluate_all("all => all.map(s => parseFloat(getComputedStyle(s).fontSize))")
+        sizes = page.locator(".slide").evaluate_all(
+            "all => all.map(s => parseFloat(getComputedStyle(s).fontSize))"
+        )
         assert min(sizes) > 16  # pixels
         count = page.locator("section").count()
         assert count > 10
         boxes = "all => all.map(e => e.getBoundingClientRect()).filter(b => b.width).map(b => [b.width, b.height])"
-        for width, height in page.locator("math[display=block]").evaluate_all(boxes):  # those in the notes are hidden
+        # those in the notes are hidden
+        for width, height in page.locator("math[display=block]").evaluate_all(boxes):
             assert min(width, height) > 12
         for width, height in page.locator("img").evaluate_all(boxes):
             assert width > 500
@@ -362,10 +389,15 @@ def test_the_sites_pages_can_be_read_from_the_disk(browser, site, shots):
             for name in names:
                 page.goto((out / f"{name}.html").as_uri())
                 if page.locator(".math").count():
-                    expect(page.locator("mjx-container")).to_have_count(page.locator(".math").count())
+                    expect(page.locator("mjx-container")).to_have_count(
+                        page.locator(".math").count()
+                    )
                     assert page.locator("mjx-merror, [data-mjx-error]").count() == 0
                 check_layout(page)
-                page.screenshot(path=shots / f"site-{name.replace('/', '-')}-{size['width']}.jpg", full_page=True)
+                page.screenshot(
+                    path=shots / f"site-{name.replace('/', '-')}-{size['width']}.jpg",
+                    full_page=True,
+                )
 
 
 @both_widths
@@ -394,6 +426,9 @@ def test_dark_pages_of_the_site_keep_figures_on_white(browser, site, shots):
     with looking(browser, WIDE, "dark") as page:
         page.goto((out / f"{pages[0]}.html").as_uri())
         figure = page.locator(".cell_output img").first
-        assert figure.evaluate("image => getComputedStyle(image).backgroundColor") == "rgb(255, 255, 255)"
+        assert (
+            figure.evaluate("image => getComputedStyle(image).backgroundColor")
+            == "rgb(255, 255, 255)"
+        )
         figure.scroll_into_view_if_needed()
         page.screenshot(path=shots / "site-dark.jpg")

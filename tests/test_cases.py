@@ -77,50 +77,106 @@ def test_a_byte_order_mark_before_the_toml_is_accepted(make_case):
 COLUMNS = [{"name": "x", "kind": "number", "meaning": "a number"}]
 WRONG = {
     "unknown key": ({"colour": "red"}, "key 'colour'", "no key of that name"),
-    "unknown key in a section": ({"data": {"shape": "x"}}, "key 'data.shape'", "no key of that name"),
+    "unknown key in a section": (
+        {"data": {"shape": "x"}},
+        "key 'data.shape'",
+        "no key of that name",
+    ),
     "wrong type": ({"title": 3}, "key 'title'", "valid string"),
     "wrong type in a section": ({"split": {"test": "0.2"}}, "key 'split.test'", "valid number"),
     "missing key": ({"question": None}, "key 'question'", "a value"),
     "unknown task": ({"task": "ranking"}, "key 'task'", "'binary', 'multiclass' or 'regression'"),
-    "missing file": ({"data": {"file": "no.csv"}}, "key 'data.file'", "a file in the case's folder"),
+    "missing file": (
+        {"data": {"file": "no.csv"}},
+        "key 'data.file'",
+        "a file in the case's folder",
+    ),
     "wrong hash": ({"data": {"sha256": "0" * 64}}, "key 'data.sha256'", "the hash of 'table.csv'"),
     "hash of a wrong form": ({"data": {"sha256": "abc"}}, "key 'data.sha256'", "pattern"),
-    "path above": ({"data": {"file": "../table.csv"}}, "key 'data.file'", "inside the case's own folder"),
-    "absolute path": ({"data": {"file": "/etc/passwd"}}, "key 'data.file'", "inside the case's own folder"),
-    "backslashes": ({"data": {"file": "..\\table.csv"}}, "key 'data.file'", "inside the case's own folder"),
+    "path above": (
+        {"data": {"file": "../table.csv"}},
+        "key 'data.file'",
+        "inside the case's own folder",
+    ),
+    "absolute path": (
+        {"data": {"file": "/etc/passwd"}},
+        "key 'data.file'",
+        "inside the case's own folder",
+    ),
+    "backslashes": (
+        {"data": {"file": "..\\table.csv"}},
+        "key 'data.file'",
+        "inside the case's own folder",
+    ),
     "name of another folder": ({"name": "large"}, "key 'name'", "'small'"),
-    "long delimiter": ({"data": {"delimiter": "::"}}, "key 'data.delimiter'", "at most 1 character"),
+    "long delimiter": (
+        {"data": {"delimiter": "::"}},
+        "key 'data.delimiter'",
+        "at most 1 character",
+    ),
     "unknown encoding": ({"data": {"encoding": "utf-9"}}, "key 'data.encoding'", "an encoding"),
     "class names in costs": (
-        {"costs": {"unit": "x", "matrix": {"no": {"no": 0.0, "yes": 1.0}, "yes": {"no": 1.0, "maybe": 0.0}}}},
+        {
+            "costs": {
+                "unit": "x",
+                "matrix": {"no": {"no": 0.0, "yes": 1.0}, "yes": {"no": 1.0, "maybe": 0.0}},
+            }
+        },
         "case.toml",
         "costs.matrix to name the classes ['no', 'yes']",
     ),
     "class names in decisions": (
-        {"costs": {"unit": "x", "matrix": {a: {"no": 0, "yes": 1} for a in ("no", "yes")}, "decisions": {"ja": "x"}}},
+        {
+            "costs": {
+                "unit": "x",
+                "matrix": {a: {"no": 0, "yes": 1} for a in ("no", "yes")},
+                "decisions": {"ja": "x"},
+            }
+        },
         "case.toml",
         "costs.decisions to name the classes",
     ),
     "one value in two classes": (
-        {"target": {"classes": [{"name": "a", "values": ["yes"]}, {"name": "b", "values": ["yes"]}]}},
+        {
+            "target": {
+                "classes": [{"name": "a", "values": ["yes"]}, {"name": "b", "values": ["yes"]}]
+            }
+        },
         "case.toml",
         "one class only",
     ),
     "too few classes": ({"task": "multiclass"}, "case.toml", "three or more"),
     "classes of a quantity": ({"task": "regression"}, "case.toml", "no classes"),
     "two classes of one name": (
-        {"target": {"classes": [{"name": "a", "values": ["no"]}, {"name": "a", "values": ["yes"]}]}},
+        {
+            "target": {
+                "classes": [{"name": "a", "values": ["no"]}, {"name": "a", "values": ["yes"]}]
+            }
+        },
         "case.toml",
         "every class named once",
     ),
     "columns twice": ({"columns": COLUMNS * 2}, "case.toml", "every column named once"),
     "target among the columns": (
-        {"columns": [*COLUMNS, {"name": "label", "kind": "text", "meaning": "", "role": "ignored"}]},
+        {
+            "columns": [
+                *COLUMNS,
+                {"name": "label", "kind": "text", "meaning": "", "role": "ignored"},
+            ]
+        },
         "case.toml",
         "'label'",
     ),
-    "no inputs": ({"columns": [COLUMNS[0] | {"role": "ignored"}]}, "case.toml", "at least one column"),
-    "text as an input": ({"columns": [COLUMNS[0] | {"kind": "text"}]}, "key 'columns[0]'", "role 'ignored'"),
+    "no inputs": (
+        {"columns": [COLUMNS[0] | {"role": "ignored"}]},
+        "case.toml",
+        "at least one column",
+    ),
+    "text as an input": (
+        {"columns": [COLUMNS[0] | {"kind": "text"}]},
+        "key 'columns[0]'",
+        "role 'ignored'",
+    ),
     "the cleaned label's name": (
         {"columns": [COLUMNS[0] | {"name": "target", "source": "x"}]},
         "key 'columns[0]'",
@@ -136,14 +192,26 @@ WRONG = {
         "key 'columns[0]'",
         "no categories on a number",
     ),
-    "cuts that fall": ({"columns": [COLUMNS[0] | {"cuts": [2, 1]}]}, "key 'columns[0]'", "cuts in rising order"),
-    "cuts twice": ({"columns": [COLUMNS[0] | {"cuts": [1, 1]}]}, "key 'columns[0]'", "cuts in rising order"),
+    "cuts that fall": (
+        {"columns": [COLUMNS[0] | {"cuts": [2, 1]}]},
+        "key 'columns[0]'",
+        "cuts in rising order",
+    ),
+    "cuts twice": (
+        {"columns": [COLUMNS[0] | {"cuts": [1, 1]}]},
+        "key 'columns[0]'",
+        "cuts in rising order",
+    ),
     "bands that fall": (
         {"bands": {"names": ["a", "b", "c"], "limits": [0.5, 0.2]}},
         "key 'bands'",
         "rising limits, and one more name",
     ),
-    "as many bands as limits": ({"bands": {"names": ["a"], "limits": [0.5]}}, "key 'bands'", "one more name"),
+    "as many bands as limits": (
+        {"bands": {"names": ["a"], "limits": [0.5]}},
+        "key 'bands'",
+        "one more name",
+    ),
     "bands of a quantity": (
         {
             "task": "regression",
@@ -164,11 +232,31 @@ WRONG = {
         "case.toml",
         "a feature name that nothing else has; got 'f'",
     ),
-    "category without categories": ({"columns": [COLUMNS[0] | {"kind": "category"}]}, "key 'columns[0]'", "categories"),
-    "capital in a name": ({"columns": [COLUMNS[0] | {"name": "X"}]}, "key 'columns[0].name'", "pattern"),
-    "range upside down": ({"columns": [COLUMNS[0] | {"min": 2, "max": 1}]}, "key 'columns[0]'", "no greater than max"),
-    "sensitive without cuts": ({"columns": [COLUMNS[0] | {"sensitive": True}]}, "key 'columns[0]'", "cuts"),
-    "moment without parts": ({"columns": [COLUMNS[0] | {"kind": "timestamp"}]}, "key 'columns[0]'", "parts"),
+    "category without categories": (
+        {"columns": [COLUMNS[0] | {"kind": "category"}]},
+        "key 'columns[0]'",
+        "categories",
+    ),
+    "capital in a name": (
+        {"columns": [COLUMNS[0] | {"name": "X"}]},
+        "key 'columns[0].name'",
+        "pattern",
+    ),
+    "range upside down": (
+        {"columns": [COLUMNS[0] | {"min": 2, "max": 1}]},
+        "key 'columns[0]'",
+        "no greater than max",
+    ),
+    "sensitive without cuts": (
+        {"columns": [COLUMNS[0] | {"sensitive": True}]},
+        "key 'columns[0]'",
+        "cuts",
+    ),
+    "moment without parts": (
+        {"columns": [COLUMNS[0] | {"kind": "timestamp"}]},
+        "key 'columns[0]'",
+        "parts",
+    ),
     "feature that calls": (
         {"features": [{"name": "f", "expression": "abs(x)", "meaning": ""}]},
         "key 'features[0].expression'",
@@ -184,13 +272,33 @@ WRONG = {
         "case.toml",
         "number inputs",
     ),
-    "rule that divides by zero": ({"rules": [{"drop": "x > 1 / 0", "why": ""}]}, "key 'rules[0].drop'", "by zero"),
-    "rule that is no condition": ({"rules": [{"drop": "x + 1", "why": ""}]}, "key 'rules[0].drop'", "not a condition"),
-    "rule over an unknown column": ({"rules": [{"drop": "z > 1", "why": ""}]}, "case.toml", "['z']"),
+    "rule that divides by zero": (
+        {"rules": [{"drop": "x > 1 / 0", "why": ""}]},
+        "key 'rules[0].drop'",
+        "by zero",
+    ),
+    "rule that is no condition": (
+        {"rules": [{"drop": "x + 1", "why": ""}]},
+        "key 'rules[0].drop'",
+        "not a condition",
+    ),
+    "rule over an unknown column": (
+        {"rules": [{"drop": "z > 1", "why": ""}]},
+        "case.toml",
+        "['z']",
+    ),
     "unique over an unknown column": ({"data": {"unique": ["z"]}}, "case.toml", "['z']"),
-    "split leaves nothing": ({"split": {"test": 0.5, "validation": 0.5}}, "key 'split'", "rows are left"),
+    "split leaves nothing": (
+        {"split": {"test": 0.5, "validation": 0.5}},
+        "key 'split'",
+        "rows are left",
+    ),
     "split by no column": ({"split": {"method": "time"}}, "key 'split'", "the column"),
-    "time split by a word": ({"split": {"method": "time", "column": "colour"}}, "case.toml", "timestamp or number"),
+    "time split by a word": (
+        {"split": {"method": "time", "column": "colour"}},
+        "case.toml",
+        "timestamp or number",
+    ),
     "given split by other words": (
         {"split": {"method": "given", "column": "colour"}},
         "case.toml",
@@ -223,7 +331,13 @@ WRONG = {
         "['colour', 'target']",
     ),
     "records through one another": (
-        {"records": {"file": "r", "sha256": "0" * 64, "paths": {"x": "a", "colour": "a.b", "target": "t"}}},
+        {
+            "records": {
+                "file": "r",
+                "sha256": "0" * 64,
+                "paths": {"x": "a", "colour": "a.b", "target": "t"},
+            }
+        },
         "key 'records'",
         "leads through",
     ),
@@ -304,7 +418,19 @@ def test_a_numeric_formula_is_arithmetic_over_columns_and_nothing_else(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["x", "x + 1", "0 < x < 1", "x in y", "x is y", "not x", "x and y", "1 < 2", "x < 1 and 1 < 2", "f(x) < 1"]
+    "text",
+    [
+        "x",
+        "x + 1",
+        "0 < x < 1",
+        "x in y",
+        "x is y",
+        "not x",
+        "x and y",
+        "1 < 2",
+        "x < 1 and 1 < 2",
+        "f(x) < 1",
+    ],
 )
 def test_a_condition_compares_columns(text):
     """What is not a comparison that involves a column is no condition."""
@@ -324,11 +450,14 @@ def test_formulas_agree_on_numpy_pandas_and_torch():
         for formula, arithmetic in ((text, True), (f"{text} > 1 and not a <= b or c != 3", False)):
             expression = Expression(formula, arithmetic=arithmetic)
             expected = [
-                eval(formula, {}, dict(zip("abc", row, strict=True))) for row in zip(*columns.values(), strict=True)
+                eval(formula, {}, dict(zip("abc", row, strict=True)))
+                for row in zip(*columns.values(), strict=True)
             ]
             on_numpy = expression(columns)
             on_pandas = expression({name: pd.Series(values) for name, values in columns.items()})
-            on_torch = expression({name: torch.from_numpy(values) for name, values in columns.items()})
+            on_torch = expression(
+                {name: torch.from_numpy(values) for name, values in columns.items()}
+            )
             np.testing.assert_allclose(on_numpy, expected, rtol=1e-12)
             np.testing.assert_array_equal(on_pandas.to_numpy(), on_numpy)
             np.testing.assert_allclose(on_torch.numpy(), on_numpy, rtol=1e-15)
@@ -359,8 +488,19 @@ def small(make_case) -> Case:
     columns = [
         {"name": "x", "kind": "number", "min": 0, "max": 100, "unit": "kg", "meaning": "a number"},
         {"name": "y", "kind": "number", "nullable": True, "meaning": "a number without bounds"},
-        {"name": "colour", "kind": "category", "categories": ["red", "blue"], "nullable": True, "meaning": "a word"},
-        {"name": "when", "kind": "timestamp", "parts": ["hour", "weekday", "month"], "meaning": "a moment"},
+        {
+            "name": "colour",
+            "kind": "category",
+            "categories": ["red", "blue"],
+            "nullable": True,
+            "meaning": "a word",
+        },
+        {
+            "name": "when",
+            "kind": "timestamp",
+            "parts": ["hour", "weekday", "month"],
+            "meaning": "a moment",
+        },
     ]
     return load_case(make_case(columns=columns))
 
@@ -370,8 +510,15 @@ RECORD = {"x": 1, "y": 2.5, "colour": "blue", "when": "2018-03-01T08:30:00"}
 
 def test_a_column_says_in_words_what_it_takes(make_case):
     """Each kind of column, and each pair of bounds, has its own words."""
-    bounds = {"free": {}, "low": {"min": 1.5}, "high": {"max": 2}, "both": {"min": 0, "max": 100, "unit": "kg"}}
-    columns = [{"name": name, "kind": "number", "meaning": "", **extra} for name, extra in bounds.items()]
+    bounds = {
+        "free": {},
+        "low": {"min": 1.5},
+        "high": {"max": 2},
+        "both": {"min": 0, "max": 100, "unit": "kg"},
+    }
+    columns = [
+        {"name": name, "kind": "number", "meaning": "", **extra} for name, extra in bounds.items()
+    ]
     columns.append({"name": "words", "kind": "text", "meaning": "", "role": "ignored"})
     columns.append({"name": "colour", "kind": "category", "categories": ["red"], "meaning": ""})
     columns.append({"name": "when", "kind": "timestamp", "parts": ["hour"], "meaning": ""})
@@ -390,7 +537,10 @@ def test_a_column_says_in_words_what_it_takes(make_case):
 def test_a_large_bound_is_told_in_full(make_case):
     """A bound of seven digits and more is told as it is, not rounded."""
     column = {"name": "x", "kind": "number", "min": 1234567, "max": 12345678.5, "meaning": ""}
-    assert describe(load_case(make_case(columns=[column])).columns[0]) == "a number from 1234567 to 12345678.5"
+    assert (
+        describe(load_case(make_case(columns=[column])).columns[0])
+        == "a number from 1234567 to 12345678.5"
+    )
 
 
 @pytest.mark.parametrize("rule", ["x == '5'", "'5' != x", "colour == 2", "target == 1"])
@@ -407,7 +557,9 @@ def test_a_formula_shows_itself():
 
 def test_a_record_becomes_a_row_of_fields(small):
     """Numbers stand as they are, categories and parts of moments as indices, missing values as NaN."""
-    row = encode_records(small, [RECORD, RECORD | {"y": None}, {"x": 0, "when": "2018-12-31 00:00"}])
+    row = encode_records(
+        small, [RECORD, RECORD | {"y": None}, {"x": 0, "when": "2018-12-31 00:00"}]
+    )
     assert row.dtype == np.float32
     nan = float("nan")
     expected = [[1, 2.5, 1, 8, 3, 2], [1, nan, 1, 8, 3, 2], [0, nan, nan, 0, 0, 11]]

@@ -11,7 +11,9 @@ from tests import offline
 from tests.strict import CLAIMS
 
 ROOT = offline.ROOT
-NOTEBOOKS = {path.stem: nbformat.read(path, 4) for path in sorted((ROOT / "notebooks").rglob("*.ipynb"))}
+NOTEBOOKS = {
+    path.stem: nbformat.read(path, 4) for path in sorted((ROOT / "notebooks").rglob("*.ipynb"))
+}
 CLAIMED = tomllib.loads(CLAIMS.read_text(encoding="utf-8"))
 ELSEWHERE = CLAIMED.pop("elsewhere")
 LETTER = re.compile(r"\d\d\.q\d [a-f]")
@@ -38,7 +40,10 @@ def test_each_claim_is_made_where_it_is_asked(stem):
         assert cell.cell_type == "code"
         for claim in claims:
             if LETTER.fullmatch(claim):
-                assert any(f"Question {claim[:5]}" in before.source for before in NOTEBOOKS[stem].cells[:number]), claim
+                assert any(
+                    f"Question {claim[:5]}" in before.source
+                    for before in NOTEBOOKS[stem].cells[:number]
+                ), claim
             else:
                 assert claim in plain(cell.source), claim
 
@@ -62,8 +67,14 @@ def test_each_right_letter_is_shown(key):
 @pytest.mark.parametrize("stem", NOTEBOOKS)
 def test_each_figure_is_borne_out(stem):
     """What a figure's title or alternative text says is claimed of the data behind it."""
-    figures = {c.id for c in NOTEBOOKS[stem].cells if c.cell_type == "code" and "plots.show(" in c.source}
-    without = {name for name in figures if not any(not LETTER.fullmatch(c) for c in CLAIMED[stem].get(name, {}))}
+    figures = {
+        c.id for c in NOTEBOOKS[stem].cells if c.cell_type == "code" and "plots.show(" in c.source
+    }
+    without = {
+        name
+        for name in figures
+        if not any(not LETTER.fullmatch(c) for c in CLAIMED[stem].get(name, {}))
+    }
     assert without <= set(ELSEWHERE), sorted(without - set(ELSEWHERE))
 
 
@@ -71,7 +82,9 @@ def test_each_figure_is_borne_out(stem):
 def test_what_is_shown_elsewhere_is_there(name):
     """A test that is named exists; else there is a reason in words."""
     where = ELSEWHERE[name]
-    assert name in QUESTIONS or any(name == cell.id for notebook in NOTEBOOKS.values() for cell in notebook.cells)
+    assert name in QUESTIONS or any(
+        name == cell.id for notebook in NOTEBOOKS.values() for cell in notebook.cells
+    )
     if where.startswith("tests/"):
         file, _, test = where.partition("::")
         assert f"def {test}(" in (ROOT / file).read_text(encoding="utf-8")

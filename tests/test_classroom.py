@@ -61,9 +61,24 @@ def test_answers_take_the_place_of_what_stands_there(course):
     assert (lines[0], lines[-1]) == ("def halve(x):", 'check("07.1", halve)')
     assert "// 2" not in filled["halve-it"]
     assert filled["a-share"].split() == [
-        "import", "math", "total", "=", "8", "unused", "=", "math.pi", "share", "=", "2", "/", "total",
-        "share", "=", 'checkpoint("07.2",', "share)",
-    ]  # fmt: skip
+        "import",
+        "math",
+        "total",
+        "=",
+        "8",
+        "unused",
+        "=",
+        "math.pi",
+        "share",
+        "=",
+        "2",
+        "/",
+        "total",
+        "share",
+        "=",
+        'checkpoint("07.2",',
+        "share)",
+    ]
     assert filled["which"] == 'check("07.q1", "b")'
     assert filled["total"] == next(cell.source for cell in nb.cells if cell.id == "total")
 
@@ -132,10 +147,17 @@ def test_an_untouched_copy_is_brought_up_to_date(worked):
 def test_answers_go_into_the_new_edition(worked):
     """An edited copy gets the new edition with the reader's answers and own cells; the former file is kept."""
     copy, source = worked
-    edit(copy, halve_it='def halve(x):\n    return x / 2\n\n\ncheck("07.1", halve)', parameters="case = 'heart'")
+    edit(
+        copy,
+        halve_it='def halve(x):\n    return x / 2\n\n\ncheck("07.1", halve)',
+        parameters="case = 'heart'",
+    )
     nb = nbformat.read(copy, 4)
     at = next(k for k, cell in enumerate(nb.cells) if cell.id == "total")
-    nb.cells[at + 1 : at + 1] = [new_code_cell("1 + 1", id="mine-1"), new_markdown_cell("Aha.", id="mine-2")]
+    nb.cells[at + 1 : at + 1] = [
+        new_code_cell("1 + 1", id="mine-1"),
+        new_markdown_cell("Aha.", id="mine-2"),
+    ]
     nbformat.write(nb, copy)
     former = sources(copy)
     edit(source, after_share="print(share)", unneeded=None)
@@ -250,7 +272,14 @@ def test_no_certificate_before_all_is_done(worked):
         make_certificate("Ada", worked[0].parent)
 
 
-NAMES = ["Ada Lovelace", 'R. "Bob" <b>&amp;</b> O\'Neil', "王小明", "$name ${code}", "x" * 60, "  spaced \n out "]
+NAMES = [
+    "Ada Lovelace",
+    'R. "Bob" <b>&amp;</b> O\'Neil',
+    "王小明",
+    "$name ${code}",
+    "x" * 60,
+    "  spaced \n out ",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -263,9 +292,13 @@ def test_a_certificate_is_accepted_as_it_was_issued(name):
     texts = {element.get("id"): element.text for element in root.iter() if element.get("id")}
     assert texts["name"] == shown
     said = verify(drawn)
-    assert said.startswith(f"Genuine: {shown}, 1 March 2026, 3 exercises and questions, 1 of them after")
+    assert said.startswith(
+        f"Genuine: {shown}, 1 March 2026, 3 exercises and questions, 1 of them after"
+    )
     assert "doesn't prove who" in said
-    code = next(element.text for element in root.iter() if (element.text or "").startswith("LEPTON-"))
+    code = next(
+        element.text for element in root.iter() if (element.text or "").startswith("LEPTON-")
+    )
     assert verify(code, name) == said
     with pytest.raises(ExerciseError):
         verify(code, "Someone Else")
@@ -276,16 +309,30 @@ def test_a_certificate_is_accepted_as_it_was_issued(name):
 def test_a_long_name_is_drawn_smaller():
     """Up to 24 letters are drawn in full size, more in proportion, so that 60 still lie within the frame."""
     drawn = {n: make_certificate("x" * n, day=datetime.date(2026, 3, 1)) for n in (1, 24, 30, 60)}
-    assert {n: ElementTree.fromstring(page).find(".//*[@id='name']").get("font-size") for n, page in drawn.items()} == {
-        1: "58", 24: "58", 30: "52", 60: "29",
-    }  # fmt: skip
+    assert {
+        n: ElementTree.fromstring(page).find(".//*[@id='name']").get("font-size")
+        for n, page in drawn.items()
+    } == {
+        1: "58",
+        24: "58",
+        30: "52",
+        60: "29",
+    }
 
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [("Ada", "Eve"), ("1 March", "2 March"), ("20260301", "20250301"), ("-3-1-", "-3-0-"), (" 1 of", " 0 of"),
-     ("</svg>", "<text>also</text></svg>"), ("LEPTON", "LAPTOP"), ("#fdfcf8", "#ffffff")],
-)  # fmt: skip
+    [
+        ("Ada", "Eve"),
+        ("1 March", "2 March"),
+        ("20260301", "20250301"),
+        ("-3-1-", "-3-0-"),
+        (" 1 of", " 0 of"),
+        ("</svg>", "<text>also</text></svg>"),
+        ("LEPTON", "LAPTOP"),
+        ("#fdfcf8", "#ffffff"),
+    ],
+)
 @pytest.mark.usefixtures("done")
 def test_a_changed_certificate_is_refused(old, new):
     """Whatever is changed in it, it is no longer genuine."""
@@ -314,7 +361,7 @@ def test_the_certificate_command(done, lepton):
 
 def test_the_answers_are_never_in_the_progress(done):
     """The file of a reader's progress holds keys and outcomes alone."""
-    assert {tuple(json.loads(line)) for line in (done / PROGRESS_FILE).read_text().splitlines()} == {
-        ("exercise", "event")
-    }
+    assert {
+        tuple(json.loads(line)) for line in (done / PROGRESS_FILE).read_text().splitlines()
+    } == {("exercise", "event")}
     assert read_notebook(done / "07_small.ipynb")

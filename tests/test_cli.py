@@ -22,7 +22,10 @@ LEPTON = [sys.executable, "-m", "lepton_lib.cli"]
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     """A working directory with one training notebook that prints its parameters."""
-    cells = [("parameters", PARAMETERS + "\nlr = 1e-3  # (0, 1]", "parameters"), ("show", "print('LR', lr, case)")]
+    cells = [
+        ("parameters", PARAMETERS + "\nlr = 1e-3  # (0, 1]", "parameters"),
+        ("show", "print('LR', lr, case)"),
+    ]
     write_notebook(tmp_path / "notebooks" / "02_training.ipynb", *cells)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LEPTON_DATASETS", raising=False)
@@ -36,7 +39,9 @@ def test_help(lepton):
     for command in ("run", "doctor", "cases", "new-case", "serve", "notebooks"):
         assert f"  {command}" in out
     heavy = "import sys, lepton_lib.cli; print({'torch', 'pandas', 'nbclient', 'pydantic', 'numpy'} & set(sys.modules))"
-    loaded = subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True)
+    loaded = subprocess.run(
+        [sys.executable, "-c", heavy], capture_output=True, text=True, check=True
+    )
     assert loaded.stdout.strip() == "set()"
 
 
@@ -44,11 +49,20 @@ def test_run_loop(tmp_path):
     """A loop tells one line a notebook, then the summary, then where the page lies."""
     write_loop(tmp_path)
     command = [*LEPTON, "run", "-p", "epochs=7"]
-    done = subprocess.run(command, cwd=tmp_path, env=light(), capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=light(), capture_output=True, text=True, check=True
+    )
     lines = done.stderr.splitlines()
     assert [line.split()[:2] for line in lines] == [
         [step, "finished"]
-        for step in ("00_environment", "01_data", "02_training", "03_evaluation", "04_deployment", "05_monitoring")
+        for step in (
+            "00_environment",
+            "01_data",
+            "02_training",
+            "03_evaluation",
+            "04_deployment",
+            "05_monitoring",
+        )
     ]
     assert "AUC                   0.840  (95 % interval 0.810 to 0.870)" in done.stdout
     assert done.stdout.endswith("All of it on one page: runs/credit/index.html\n")
@@ -108,7 +122,10 @@ def test_case_by_folder(lepton, here, monkeypatch):
     text = (mine / "case.toml").read_text().replace('name = "credit"', 'name = "mine"', 1)
     (mine / "case.toml").write_text(text)
     monkeypatch.setenv("LEPTON_DATASETS", "")
-    cells = [("p", PARAMETERS, "parameters"), ("c", "from lepton_lib.cases import load_case; load_case(case).name")]
+    cells = [
+        ("p", PARAMETERS, "parameters"),
+        ("c", "from lepton_lib.cases import load_case; load_case(case).name"),
+    ]
     write_notebook(here / "notebooks" / "n.ipynb", *cells)
     assert lepton("run", "n", "--case", "elsewhere/mine")[0] == 0
     assert "<pre>'mine'</pre>" in (here / "runs" / "mine" / "notebooks" / "n.html").read_text()
@@ -117,7 +134,9 @@ def test_case_by_folder(lepton, here, monkeypatch):
 def test_terminal_bar(here):
     """In a terminal a bar over the cells shows how far a notebook is."""
     master, slave = os.openpty()
-    process = subprocess.Popen([*LEPTON, "run", "02"], cwd=here, env=light(), stdout=subprocess.PIPE, stderr=slave)
+    process = subprocess.Popen(
+        [*LEPTON, "run", "02"], cwd=here, env=light(), stdout=subprocess.PIPE, stderr=slave
+    )
     os.close(slave)
     process.communicate(timeout=60)
     shown = os.read(master, 100_000).decode()
@@ -167,13 +186,22 @@ def test_serve(lepton, monkeypatch):
     serving.serve = lambda run_dir, **options: asked.append((run_dir, options))
     monkeypatch.setitem(sys.modules, "lepton_lib.serving", serving)
     assert lepton("serve", "runs/credit", "--port", "0", "--workers", "2", "--trust", "ab")[0] == 0
-    wanted = {"host": "127.0.0.1", "port": 0, "workers": 2, "trust": ["ab"], "require_key": False, "no_keys": False}
+    wanted = {
+        "host": "127.0.0.1",
+        "port": 0,
+        "workers": 2,
+        "trust": ["ab"],
+        "require_key": False,
+        "no_keys": False,
+    }
     assert asked == [(Path("runs/credit"), wanted)]
 
 
 def test_notebooks(lepton, here):
     """Stored notebooks are refreshed by name."""
-    write_notebook(here / "notebooks" / "extra.ipynb", ("p", "x = 1", "parameters"), ("show", "x + 41"))
+    write_notebook(
+        here / "notebooks" / "extra.ipynb", ("p", "x = 1", "parameters"), ("show", "x + 41")
+    )
     code, _, err = lepton("notebooks", "extra")
     assert (code, err.split()[:2]) == (0, ["extra", "finished"])
     assert '"42"' in (here / "notebooks" / "extra.ipynb").read_text()
@@ -204,16 +232,28 @@ def test_one_notebook_whole(lepton, here):
 
 def test_handout(lepton, monkeypatch, tmp_path):
     """What was made for a class is counted, and where it lies."""
-    monkeypatch.setattr("lepton_lib.classroom.editions.hand_out", lambda folder, **_: [folder / "a", folder / "b"])
-    assert lepton("handout", tmp_path)[:2] == (0, f"2 files in {tmp_path}: learners, instructor, slides.\n")
+    monkeypatch.setattr(
+        "lepton_lib.classroom.editions.hand_out", lambda folder, **_: [folder / "a", folder / "b"]
+    )
+    assert lepton("handout", tmp_path)[:2] == (
+        0,
+        f"2 files in {tmp_path}: learners, instructor, slides.\n",
+    )
 
 
 def test_monitor_again_and_again(lepton, monkeypatch, tmp_path):
     """With --every the monitor watches with the same options as it looks once, the minutes as seconds."""
     asked = []
-    monkeypatch.setattr("lepton_lib.operations.watch", lambda run_dir, **options: asked.append((run_dir, options)))
-    monkeypatch.setattr("lepton_lib.operations.monitor", lambda run_dir, **options: asked.append((run_dir, options)))
-    assert lepton("monitor", tmp_path, "--act", "--every", 2, "--metrics", "http://127.0.0.1:1")[0] == 0
+    monkeypatch.setattr(
+        "lepton_lib.operations.watch", lambda run_dir, **options: asked.append((run_dir, options))
+    )
+    monkeypatch.setattr(
+        "lepton_lib.operations.monitor", lambda run_dir, **options: asked.append((run_dir, options))
+    )
+    assert (
+        lepton("monitor", tmp_path, "--act", "--every", 2, "--metrics", "http://127.0.0.1:1")[0]
+        == 0
+    )
     (watched, options), looked = asked
     assert options.pop("every") == 120
     assert (watched, options) == looked
@@ -223,8 +263,14 @@ def test_monitor_again_and_again(lepton, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("error", "told"),
     [
-        (PermissionError(13, "Permission denied", "/proc/x"), "/proc/x: got Permission denied, expected a path"),
-        (UnicodeEncodeError("utf-8", "a\udcff", 1, 2, "surrogates not allowed"), "the command: got 'utf-8' codec"),
+        (
+            PermissionError(13, "Permission denied", "/proc/x"),
+            "/proc/x: got Permission denied, expected a path",
+        ),
+        (
+            UnicodeEncodeError("utf-8", "a\udcff", 1, 2, "surrogates not allowed"),
+            "the command: got 'utf-8' codec",
+        ),
         (OverflowError("timestamp out of range"), "the command: got timestamp out of range"),
     ],
 )
@@ -252,7 +298,9 @@ def test_a_reader_who_goes_away_ends_the_command_silently(lepton, monkeypatch):
 
 def test_container(lepton, monkeypatch, tmp_path):
     """The folder for an image is told, with the page to read first."""
-    monkeypatch.setattr("lepton_lib.serving.container.write_container", lambda *places, trust: [*places, *trust])
+    monkeypatch.setattr(
+        "lepton_lib.serving.container.write_container", lambda *places, trust: [*places, *trust]
+    )
     told = f"3 files in {tmp_path}: read {tmp_path / 'README.md'}.\n"
     assert lepton("container", "runs/x", tmp_path, "--trust", "ab")[:2] == (0, told)
 
@@ -263,7 +311,9 @@ def test_work_opens_jupyterlab_beside_the_notebooks(lepton, monkeypatch, tmp_pat
     (tmp_path / "work" / "00_first.ipynb").write_text("{}")
     asked = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("lepton_lib.classroom.work.make_work", lambda folder: [f"copies in {folder}"])
+    monkeypatch.setattr(
+        "lepton_lib.classroom.work.make_work", lambda folder: [f"copies in {folder}"]
+    )
     monkeypatch.setattr(os, "execv", lambda *words: asked.append(words))
     assert lepton("work", "--open")[:2] == (0, "copies in work\n")
     ((program, words),) = asked

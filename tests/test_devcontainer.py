@@ -13,7 +13,11 @@ from tests.offline import ROOT
 
 FOLDER = ROOT / ".devcontainer"
 CONTAINERFILE = (FOLDER / "Containerfile").read_text(encoding="utf-8")
-LINES = [line for line in CONTAINERFILE.replace("\\\n", " ").splitlines() if line and not line.startswith("#")]
+LINES = [
+    line
+    for line in CONTAINERFILE.replace("\\\n", " ").splitlines()
+    if line and not line.startswith("#")
+]
 STEPS = [tuple(line.split(None, 1)) for line in LINES]
 EDITOR = json.loads((FOLDER / "devcontainer.json").read_text(encoding="utf-8"))
 
@@ -32,7 +36,9 @@ def test_every_line_is_an_instruction():
 
 def test_its_python_is_one_that_the_course_supports():
     """The image's Python is new enough."""
-    least = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"].removeprefix(">=")
+    least = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "requires-python"
+    ].removeprefix(">=")
     found = re.search(r"python:(\d+)\.(\d+)", of("FROM")[0])
     assert tuple(map(int, found.groups())) >= tuple(map(int, least.split(".")))
 
@@ -54,10 +60,17 @@ def test_the_environment_is_made_by_make_setup():
     assert EDITOR["workspaceFolder"] == home
     assert f"target={home}," in EDITOR["workspaceMount"]
     assert not place.startswith(home)
-    assert EDITOR["customizations"]["vscode"]["settings"]["python.defaultInterpreterPath"] == f"{place}/bin/python"
+    assert (
+        EDITOR["customizations"]["vscode"]["settings"]["python.defaultInterpreterPath"]
+        == f"{place}/bin/python"
+    )
     assert "https://download.pytorch.org/whl/cpu" in setup
     done = subprocess.run(
-        ["make", "-n", "setup", f"VENV={place}"], cwd=ROOT, capture_output=True, text=True, check=False
+        ["make", "-n", "setup", f"VENV={place}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0
     assert f"{place}/bin/python -m pip" in done.stdout
@@ -74,7 +87,9 @@ def test_nothing_is_fetched_when_it_runs():
     assert EDITOR["forwardPorts"] == [int(of("EXPOSE")[0])]
 
 
-@pytest.mark.parametrize("text", [CONTAINERFILE, (FOLDER / "README.md").read_text(encoding="utf-8"), str(EDITOR)])
+@pytest.mark.parametrize(
+    "text", [CONTAINERFILE, (FOLDER / "README.md").read_text(encoding="utf-8"), str(EDITOR)]
+)
 def test_its_commands_exist(text):
     """Each `lepton` command that is named there is one, and each file is there."""
     named = set(re.findall(r"\blepton ([a-z]+)\b(?!-)", re.sub(r"`lepton-course`", "", text)))
@@ -86,7 +101,9 @@ def test_its_commands_exist(text):
 
 def test_the_notes_for_a_hub_are_python():
     """The configuration parses, and leads to the first notebook."""
-    (block,) = re.findall(r"```python\n(.*?)```", (FOLDER / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    (block,) = re.findall(
+        r"```python\n(.*?)```", (FOLDER / "README.md").read_text(encoding="utf-8"), re.DOTALL
+    )
     compile(block, "jupyterhub_config.py", "exec")
     (page,) = re.findall(r'default_url = "/lab/tree/work/([^"]+)"', block)
     assert (ROOT / "notebooks" / page).is_file()

@@ -83,7 +83,10 @@ def test_course_not_installed(monkeypatch):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ('{"argv": ["/elsewhere/bin/python", "-m", "ipykernel_launcher"]}', "python3 runs /elsewhere/bin/python"),
+        (
+            '{"argv": ["/elsewhere/bin/python", "-m", "ipykernel_launcher"]}',
+            "python3 runs /elsewhere/bin/python",
+        ),
         ('{"argv": []}', "no kernel named python3"),
         ("{", "no kernel named python3"),
     ],
@@ -128,7 +131,9 @@ def test_no_port(monkeypatch):
 def test_little_memory(monkeypatch):
     """Too little memory is named, with how much is there."""
     real = os.sysconf
-    monkeypatch.setattr(doctor.os, "sysconf", lambda name: 100_000 if name == "SC_PHYS_PAGES" else real(name))
+    monkeypatch.setattr(
+        doctor.os, "sysconf", lambda name: 100_000 if name == "SC_PHYS_PAGES" else real(name)
+    )
     found = finding("memory")
     assert not found.ok
     assert found.detail == "0.4 GiB"

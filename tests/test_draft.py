@@ -16,7 +16,9 @@ from tests.conftest import small_table
 def draft(tmp_path):
     """Writes a table and drafts its case; ``draft(table, target)``."""
 
-    def run(table: str | bytes, target: str = "label", *, name: str = "table.csv", folder: str = "mine"):
+    def run(
+        table: str | bytes, target: str = "label", *, name: str = "table.csv", folder: str = "mine"
+    ):
         (tmp_path / name).write_bytes(table.encode() if isinstance(table, str) else table)
         draft_case(tmp_path / name, target=target, folder=tmp_path / "cases" / folder)
         return load_case(tmp_path / "cases" / folder)
@@ -65,7 +67,11 @@ def test_the_placeholders_say_that_they_are_to_be_agreed(draft):
         (lambda i: i % 2, "binary", ("0", "1")),
         (lambda i: ("good", "bad")[i % 4 == 0], "binary", ("good", "bad")),
         (lambda i: i % 3, "multiclass", ("0", "1", "2")),
-        (lambda i: ("low", "mid", "high", "top")[i % 4], "multiclass", ("high", "low", "mid", "top")),
+        (
+            lambda i: ("low", "mid", "high", "top")[i % 4],
+            "multiclass",
+            ("high", "low", "mid", "top"),
+        ),
         (lambda i: i * 1.5, "regression", ()),
         (lambda i: i, "regression", ()),
         (lambda i: i % 3 + 0.5, "regression", ()),
@@ -98,7 +104,9 @@ def test_marks_and_mistakes_are_recognised(draft):
     case = draft(
         table_of(
             "a,b,c,label",
-            lambda i: f"{'NA' if i % 9 == 0 else i / 2},{'Bad' if i == 5 else i},{('None', 'x', '')[i % 3]},{i % 2}",
+            lambda i: (
+                f"{'NA' if i % 9 == 0 else i / 2},{'Bad' if i == 5 else i},{('None', 'x', '')[i % 3]},{i % 2}"
+            ),
         )
     )
     a, b, c = case.columns
@@ -118,7 +126,11 @@ def test_marks_among_classes_are_rows_without_a_label(draft):
 
 def test_moments_in_order_make_a_split_by_time(draft):
     """A quantity beside rising moments is divided in time, never shuffled."""
-    case = draft(table_of("when,x,label", lambda i: f"2020-01-{1 + i // 24:02}T{i % 24:02}:00,{i % 5},{i * 1.5}"))
+    case = draft(
+        table_of(
+            "when,x,label", lambda i: f"2020-01-{1 + i // 24:02}T{i % 24:02}:00,{i % 5},{i * 1.5}"
+        )
+    )
     assert case.column("when").parts == ("hour", "weekday", "month")
     assert (case.split.method, case.split.column) == ("time", "when")
     through(case)
@@ -134,7 +146,16 @@ def test_headers_become_names(draft):
         target="y",
     )
     names = [column.name for column in case.columns]
-    assert names == ["grosse_cm", "column_2", "_class", "_2nd", "a_b", "a_b_2", "target_2", "say_hi"]
+    assert names == [
+        "grosse_cm",
+        "column_2",
+        "_class",
+        "_2nd",
+        "a_b",
+        "a_b_2",
+        "target_2",
+        "say_hi",
+    ]
     assert case.columns[1].header == "收入"
     through(case)
 
@@ -143,7 +164,9 @@ def test_headers_become_names(draft):
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "gbk"])
 def test_delimiter_and_encoding_are_sniffed(draft, delimiter, encoding):
     """Four delimiters and four encodings give the same case."""
-    table = table_of("年龄,颜色,label", lambda i: f"{i / 4},{('红', '蓝')[i % 2]},{i % 2}").replace(",", delimiter)
+    table = table_of("年龄,颜色,label", lambda i: f"{i / 4},{('红', '蓝')[i % 2]},{i % 2}").replace(
+        ",", delimiter
+    )
     case = draft(table.encode(encoding))
     assert [column.header for column in case.columns] == ["年龄", "颜色"]
     assert case.data.delimiter == delimiter
@@ -160,7 +183,9 @@ def test_a_packed_table_stays_packed(draft):
 
 def test_commas_in_quotes_do_not_mislead(draft):
     """Quoted delimiters and line ends inside cells belong to the cell."""
-    case = draft(table_of("x,c,label", lambda i: f'{i / 2},"{("a, b", "c; d")[i % 2]}\n",{i % 3 % 2}'))
+    case = draft(
+        table_of("x,c,label", lambda i: f'{i / 2},"{("a, b", "c; d")[i % 2]}\n",{i % 3 % 2}')
+    )
     assert case.columns[1].categories == ("a, b", "c; d")
     assert through(case) == 60
 
@@ -168,13 +193,22 @@ def test_commas_in_quotes_do_not_mislead(draft):
 def test_a_quote_that_nothing_closes_is_told(draft):
     """In a large table it swallows all that follows: refused in one sentence, not by a traceback."""
     with pytest.raises(DataError, match=r"table\.csv"):
-        draft(table_of("x,c,label", lambda i: f"{i},{chr(34) * (i == 3)}{'long ' * 10},{i % 2}", n=9_000))
+        draft(
+            table_of(
+                "x,c,label", lambda i: f"{i},{chr(34) * (i == 3)}{'long ' * 10},{i % 2}", n=9_000
+            )
+        )
 
 
 def test_odd_characters_reach_the_toml_as_they_are(draft):
     """Quotes, backslashes, brackets, control characters and other alphabets survive as categories."""
     words = ['a"b', "a\\b", "#[x] = 1", "\x7f", "\x01", "é😀"]
-    case = draft(table_of("x,c,label", lambda i: f'{i / 2},"{words[i % 6].replace(chr(34), chr(34) * 2)}",{i % 5 % 2}'))
+    case = draft(
+        table_of(
+            "x,c,label",
+            lambda i: f'{i / 2},"{words[i % 6].replace(chr(34), chr(34) * 2)}",{i % 5 % 2}',
+        )
+    )
     assert set(case.columns[1].categories) == set(words)
     assert through(case) == 60
 
@@ -193,9 +227,15 @@ def test_the_table_is_copied_byte_by_byte(draft, tmp_path):
 
 
 DAMAGED = bytearray(gzip.compress(small_table(4000).encode()))
-DAMAGED[200:260] = bytes(byte ^ 255 for byte in DAMAGED[200:260])  # the archive's middle, not its end
+# the archive's middle, not its end
+DAMAGED[200:260] = bytes(byte ^ 255 for byte in DAMAGED[200:260])
 REFUSED = {
-    "no such target": (small_table(), "labels", "one of ['x', 'colour', 'label']", "Did you mean 'label'?"),
+    "no such target": (
+        small_table(),
+        "labels",
+        "one of ['x', 'colour', 'label']",
+        "Did you mean 'label'?",
+    ),
     "empty": (b"", "label", "a header and rows", "complete"),
     "header only": ("x,colour,label\n", "label", "rows", "complete"),
     "one column": ("label\n1\n2\n", "label", "columns to learn from", "delimiter"),
@@ -208,11 +248,36 @@ REFUSED = {
         "at least 10",
         "merge classes",
     ),
-    "text as target": (table_of("x,label", lambda i: f"{i / 2},word {i}"), "label", "at most 20 classes", "merge"),
-    "nothing to learn from": (table_of("id,label", lambda i: f"{i},{i % 2}"), "label", "one column to learn", "Add"),
-    "header twice": (table_of("x,x,label", lambda i: f"{i},{i},{i % 2}"), "label", "every name once", "Rename"),
-    "ragged": (small_table().replace("0.5,green", "0.5"), "label", "3, one for each column", "Mend that line"),
-    "latin-1": (small_table().replace("red", "grün").encode("latin-1"), "label", "a text file", "UTF-8"),
+    "text as target": (
+        table_of("x,label", lambda i: f"{i / 2},word {i}"),
+        "label",
+        "at most 20 classes",
+        "merge",
+    ),
+    "nothing to learn from": (
+        table_of("id,label", lambda i: f"{i},{i % 2}"),
+        "label",
+        "one column to learn",
+        "Add",
+    ),
+    "header twice": (
+        table_of("x,x,label", lambda i: f"{i},{i},{i % 2}"),
+        "label",
+        "every name once",
+        "Rename",
+    ),
+    "ragged": (
+        small_table().replace("0.5,green", "0.5"),
+        "label",
+        "3, one for each column",
+        "Mend that line",
+    ),
+    "latin-1": (
+        small_table().replace("red", "grün").encode("latin-1"),
+        "label",
+        "a text file",
+        "UTF-8",
+    ),
     "utf-16 without its mark": (small_table().encode("utf-16-le"), "label", "a text file", "UTF-8"),
     "binary": (bytes(range(256)) * 9, "label", "a text file", "UTF-8"),
     "damaged archive": (bytes(DAMAGED), "label", "a table", "Fetch"),
@@ -306,7 +371,9 @@ def test_random_tables_are_drafted_or_refused_and_never_crash(tmp_path):
         quoted = [",".join('"' + cell.replace('"', '""') + '"' for cell in row) for row in rows]
         (tmp_path / "table.csv").write_text("\n".join(["a,b,c,d", *quoted]))
         try:
-            file = draft_case(tmp_path / "table.csv", target="d", folder=tmp_path / f"case_{number}")
+            file = draft_case(
+                tmp_path / "table.csv", target="d", folder=tmp_path / f"case_{number}"
+            )
         except LeptonError:
             continue
         drafted += 1
@@ -316,14 +383,22 @@ def test_random_tables_are_drafted_or_refused_and_never_crash(tmp_path):
 
 def test_rows_that_are_counted_are_no_input(draft):
     """Whole numbers that rise by one tell the row alone; others that never repeat may say something."""
-    case = draft(table_of("place,reading,x,label", lambda i: f"{i + 5},{i * i + 3 * i},{i / 3},{'ny'[i % 2]}"))
+    case = draft(
+        table_of(
+            "place,reading,x,label", lambda i: f"{i + 5},{i * i + 3 * i},{i / 3},{'ny'[i % 2]}"
+        )
+    )
     assert [column.name for column in case.inputs] == ["reading", "x"]
 
 
 def test_moments_with_gaps_are_no_order(draft):
     """A moment that is missing in some row can't divide the rows in time."""
     case = draft(
-        table_of("when,x,label", lambda i: f"{f'2020-01-01T{i % 24:02}:00' if i else ''},{i % 5},{i * 1.5}", n=24)
+        table_of(
+            "when,x,label",
+            lambda i: f"{f'2020-01-01T{i % 24:02}:00' if i else ''},{i % 5},{i * 1.5}",
+            n=24,
+        )
     )
     assert case.column("when").nullable
     assert case.split.method == "stratified"
@@ -331,7 +406,9 @@ def test_moments_with_gaps_are_no_order(draft):
 
 def test_a_quantity_with_gaps_is_refused(draft):
     """A word among the values of a quantity is told with its line, as every wrong value is."""
-    with pytest.raises(DataError, match="line 9, column 'target': got 'NA', expected a finite number"):
+    with pytest.raises(
+        DataError, match="line 9, column 'target': got 'NA', expected a finite number"
+    ):
         draft(table_of("x,y,label", lambda i: f"{i / 3},{i % 5},{'NA' if i == 7 else i * 1.5}"))
 
 

@@ -33,7 +33,9 @@ async def many(app, *requests):
     """The replies to requests that come in at once."""
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://desk") as client:
-        return await asyncio.gather(*(client.post("/v1/predict", json={"records": list(r)}) for r in requests))
+        return await asyncio.gather(
+            *(client.post("/v1/predict", json={"records": list(r)}) for r in requests)
+        )
 
 
 def test_requests_of_one_tick_share_a_commit(app):
@@ -65,7 +67,9 @@ def test_single_records_of_one_tick_share_a_run_of_the_model(app, monkeypatch):
     asked = [{**GOOD, "age": 18.0 + 3 * place} for place in range(20)]
     alone = [ask(app, record).json()["predictions"][0]["probabilities"] for record in asked]
     runs, run_model = [], app.scorer.answer
-    monkeypatch.setattr(app.scorer, "answer", lambda inputs: runs.append(len(inputs)) or run_model(inputs))
+    monkeypatch.setattr(
+        app.scorer, "answer", lambda inputs: runs.append(len(inputs)) or run_model(inputs)
+    )
     replies = asyncio.run(many(app, *[[record] for record in asked]))
     assert sum(runs) == 20
     assert len(runs) <= 3
@@ -120,7 +124,9 @@ def test_a_service_whose_disk_is_full_lives_and_is_not_ready(app, monkeypatch):
     assert call(app, "GET", "/readyz").status_code == 200
 
 
-def test_a_checkpoint_that_the_disk_refuses_is_told_and_the_service_goes_on(run, monkeypatch, caplog):
+def test_a_checkpoint_that_the_disk_refuses_is_told_and_the_service_goes_on(
+    run, monkeypatch, caplog
+):
     """A file that is gone is named in the service's own log; the watcher lives."""
     monkeypatch.setattr(app_module, "WATCH_SECONDS", 0.01)
     service = serving.create_app(run)
@@ -145,28 +151,41 @@ def load(url, acknowledged, stop):
         try:
             with httpx.Client(base_url=url, trust_env=False) as client:
                 while not stop.is_set():
-                    reply = client.post("/v1/predict", json={"records": [GOOD] * (1 + len(acknowledged) % 2)})
-                    acknowledged += [entry["id"] for entry in reply.raise_for_status().json()["predictions"]]
+                    reply = client.post(
+                        "/v1/predict", json={"records": [GOOD] * (1 + len(acknowledged) % 2)}
+                    )
+                    acknowledged += [
+                        entry["id"] for entry in reply.raise_for_status().json()["predictions"]
+                    ]
         except httpx.TransportError:
             time.sleep(0.01)
 
 
 def pids(service):
     """The workers that are alive."""
-    return {child.pid for child in psutil.Process(service._process.pid).children() if child.status() != "zombie"}
+    return {
+        child.pid
+        for child in psutil.Process(service._process.pid).children()
+        if child.status() != "zombie"
+    }
 
 
 def test_kill_9_loses_nothing_that_was_acknowledged(run):
     """Workers are killed again and again under load: each is started anew, nothing acknowledged is missing."""
     acknowledged, stop, random = [], threading.Event(), np.random.default_rng(0)
     with serving.start(run, workers=2) as service:
-        clients = [threading.Thread(target=load, args=(service.url, acknowledged, stop), daemon=True) for _ in range(3)]
+        clients = [
+            threading.Thread(target=load, args=(service.url, acknowledged, stop), daemon=True)
+            for _ in range(3)
+        ]
         for client in clients:
             client.start()
         killed = set()
         for _ in range(KILLS):
             before, deadline = len(acknowledged), time.monotonic() + 20
-            while (len(acknowledged) < before + 20 or len(pids(service)) < 2) and time.monotonic() < deadline:
+            while (
+                len(acknowledged) < before + 20 or len(pids(service)) < 2
+            ) and time.monotonic() < deadline:
                 time.sleep(0.01)
             time.sleep(random.uniform(0, 0.05))
             victim = int(random.choice(sorted(pids(service))))
@@ -188,7 +207,9 @@ def test_workers_count_together_and_end_together(run):
     """/metrics adds up what all workers have answered, and nobody is left when the service ends."""
     with serving.start(run, workers=2) as service:
         for _ in range(20):  # a connection each, so that both workers have some
-            httpx.post(f"{service.url}/v1/predict", json={"records": [GOOD]}, trust_env=False).raise_for_status()
+            httpx.post(
+                f"{service.url}/v1/predict", json={"records": [GOOD]}, trust_env=False
+            ).raise_for_status()
         text = httpx.get(f"{service.url}/metrics", trust_env=False).text
         started = pids(service)
     assert 'lepton_requests_total{route="/v1/predict",status="200"} 20.0' in text
@@ -246,7 +267,9 @@ def test_a_prediction_is_found_by_its_id_or_its_requests(filled, run):
     told = json.loads(upkeep.describe(run, ids[2]))[0]
     reasons = told["answer"]["reasons"]
     assert told["model_version"] == app.scorer.version
-    assert reasons["base"] + sum(reasons["contributions"].values()) == pytest.approx(reasons["value"], abs=1e-6)
+    assert reasons["base"] + sum(reasons["contributions"].values()) == pytest.approx(
+        reasons["value"], abs=1e-6
+    )
     for unknown in ("nobody", "", ids[2] + "0", ids[1][:16] + "-9"):
         with pytest.raises(RunError, match="got no prediction or request"):
             upkeep.find(path, unknown)
@@ -302,7 +325,9 @@ def test_what_is_too_old_goes(filled):
     later = datetime.now(UTC) + timedelta(days=10)
     assert upkeep.keep_days(app.log.path, 11, now=later) == 0
     ask(app, GOOD)
-    app.log._connection.execute("UPDATE predictions SET time = '2001-01-01T00:00:00' WHERE request_id = 'one'")
+    app.log._connection.execute(
+        "UPDATE predictions SET time = '2001-01-01T00:00:00' WHERE request_id = 'one'"
+    )
     assert upkeep.keep_days(app.log.path, 1) == 1
     assert ids[0] not in kept(app).index
     assert upkeep.keep_days(app.log.path, 9, now=later) == 2
@@ -314,7 +339,9 @@ def test_the_log_is_exported_as_parquet(filled, tmp_path):
     """The exported table is what `read_log` gives; a place that can't be written to is an error without a trace."""
     app, _ = filled
     assert upkeep.export(app.log.path, app.scorer.case, tmp_path / "log.parquet") == 4
-    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "log.parquet"), kept(app), check_column_type=False)
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(tmp_path / "log.parquet"), kept(app), check_column_type=False
+    )
     with pytest.raises(RunError, match=r"nowhere|log\.parquet"):
         upkeep.export(app.log.path, app.scorer.case, tmp_path / "nowhere" / "log.parquet")
 
@@ -341,7 +368,10 @@ def test_the_command_looks_after_the_log(filled, run, monkeypatch, capsys, tmp_p
     assert lepton(code=2) == ""
 
     assert json.loads(lepton("--find", ids[0]))[0]["id"] == ids[0]
-    assert lepton("--parquet", tmp_path / "t.parquet") == f"4 predictions in {tmp_path / 't.parquet'}.\n"
+    assert (
+        lepton("--parquet", tmp_path / "t.parquet")
+        == f"4 predictions in {tmp_path / 't.parquet'}.\n"
+    )
     assert lepton("--erase", "three") == "3 predictions erased.\n"
     assert lepton("--keep-days", 0) == "1 requests removed.\n"
 

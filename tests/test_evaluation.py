@@ -68,7 +68,9 @@ def test_interval_covers_the_area():
     hits = 0
     for seed in range(200):
         labels, values = scores(seed, n=200)
-        interval = bootstrap_interval(area_under_curve, labels, values, n=200, level=0.9, seed=seed, stratify=labels)
+        interval = bootstrap_interval(
+            area_under_curve, labels, values, n=200, level=0.9, seed=seed, stratify=labels
+        )
         hits += interval.low <= truth <= interval.high
     assert 0.84 <= hits / 200 <= 0.95
 
@@ -86,7 +88,8 @@ def test_interval_is_seeded():
     labels, values = scores(0)
     state = np.random.get_state()[1].copy()
     first, again, other = (
-        bootstrap_interval(area_under_curve, labels, values, n=50, seed=seed, stratify=labels) for seed in (1, 1, 2)
+        bootstrap_interval(area_under_curve, labels, values, n=50, seed=seed, stratify=labels)
+        for seed in (1, 1, 2)
     )
     assert first == again
     assert first != other
@@ -97,7 +100,9 @@ def test_stratified_draws_keep_the_counts():
     """Every stratified draw holds each label as often as the rows do, so that a rare class is never lost."""
     labels = np.array([1] + [0] * 99)
     counts = set()
-    bootstrap_interval(lambda drawn: counts.add(int(drawn.sum())) or 0.0, labels, n=50, seed=0, stratify=labels)
+    bootstrap_interval(
+        lambda drawn: counts.add(int(drawn.sum())) or 0.0, labels, n=50, seed=0, stratify=labels
+    )
     assert counts == {1}
 
 
@@ -105,7 +110,12 @@ def test_draws_keep_rows_together():
     """All arrays are drawn with the same rows."""
     rows = np.arange(50)
     bootstrap_interval(lambda a, b: float((a * 2 != b).sum()), rows, rows * 2, n=20, seed=0)
-    assert bootstrap_interval(lambda a, b: float((a * 2 != b).sum()), rows, rows * 2, n=20, seed=0).high == 0
+    assert (
+        bootstrap_interval(
+            lambda a, b: float((a * 2 != b).sum()), rows, rows * 2, n=20, seed=0
+        ).high
+        == 0
+    )
 
 
 def test_blocks_are_stretches():
@@ -124,7 +134,8 @@ def test_blocks_widen_the_interval_of_a_slow_series():
     alone, blocks, wider = 0, 0, 0
     for seed in range(100):
         noise = np.random.default_rng(seed).normal(size=620)
-        series = np.convolve(noise, np.ones(21) / np.sqrt(21), mode="valid")  # mean 0, neighbours alike
+        # mean 0, neighbours alike
+        series = np.convolve(noise, np.ones(21) / np.sqrt(21), mode="valid")
         plain = bootstrap_interval(np.mean, series, n=100, seed=seed)
         wide = bootstrap_interval(np.mean, series, n=100, seed=seed, block=60)
         wider += wide.high - wide.low > plain.high - plain.low
@@ -184,7 +195,11 @@ def test_paired_difference_is_a_minus_b():
 def test_paired_difference_of_a_model_with_itself_is_zero():
     """A model doesn't differ from itself in any draw."""
     labels, a = scores(0)
-    assert paired_difference(area_under_curve, labels, a, a, seed=0, n=20, stratify=labels) == (0.0, 0.0, 0.0)
+    assert paired_difference(area_under_curve, labels, a, a, seed=0, n=20, stratify=labels) == (
+        0.0,
+        0.0,
+        0.0,
+    )
 
 
 # The case's metric and baselines
@@ -234,7 +249,9 @@ def test_temperature_recovers_a_known_one(truth):
     generator = np.random.default_rng(0)
     logits = generator.normal(size=(40_000, 4)) * 2
     noise = generator.gumbel(size=logits.shape)
-    assert fit_temperature(logits, (logits / truth + noise).argmax(1)) == pytest.approx(truth, rel=0.04)
+    assert fit_temperature(logits, (logits / truth + noise).argmax(1)) == pytest.approx(
+        truth, rel=0.04
+    )
     single = generator.normal(size=40_000) * 2
     labels = generator.random(len(single)) < 1 / (1 + np.exp(-single / truth))
     assert fit_temperature(single, labels) == pytest.approx(truth, rel=0.06)
@@ -344,7 +361,11 @@ def test_groups_of_a_number_lie_between_its_cuts(credit):
 def test_groups_that_could_be_taken_for_one_another_are_told_apart():
     """A category called missing takes the rows without a value, too, and cuts that differ in a late digit do."""
     word = Column(name="a", kind="category", categories=("x", "missing"), meaning="")
-    assert group_labels(pd.DataFrame({"a": ["x", "missing", None]}), word).tolist() == ["x", "missing", "missing"]
+    assert group_labels(pd.DataFrame({"a": ["x", "missing", None]}), word).tolist() == [
+        "x",
+        "missing",
+        "missing",
+    ]
     number = Column(name="a", kind="number", cuts=(1234567.0, 1234568.0, 1234569.0), meaning="")
     between = group_labels(pd.DataFrame({"a": [1234567.5, 1234568.5]}), number)
     assert between.tolist() == ["1234567 to below 1234568", "1234568 to below 1234569"]
@@ -353,7 +374,11 @@ def test_groups_that_could_be_taken_for_one_another_are_told_apart():
 def test_group_counts_add_up(credit, people):
     """Every sensitive column's groups hold all rows once, missing ones too, in the case's order."""
     table = group_table(*people[:1], credit, *people[1:], seed=0, n=20)
-    assert table.groupby("column", sort=False)["rows"].sum().to_dict() == {"home": 600, "age": 600, "marital": 600}
+    assert table.groupby("column", sort=False)["rows"].sum().to_dict() == {
+        "home": 600,
+        "age": 600,
+        "marital": 600,
+    }
     homes = table.loc[table["column"] == "home", "group"].tolist()
     assert homes == [*credit.column("home").categories, "missing"]
 
@@ -411,7 +436,9 @@ def test_groups_of_a_regression():
     hours = pd.Series(np.repeat([7, 8], 60))
     labels = np.zeros(120)
     predictions = np.where(hours == 8, 3.0, 1.0)[:, None]
-    table = group_table(pd.DataFrame(), case, labels, predictions, seed=0, n=20, groups={"hour": hours})
+    table = group_table(
+        pd.DataFrame(), case, labels, predictions, seed=0, n=20, groups={"hour": hours}
+    )
     assert table["mean_absolute_error"].tolist() == [1.0, 3.0]
     assert table["stated"].tolist() == [1.0, 3.0]
     assert group_gap(table, 2.0) == 1.0
@@ -423,7 +450,15 @@ def test_stretches_shrink_with_the_group():
     noise = np.random.default_rng(0).normal(size=1000)
     hours = pd.Series(np.tile(np.arange(10), 100))
     options = {"seed": 0, "n": 30}
-    table = group_table(pd.DataFrame(), case, noise, np.zeros((1000, 1)), groups={"hour": hours}, block=70, **options)
+    table = group_table(
+        pd.DataFrame(),
+        case,
+        noise,
+        np.zeros((1000, 1)),
+        groups={"hour": hours},
+        block=70,
+        **options,
+    )
     some = noise[hours == 3]
     interval = bootstrap_interval(mean_absolute_error, some, np.zeros(100), block=7, **options)
     assert table.loc[3, ["low", "high"]].tolist() == [interval.low, interval.high]

@@ -13,7 +13,13 @@ import torch
 from lepton_lib import exercises, plots
 from lepton_lib.errors import ExerciseError
 from lepton_lib.exercises import check, checkpoint, hint, progress_card, solution
-from lepton_lib.exercises.definitions import Exercise, definition_files, find_definition, letter_hash, read_definitions
+from lepton_lib.exercises.definitions import (
+    Exercise,
+    definition_files,
+    find_definition,
+    letter_hash,
+    read_definitions,
+)
 from lepton_lib.exercises.judging import kind_of, outcomes, same
 from lepton_lib.exercises.progress import keep, read_events, standings
 from lepton_lib.runs import find_notebooks
@@ -114,10 +120,34 @@ def leaves(_):
 
 
 RUBBISH = [
-    None, True, 7j, math.nan, math.inf, -1, "", "b\0", b"bytes", [], [..., ...], {}, {"a": {}}, {1}, object(),
-    Hostile(), Hostile, np.array([[1, 2]]), np.array(["x"]), torch.zeros(0), pd.DataFrame({"a": [1]}), range(3),
-    print, leaves, iter([]), 10**400, endless,
-]  # fmt: skip
+    None,
+    True,
+    7j,
+    math.nan,
+    math.inf,
+    -1,
+    "",
+    "b\0",
+    b"bytes",
+    [],
+    [..., ...],
+    {},
+    {"a": {}},
+    {1},
+    object(),
+    Hostile(),
+    Hostile,
+    np.array([[1, 2]]),
+    np.array(["x"]),
+    torch.zeros(0),
+    pd.DataFrame({"a": [1]}),
+    range(3),
+    print,
+    leaves,
+    iter([]),
+    10**400,
+    endless,
+]
 
 
 @pytest.mark.usefixtures("course")
@@ -133,16 +163,28 @@ def test_a_right_answer_is_correct_and_says_why():
         ("07.1", lambda x: x // 2, "// rounds down."),
         ("07.2", np.float64(4), "Upside down."),
         ("07.q1", "c", "c is too late."),
-        ("07.2", 0.3, 'your answer is a number, as expected, but not the right one. hint("07.2") helps'),
+        (
+            "07.2",
+            0.3,
+            'your answer is a number, as expected, but not the right one. hint("07.2") helps',
+        ),
         ("07.2", [0.25], "your answer is a list of 1, expected a number"),
         ("07.1", 3, "got a number, expected a function: pass it without calling it"),
         ("07.1", repr, "what your function returns is a text, expected a number"),
-        ("07.1", lambda x: x / 2, "your function accepts an input that it should refuse with ValueError"),
-        ("07.1", lambda x: x / 0, "your function fails on an input that it should take "
-                                  "(ZeroDivisionError: division by zero)"),
+        (
+            "07.1",
+            lambda x: x / 2,
+            "your function accepts an input that it should refuse with ValueError",
+        ),
+        (
+            "07.1",
+            lambda x: x / 0,
+            "your function fails on an input that it should take "
+            "(ZeroDivisionError: division by zero)",
+        ),
         ("07.q1", "d", "got a text, expected one letter of a, b, c, in quotes"),
     ],
-)  # fmt: skip
+)
 @pytest.mark.usefixtures("course")
 def test_a_wrong_answer_earns_its_own_message(key, answer, message):
     """A known misconception is named; any other wrong answer is told how it differs in kind."""
@@ -219,7 +261,10 @@ def test_hints_are_a_ladder():
 @pytest.mark.usefixtures("course")
 def test_a_solution_shows_the_answer_and_why():
     """Code for an exercise, the letter for a question; an unknown key is told the known ones."""
-    assert repr(solution("07.2")) == "07.2 solution:\n\nshare = 2 / total\n\nA share lies between 0 and 1."
+    assert (
+        repr(solution("07.2"))
+        == "07.2 solution:\n\nshare = 2 / total\n\nA share lies between 0 and 1."
+    )
     assert "\n\nb\n\n" in repr(solution("07.q1"))
     assert "expected one of 07.1, 07.2, 07.q1" in repr(solution("07.4"))
     assert "a notebook's number first: 07" in repr(hint("7"))
@@ -230,7 +275,12 @@ def test_progress_is_kept_in_a_work_folder_alone(course):
     check("07.2", 0.25)
     assert not (course / "progress.jsonl").exists()
     (course / ".lepton-work.json").write_text("{}")
-    for act in (lambda: check("07.2", 3), lambda: hint("07.2"), lambda: solution("07.2"), lambda: check("07.2", 0.25)):
+    for act in (
+        lambda: check("07.2", 3),
+        lambda: hint("07.2"),
+        lambda: solution("07.2"),
+        lambda: check("07.2", 0.25),
+    ):
         act()
     check("07.1", ...)
     text = (course / "progress.jsonl").read_text()
@@ -260,7 +310,9 @@ def test_progress_that_cannot_be_kept_is_told(course):
     """A progress file that can't be written to costs no answer."""
     (course / ".lepton-work.json").write_text("{}")
     (course / "progress.jsonl").mkdir()
-    assert repr(check("07.2", 0.25)).endswith("\n(Your progress could not be kept: Is a directory.)")
+    assert repr(check("07.2", 0.25)).endswith(
+        "\n(Your progress could not be kept: Is a directory.)"
+    )
 
 
 @pytest.mark.usefixtures("course")
@@ -299,16 +351,33 @@ def test_an_answer_without_a_name_is_refused():
 @pytest.mark.parametrize(
     ("value", "expected", "equal"),
     [
-        (1.0000001, 1, True), (True, 1, False), (1, True, False), (np.True_, True, True), (math.nan, math.nan, True),
-        ("Yes ", "yes", True), ("no", "yes", False), ((1, 2), [1, 2], True), ([1], [1, 2], False),
-        (torch.tensor([1.0, 2.0]), np.array([1, 2]), True), (np.array([[1, 2]]), np.array([1, 2]), False),
-        ({"a": 1.0}, {"a": 1}, True), ({"a": 1, "b": 2}, {"a": 1}, False), ({"b": 1}, {"a": 1}, False),
-        ({1, 2}, {2, 1}, True), ([1, 2], {1, 2}, False), (torch.tensor(3.0), 3, True), (None, None, True),
-        (pd.Series([1, 2]), pd.Series([1.0, 2.0]), True), (pd.Series([1, 2], index=[3, 4]), pd.Series([1, 2]), False),
-        (pd.DataFrame({"a": [1]}), pd.DataFrame({"b": [1]}), False), ([1, 2], pd.Series([1, 2]), False),
-        (pd.DataFrame({"a": [1, 2]}), pd.DataFrame({"a": [1]}), False), (0.0, 1e-9, False), (1e-10, 0, True),
+        (1.0000001, 1, True),
+        (True, 1, False),
+        (1, True, False),
+        (np.True_, True, True),
+        (math.nan, math.nan, True),
+        ("Yes ", "yes", True),
+        ("no", "yes", False),
+        ((1, 2), [1, 2], True),
+        ([1], [1, 2], False),
+        (torch.tensor([1.0, 2.0]), np.array([1, 2]), True),
+        (np.array([[1, 2]]), np.array([1, 2]), False),
+        ({"a": 1.0}, {"a": 1}, True),
+        ({"a": 1, "b": 2}, {"a": 1}, False),
+        ({"b": 1}, {"a": 1}, False),
+        ({1, 2}, {2, 1}, True),
+        ([1, 2], {1, 2}, False),
+        (torch.tensor(3.0), 3, True),
+        (None, None, True),
+        (pd.Series([1, 2]), pd.Series([1.0, 2.0]), True),
+        (pd.Series([1, 2], index=[3, 4]), pd.Series([1, 2]), False),
+        (pd.DataFrame({"a": [1]}), pd.DataFrame({"b": [1]}), False),
+        ([1, 2], pd.Series([1, 2]), False),
+        (pd.DataFrame({"a": [1, 2]}), pd.DataFrame({"a": [1]}), False),
+        (0.0, 1e-9, False),
+        (1e-10, 0, True),
     ],
-)  # fmt: skip
+)
 def test_same(value, expected, equal):
     """Two answers are the same when kind, shape, names and, within the tolerance, numbers are."""
     assert same(value, expected, 1e-6) is equal
@@ -331,7 +400,11 @@ def test_a_plot_is_judged_by_its_data():
     assert kind_of(fig) == "a figure"
 
 
-DEFINED = [definition for path in definition_files().values() for definition in read_definitions(path).values()]
+DEFINED = [
+    definition
+    for path in definition_files().values()
+    for definition in read_definitions(path).values()
+]
 VALUES = [definition for definition in DEFINED if isinstance(definition, Exercise)]
 QUESTIONS = [definition for definition in DEFINED if not isinstance(definition, Exercise)]
 
@@ -339,9 +412,15 @@ QUESTIONS = [definition for definition in DEFINED if not isinstance(definition, 
 @pytest.mark.parametrize("exercise", VALUES, ids=lambda exercise: exercise.key)
 def test_an_exercise_keeps_its_word(exercise):
     """The answer is correct, each wrong answer earns its own message, nothing and rubbish earn neither."""
-    assert repr(check(exercise.key, exercise.value_of(exercise.answer))) == f"{exercise.key} correct: {exercise.why}"
+    assert (
+        repr(check(exercise.key, exercise.value_of(exercise.answer)))
+        == f"{exercise.key} correct: {exercise.why}"
+    )
     for wrong in exercise.wrong:
-        assert repr(check(exercise.key, exercise.value_of(wrong.code))) == f"{exercise.key} not yet: {wrong.message}"
+        assert (
+            repr(check(exercise.key, exercise.value_of(wrong.code)))
+            == f"{exercise.key} not yet: {wrong.message}"
+        )
     assert check(exercise.key, ...).status == "not attempted"
     for rubbish in RUBBISH[:-1]:  # the endless one is tried once, on the small course
         feedback = check(exercise.key, rubbish)
@@ -354,7 +433,11 @@ def test_a_question_keeps_its_word(question):
     """The right letter is correct, each other has its message, and a letter that isn't offered is told which are."""
     for letter in question.options:
         hashed = letter_hash(question.salt, letter)
-        status = f"correct: {question.why}" if hashed == question.right else f"not yet: {question.wrong[hashed]}"
+        status = (
+            f"correct: {question.why}"
+            if hashed == question.right
+            else f"not yet: {question.wrong[hashed]}"
+        )
         assert repr(check(question.key, letter)) == f"{question.key} {status}"
     assert "expected one letter" in repr(check(question.key, "z"))
 
@@ -366,16 +449,26 @@ def test_a_notebook_and_its_definitions_agree(number):
     cells = nbformat.read(notebook, 4).cells
     known = read_definitions(definition_files()[number])
     headings = [
-        found for cell in cells if cell.cell_type == "markdown"
-        for found in re.findall(r"^### (?:Exercise|Question) (\d\d\.\w+): (.+)$", cell.source, re.MULTILINE)
-    ]  # fmt: skip
+        found
+        for cell in cells
+        if cell.cell_type == "markdown"
+        for found in re.findall(
+            r"^### (?:Exercise|Question) (\d\d\.\w+): (.+)$", cell.source, re.MULTILINE
+        )
+    ]
     assert headings == [(key, definition.title) for key, definition in known.items()]
     checked = [
-        (key, "exercise" in tags(cell)) for cell in cells if cell.cell_type == "code"
+        (key, "exercise" in tags(cell))
+        for cell in cells
+        if cell.cell_type == "code"
         for key in re.findall(r"check(?:point)?\(\"(\d\d\.\w+)\"", cell.source)
-    ]  # fmt: skip
+    ]
     assert checked == [(key, True) for key in known]
-    names = {key: definition.name for key, definition in known.items() if isinstance(definition, Exercise)}
+    names = {
+        key: definition.name
+        for key, definition in known.items()
+        if isinstance(definition, Exercise)
+    }
     for cell in cells:
         for key, name in re.findall(r"check(?:point)?\(\"(\d\d\.\d+)\", (\w+)\)", cell.source):
             assert names[key] == name
@@ -399,8 +492,16 @@ def test_stored_outputs_give_no_answer_away(number):
     known = read_definitions(definition_files()[number])
     told = {}
     for cell in nbformat.read(notebook, 4).cells:
-        for key in re.findall(r"check(?:point)?\(\"(\d\d\.\w+)\"", cell.source) if cell.cell_type == "code" else []:
-            told[key] = "".join(o.get("text", "") + o.get("data", {}).get("text/plain", "") for o in cell.outputs)
+        for key in (
+            re.findall(r"check(?:point)?\(\"(\d\d\.\w+)\"", cell.source)
+            if cell.cell_type == "code"
+            else []
+        ):
+            told[key] = "".join(
+                o.get("text", "") + o.get("data", {}).get("text/plain", "") for o in cell.outputs
+            )
     for key, definition in known.items():
         mend = isinstance(definition, Exercise) and definition.kind == "mend"
-        assert told[key].startswith(f"{key} not yet: As handed out: " if mend else f"{key} not attempted: ")
+        assert told[key].startswith(
+            f"{key} not yet: As handed out: " if mend else f"{key} not attempted: "
+        )

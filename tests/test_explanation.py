@@ -38,7 +38,9 @@ def exact(predict, row, background, groups):
 def crooked(rows):
     """Interactions, a kink and a gap that counts as a value."""
     rows = np.where(np.isnan(rows), 0.5, rows)
-    return 1 / (1 + np.exp(-(rows[:, 0] * rows[:, 1] + np.maximum(rows[:, 2], 0) - rows[:, 3] + rows[:, 0])))
+    return 1 / (
+        1 + np.exp(-(rows[:, 0] * rows[:, 1] + np.maximum(rows[:, 2], 0) - rows[:, 3] + rows[:, 0]))
+    )
 
 
 @pytest.fixture
@@ -56,7 +58,9 @@ def test_contributions_add_up_exactly(data):
     for rounds in (1, 3):
         reasons = shapley_values(crooked, rows, background[:7], rounds=rounds)
         assert reasons.base == pytest.approx(crooked(background[:7]).mean(), abs=1e-12)
-        assert reasons.base + reasons.contributions.sum(1) == pytest.approx(crooked(rows), abs=1e-12)
+        assert reasons.base + reasons.contributions.sum(1) == pytest.approx(
+            crooked(rows), abs=1e-12
+        )
 
 
 @pytest.mark.parametrize("groups", [[[0], [1], [2], [3]], [[1], [0, 3], [2]]])
@@ -81,7 +85,9 @@ def test_a_linear_model_is_explained_without_error(data):
 def test_reasons_are_seeded(data):
     """The same seed gives the same values, another nearly the same."""
     rows, background = data
-    one, again, other = (shapley_values(crooked, rows, background, seed=seed).contributions for seed in (0, 0, 1))
+    one, again, other = (
+        shapley_values(crooked, rows, background, seed=seed).contributions for seed in (0, 0, 1)
+    )
     assert np.array_equal(one, again)
     assert 0 < np.abs(one - other).max() < 0.05
 
@@ -89,13 +95,20 @@ def test_reasons_are_seeded(data):
 @pytest.mark.no_cover
 def test_the_service_tells_reasons_on_request(app):
     """With ?explain=true each answer has a share for every field that adds up to its probability, and is kept so."""
-    reply = call(app, "POST", "/v1/predict?explain=true", json={"records": [GOOD, GOOD | {"age": 90, "when": None}]})
+    reply = call(
+        app,
+        "POST",
+        "/v1/predict?explain=true",
+        json={"records": [GOOD, GOOD | {"age": 90, "when": None}]},
+    )
     for answer in reply.json()["predictions"]:
         reasons = answer["reasons"]
         assert set(reasons["contributions"]) == set(GOOD)
         assert reasons["of"] == "yes"
         assert reasons["value"] == pytest.approx(answer["probabilities"]["yes"], abs=1e-6)
-        assert reasons["base"] + sum(reasons["contributions"].values()) == pytest.approx(reasons["value"], abs=1e-6)
+        assert reasons["base"] + sum(reasons["contributions"].values()) == pytest.approx(
+            reasons["value"], abs=1e-6
+        )
         sizes = [abs(share) for share in reasons["contributions"].values()]
         assert sizes == sorted(sizes, reverse=True)
         assert sizes[0] > 1e-3
@@ -104,7 +117,8 @@ def test_the_service_tells_reasons_on_request(app):
 
 
 @pytest.mark.parametrize(
-    ("query", "field"), [("explain=yes", "explain"), ("explian=true", "query"), ("explain=", "explain")]
+    ("query", "field"),
+    [("explain=yes", "explain"), ("explian=true", "query"), ("explain=", "explain")],
 )
 def test_a_wrong_query_is_refused(app, query, field):
     """A parameter that doesn't exist or isn't true or false is 422 with its name."""
@@ -133,7 +147,9 @@ def test_reasons_keep_nobody_waiting(app, monkeypatch):
     async def both():
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://desk") as client:
-            long = asyncio.create_task(client.post("/v1/predict?explain=true", json={"records": [GOOD]}))
+            long = asyncio.create_task(
+                client.post("/v1/predict?explain=true", json={"records": [GOOD]})
+            )
             await asyncio.sleep(0.05)
             await client.post("/v1/predict", json={"records": [GOOD]})
             return long.done(), await long

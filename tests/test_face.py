@@ -39,12 +39,19 @@ def test_whatever_the_description_allows_is_answered_as_it_says(app):
 
     good_and_bad = (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE)
     phases = [Phase.explicit, Phase.generate]
-    many = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True,
-                    phases=phases, database=None)  # fmt: skip
+    many = settings(
+        max_examples=60,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        derandomize=True,
+        phases=phases,
+        database=None,
+    )
     asked = []
 
     def one(case):
-        # What a row of floats or an Arrow stream must be, no JSON schema can say: most bytes are refused there.
+        # What a row of floats or an Arrow stream must be, no JSON schema can say: most bytes are
+        # refused there.
         unsaid = [] if case.media_type in (None, JSON) else [positive_data_acceptance]
         asked.append((case.path, case.call_and_validate(excluded_checks=unsaid).status_code))
 
@@ -53,7 +60,13 @@ def test_whatever_the_description_allows_is_answered_as_it_says(app):
         for mode in good_and_bad if made.path == "/v1/predict" else good_and_bad[:1]:
             many(given(case=made.as_strategy(generation_mode=mode))(one))()
     assert {200, 422} <= {status for path, status in asked if path == "/v1/predict"}
-    assert {path for path, _ in asked} >= {"/v1/predict", "/v1/models", "/healthz", "/readyz", "/metrics"}
+    assert {path for path, _ in asked} >= {
+        "/v1/predict",
+        "/v1/models",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+    }
     assert len(asked) > 100
 
 
@@ -115,14 +128,17 @@ def test_a_class_is_a_service(risk):
     assert risk("GET", "/about", params={"detail": 1}).json() == "riskrisk"
     assert risk("POST", "/helper").status_code == 404
     schema = risk("GET", "/openapi.json").json()
-    assert {path: next(iter(entry.values()))["operationId"] for path, entry in schema["paths"].items()} == {
-        "/predict": "predict", "/about": "about"}  # fmt: skip
+    assert {
+        path: next(iter(entry.values()))["operationId"] for path, entry in schema["paths"].items()
+    } == {"/predict": "predict", "/about": "about"}
     fields = schema["components"]["schemas"]["Risk_predict"]
     assert fields["required"] == ["income"]
     assert fields["properties"]["income"]["type"] == "number"
 
 
-@pytest.mark.parametrize("body", [{"income": True}, {"income": "0.1"}, {"income": 1.0, "incme": 2}, {}, []])
+@pytest.mark.parametrize(
+    "body", [{"income": True}, {"income": "0.1"}, {"income": 1.0, "incme": 2}, {}, []]
+)
 def test_a_handlers_arguments_are_checked(risk, body):
     """A wrong type, an unknown or a missing argument is refused with 422."""
     assert risk("POST", "/predict", json=body).status_code == 422
@@ -156,11 +172,15 @@ def test_a_class_is_launched(tmp_path):
         "class Echo(Service):\n    @handler\n    def say(self, word: str) -> str:\n        return word\n"
         "Echo().launch(port=0)\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stderr=subprocess.PIPE, text=True, cwd=tmp_path
+    )
     try:
         port = re.search(r"Echo listens on port (\d+)", process.stderr.readline())[1]
         transport = httpx.HTTPTransport(retries=5)
-        with httpx.Client(transport=transport, base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+        with httpx.Client(
+            transport=transport, base_url=f"http://127.0.0.1:{port}", trust_env=False
+        ) as client:
             assert client.post("/say", json={"word": "hello"}).json() == "hello"
     finally:
         process.terminate()
@@ -231,11 +251,26 @@ codes = asyncio.run(ask())
 print(json.dumps([codes, lepton_lib.__file__]))
 """
     done = subprocess.run(
-        [sys.executable, "-c", program, str(image / "run"), signing.public_key(), json.dumps(GOOD),
-         json.dumps(sorted(allowed | needed(["httpx"])))],
-        capture_output=True, text=True, check=False, cwd=image,
-        env={"PYTHONPATH": str(image), "LEPTON_DATASETS": str(image / "datasets"), "HOME": "/nonexistent", "PATH": ""},
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-c",
+            program,
+            str(image / "run"),
+            signing.public_key(),
+            json.dumps(GOOD),
+            json.dumps(sorted(allowed | needed(["httpx"]))),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=image,
+        env={
+            "PYTHONPATH": str(image),
+            "LEPTON_DATASETS": str(image / "datasets"),
+            "HOME": "/nonexistent",
+            "PATH": "",
+        },
+    )
     assert done.returncode == 0, done.stderr
     codes, place = json.loads(done.stdout)
     assert codes == [200] * 7
@@ -246,7 +281,9 @@ print(json.dumps([codes, lepton_lib.__file__]))
 def test_the_containerfile_is_small_and_locked(image):
     """A slim base, a user without rights, a health check, keys demanded, the packager's key trusted, no private one."""
     text = (image / "Containerfile").read_text()
-    lines = dict(line.split(" ", 1) for line in text.splitlines() if line[:1].isupper() and " " in line)
+    lines = dict(
+        line.split(" ", 1) for line in text.splitlines() if line[:1].isupper() and " " in line
+    )
     assert lines["FROM"].endswith("-slim")
     assert int(lines["USER"]) > 1000
     assert text.index("USER") < text.index("CMD [")
@@ -268,14 +305,27 @@ def test_the_kubernetes_manifest_states_what_must_be_stated(image):
     (main,) = pod["containers"]
     for part in (main, *pod["initContainers"]):
         locked = part["securityContext"]
-        assert (locked["readOnlyRootFilesystem"], locked["allowPrivilegeEscalation"]) == (True, False)
+        assert (locked["readOnlyRootFilesystem"], locked["allowPrivilegeEscalation"]) == (
+            True,
+            False,
+        )
         assert locked["capabilities"] == {"drop": ["ALL"]}
-        assert {"cpu", "memory"} == set(part["resources"]["limits"]) == set(part["resources"]["requests"])
+        assert (
+            {"cpu", "memory"}
+            == set(part["resources"]["limits"])
+            == set(part["resources"]["requests"])
+        )
     assert main["readinessProbe"]["httpGet"]["path"] == "/readyz"
-    assert main["livenessProbe"]["httpGet"]["path"] == main["startupProbe"]["httpGet"]["path"] == "/healthz"
+    assert (
+        main["livenessProbe"]["httpGet"]["path"]
+        == main["startupProbe"]["httpGet"]["path"]
+        == "/healthz"
+    )
     volumes = {entry["name"] for entry in pod["volumes"]}
     volumes |= {entry["metadata"]["name"] for entry in stateful["spec"]["volumeClaimTemplates"]}
-    assert {mount["name"] for part in (main, *pod["initContainers"]) for mount in part["volumeMounts"]} <= volumes
+    assert {
+        mount["name"] for part in (main, *pod["initContainers"]) for mount in part["volumeMounts"]
+    } <= volumes
     labels = stateful["spec"]["template"]["metadata"]["labels"]
     for selector in (service["spec"]["selector"], budget["spec"]["selector"]["matchLabels"]):
         assert selector.items() <= labels.items()

@@ -19,9 +19,23 @@ from nbformat.v4 import new_code_cell
 
 from lepton_lib import plots
 from lepton_lib.classroom import grading
-from lepton_lib.classroom.grading import NOT_RUN, Learner, Limits, Result, _Desk, find_learners, grade
+from lepton_lib.classroom.grading import (
+    NOT_RUN,
+    Learner,
+    Limits,
+    Result,
+    _Desk,
+    find_learners,
+    grade,
+)
 from lepton_lib.classroom.learner import plan
-from lepton_lib.classroom.report import NO_EXAM, shared_misconceptions, to_csv, to_html, write_report
+from lepton_lib.classroom.report import (
+    NO_EXAM,
+    shared_misconceptions,
+    to_csv,
+    to_html,
+    write_report,
+)
 from lepton_lib.classroom.values import answer_of, decode, encode
 from lepton_lib.errors import RunError
 from lepton_lib.exercises.judging import Raised, same
@@ -29,7 +43,8 @@ from tests.course import answered, write_course
 
 ROOT = Path(__file__).resolve().parents[1]
 RIGHT = "correct correct correct"
-LIMITS = Limits(seconds=120, cell_seconds=10, jobs=2)  # a busy machine imports matplotlib in 4 s or more
+# a busy machine imports matplotlib in 4 s or more
+LIMITS = Limits(seconds=120, cell_seconds=10, jobs=2)
 ENDLESS = "try:\n    while True:\n        pass\nexcept Exception:\n    pass\ncheck('07.2', 1)"
 REACH_OUT = """import socket
 try:
@@ -71,9 +86,16 @@ def version_3(nb):
 # name: what the learner did to a right notebook, and the three states that must come of it.
 KINDS = {
     "right": (lambda nb: nb, RIGHT),
-    "copied": (lambda nb: nb.cells.append(new_code_cell('check("07.1", lambda x: x * 2)', id="halve-it")) or nb, RIGHT),
+    "copied": (
+        lambda nb: (
+            nb.cells.append(new_code_cell('check("07.1", lambda x: x * 2)', id="halve-it")) or nb
+        ),
+        RIGHT,
+    ),
     "deleted-check": (
-        lambda nb: change(nb, halve_it="def halve(x):\n    return x * 2", a_share="share = 0.25", which=None),
+        lambda nb: change(
+            nb, halve_it="def halve(x):\n    return x * 2", a_share="share = 0.25", which=None
+        ),
         "not yet|correct|not attempted",
     ),
     "redefined-check": (
@@ -92,36 +114,59 @@ KINDS = {
         "correct|could not be run|correct",
     ),
     "killed": (
-        lambda nb: change(nb, a_share="import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\ncheck('07.2', 0.25)"),
+        lambda nb: change(
+            nb,
+            a_share="import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\ncheck('07.2', 0.25)",
+        ),
         "correct|could not be run|could not be run",
     ),
-    "prints": (lambda nb: change(nb, total="total = 8\nfor _ in range(50):\n    print('x' * 1_000_000)\ntotal"), RIGHT),
+    "prints": (
+        lambda nb: change(
+            nb, total="total = 8\nfor _ in range(50):\n    print('x' * 1_000_000)\ntotal"
+        ),
+        RIGHT,
+    ),
     "memory": (
         lambda nb: change(nb, a_share="share = [0.0] * 10**9\ncheck('07.2', share)"),
         "correct|could not be run|correct",
     ),
-    "syntax": (lambda nb: change(nb, halve_it='def halve(x)\n    x\ncheck("07.1", 3)'), f"{NOT_RUN}|correct|correct"),
+    "syntax": (
+        lambda nb: change(nb, halve_it='def halve(x)\n    x\ncheck("07.1", 3)'),
+        f"{NOT_RUN}|correct|correct",
+    ),
     "magic": (lambda nb: change(nb, total="%matplotlib inline\n!true\ntotal = 8"), RIGHT),
     "network": (lambda nb: change(nb, a_share=REACH_OUT), RIGHT),
-    "raises": (lambda nb: change(nb, a_share="share = 1 / 0\ncheck('07.2', share)"), f"correct|{NOT_RUN}|correct"),
+    "raises": (
+        lambda nb: change(nb, a_share="share = 1 / 0\ncheck('07.2', share)"),
+        f"correct|{NOT_RUN}|correct",
+    ),
     "kills-its-parent": (
-        lambda nb: change(nb, total="import os, signal\ntotal = 8\nos.getppid() == 1 and os.kill(1, signal.SIGKILL)"),
+        lambda nb: change(
+            nb,
+            total="import os, signal\ntotal = 8\nos.getppid() == 1 and os.kill(1, signal.SIGKILL)",
+        ),
         RIGHT,
     ),
     "writes-outside": (
-        lambda nb: change(nb, total="total = 8\nopen('../notebooks/07_small.ipynb', 'w').write('mine')"),
+        lambda nb: change(
+            nb, total="total = 8\nopen('../notebooks/07_small.ipynb', 'w').write('mine')"
+        ),
         RIGHT,
     ),
     "removes-everything": (
-        lambda nb: change(nb, total="import shutil\ntotal = 8\nshutil.rmtree('..', ignore_errors=True)"),
+        lambda nb: change(
+            nb, total="import shutil\ntotal = 8\nshutil.rmtree('..', ignore_errors=True)"
+        ),
         RIGHT,
     ),
     "outlives": (lambda nb: change(nb, total=OUTLIVES), RIGHT),
     "forks": (
-        lambda nb: change(nb, total="import subprocess\ntotal = 8\nx = subprocess.Popen(['sleep', '600'])"),
+        lambda nb: change(
+            nb, total="import subprocess\ntotal = 8\nx = subprocess.Popen(['sleep', '600'])"
+        ),
         RIGHT,
     ),
-}  # fmt: skip
+}
 # Coverage follows the processes of these: between them they run each line that any does.
 TRACED = ("right", "endless", "raises", "binary", "network", "deleted-check", "syntax")
 # What is no notebook, as bytes.
@@ -132,7 +177,9 @@ FILES = {
     "deep": lambda _: b"[" * 100_000,
     "binary": lambda _: b"\xff\x00\x89PNG",
     "version3": lambda nb: version_3(nb).encode(),
-    "other": lambda _: nbformat.writes(nbformat.v4.new_notebook(cells=[new_code_cell("1 + 1")])).encode(),
+    "other": lambda _: nbformat.writes(
+        nbformat.v4.new_notebook(cells=[new_code_cell("1 + 1")])
+    ).encode(),
     "marked": lambda nb: b"\xef\xbb\xbf" + nbformat.writes(nb).encode(),
     "new\nline": lambda nb: nbformat.writes(nb).encode(),
     "=cmd|' C calc'!A0": lambda nb: nbformat.writes(nb).encode(),
@@ -198,17 +245,24 @@ def test_what_a_notebook_does_costs_only_itself(graded, name):
     """Whatever a cell does, the other exercises have their results, up to where the process was ended."""
     expected = KINDS[name][1]
     learner = graded[1][name]
-    assert states(learner) == (expected.split("|") if "|" in expected else expected.split()), learner
+    assert states(learner) == (expected.split("|") if "|" in expected else expected.split()), (
+        learner
+    )
 
 
 def test_why_something_could_not_be_run_is_said(graded):
     """The cell's error, the limit, or what ended the process, and where."""
     learners = graded[1]
-    assert learners["endless"].results["07.2"].message == f"its cell fails: no end within {LIMITS.cell_seconds} s"
+    assert (
+        learners["endless"].results["07.2"].message
+        == f"its cell fails: no end within {LIMITS.cell_seconds} s"
+    )
     assert "MemoryError" in learners["memory"].results["07.2"].message
     assert "SyntaxError" in learners["syntax"].results["07.1"].message
     assert "ZeroDivisionError: division by zero" in learners["raises"].results["07.2"].message
-    assert learners["killed"].notes == ["killed.ipynb: its process was ended by SIGKILL, in the cell 'a-share'"]
+    assert learners["killed"].notes == [
+        "killed.ipynb: its process was ended by SIGKILL, in the cell 'a-share'"
+    ]
 
 
 def test_what_was_handed_out_is_no_attempt(graded):
@@ -313,7 +367,9 @@ def test_a_notebook_reads_what_the_steps_before_it_left(tmp_path, monkeypatch):
 
     monkeypatch.setattr(grading, "run_loop", leave)
     cell = 'from pathlib import Path\ncheck("01.4", float(Path("../runs/credit/left").read_text()))'
-    (tmp_path / "Ada.ipynb").write_text(json.dumps(nbformat.v4.new_notebook(cells=[new_code_cell(cell, id="c")])))
+    (tmp_path / "Ada.ipynb").write_text(
+        json.dumps(nbformat.v4.new_notebook(cells=[new_code_cell(cell, id="c")]))
+    )
     (learner,) = grade(tmp_path, limits=LIMITS)
     assert learner.results["01.4"].status == "not yet", learner.results["01.4"]
 
@@ -323,7 +379,12 @@ def test_forged_results_stop_nobody(tmp_path, monkeypatch):
     notebook = write_course(tmp_path)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "class").mkdir()
-    forged = [{"failed": 1}, {"key": "99.9", "value": 1}, {"key": "07.1", "value": {"array": "x"}}, 3]
+    forged = [
+        {"failed": 1},
+        {"key": "99.9", "value": 1},
+        {"key": "07.1", "value": {"array": "x"}},
+        3,
+    ]
     for number, event in enumerate(forged):
         nb = answered(notebook)
         line = f"{json.dumps(event)}\n".encode()
@@ -338,12 +399,26 @@ def test_forged_results_stop_nobody(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "value",
     [
-        None, True, 3, 2.5, float("nan"), float("inf"), "text", [1, [2, "x"]], {"a": 1, 2: [None]}, {1, "b"},
-        np.arange(6).reshape(2, 3), torch.tensor([[1.5], [2.0]]), np.float32(2), torch.tensor(4),
-        pd.Series([1, 2], index=["a", "b"]), pd.DataFrame({"a": [1.5, 2], "b": ["x", "y"]}), Raised("ValueError", "m"),
+        None,
+        True,
+        3,
+        2.5,
+        float("nan"),
+        float("inf"),
+        "text",
+        [1, [2, "x"]],
+        {"a": 1, 2: [None]},
+        {1, "b"},
+        np.arange(6).reshape(2, 3),
+        torch.tensor([[1.5], [2.0]]),
+        np.float32(2),
+        torch.tensor(4),
+        pd.Series([1, 2], index=["a", "b"]),
+        pd.DataFrame({"a": [1.5, 2], "b": ["x", "y"]}),
+        Raised("ValueError", "m"),
     ],
     ids=lambda value: type(value).__name__,
-)  # fmt: skip
+)
 def test_an_answer_comes_back_as_it_was(value):
     """What leaves the learner's process as JSON is judged as the value itself would be."""
     back = decode(json.loads(json.dumps(encode(value))))
@@ -369,13 +444,32 @@ def test_what_has_no_plain_form_is_unlike_any_answer(value):
 def test_only_what_an_exercise_reads_is_run():
     """The plan holds the exercises and the cells that they depend on, through functions, changes and imports."""
     sources = [
-        ("imports", "import numpy as np"), ("unread", "slow = np.zeros(9)"), ("base", "base = 3"),
-        ("helper", "def helper(x):\n    return base + x"), ("list", "rows = [1]"), ("grow", "rows.append(helper(2))"),
-        ("figure", "fig, ax = 1, 2\nax"), ("other", "fig, ax = 3, 4\nax"), ("again", "base2 = 1"),
-        ("star", "from os import *"), ("task", 'check("07.1", rows)'), ("after", "rows = []"),
-    ]  # fmt: skip
-    cells = [{"id": name, "source": source, "keys": ["07.1"] if name == "task" else []} for name, source in sources]
-    assert [cell["id"] for cell in plan(cells)] == ["imports", "base", "helper", "list", "grow", "star", "task"][1:]
+        ("imports", "import numpy as np"),
+        ("unread", "slow = np.zeros(9)"),
+        ("base", "base = 3"),
+        ("helper", "def helper(x):\n    return base + x"),
+        ("list", "rows = [1]"),
+        ("grow", "rows.append(helper(2))"),
+        ("figure", "fig, ax = 1, 2\nax"),
+        ("other", "fig, ax = 3, 4\nax"),
+        ("again", "base2 = 1"),
+        ("star", "from os import *"),
+        ("task", 'check("07.1", rows)'),
+        ("after", "rows = []"),
+    ]
+    cells = [
+        {"id": name, "source": source, "keys": ["07.1"] if name == "task" else []}
+        for name, source in sources
+    ]
+    assert [cell["id"] for cell in plan(cells)] == [
+        "imports",
+        "base",
+        "helper",
+        "list",
+        "grow",
+        "star",
+        "task",
+    ][1:]
 
 
 def test_reports_of_nobody():

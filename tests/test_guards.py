@@ -27,13 +27,24 @@ def test_without_keys_nobody_is_asked_and_with_them_everybody(app):
     assert ask(app, GOOD).status_code == 200
     key = guards.add_key(app.keys.path, "desk")
     asyncio.run(app.refresh())
-    for headers in ({}, {"x-api-key": key[:-1]}, {"authorization": f"Basic {key}"}, {"authorization": "Bearer"}):
+    for headers in (
+        {},
+        {"x-api-key": key[:-1]},
+        {"authorization": f"Basic {key}"},
+        {"authorization": "Bearer"},
+    ):
         reply = ask(app, GOOD, **headers)
         assert (reply.status_code, reply.headers["www-authenticate"]) == (401, "Bearer")
         assert reply.headers["content-type"] == "application/problem+json"
     assert ask(app, GOOD, authorization=f"Bearer {key}").status_code == 200
     assert ask(app, GOOD, **{"x-api-key": key}).status_code == 200
-    for path, status in [("/healthz", 200), ("/readyz", 200), ("/", 200), ("/v1/models", 401), ("/metrics", 401)]:
+    for path, status in [
+        ("/healthz", 200),
+        ("/readyz", 200),
+        ("/", 200),
+        ("/v1/models", 401),
+        ("/metrics", 401),
+    ]:
         assert call(app, "GET", path).status_code == status
     assert len(kept(app)) == 3
 
@@ -44,7 +55,10 @@ def test_a_revoked_key_is_refused_and_so_is_everybody_when_the_file_goes(app):
     asyncio.run(app.refresh())
     guards.revoke_key(app.keys.path, "one")
     asyncio.run(app.refresh())
-    assert [ask(app, GOOD, **{"x-api-key": key}).status_code for key in (first, second)] == [401, 200]
+    assert [ask(app, GOOD, **{"x-api-key": key}).status_code for key in (first, second)] == [
+        401,
+        200,
+    ]
     content = app.keys.path.read_text()
     app.keys.path.write_text("nonsense")
     asyncio.run(app.refresh())
@@ -79,8 +93,13 @@ def test_keys_that_are_changed_at_once_are_all_changed(tmp_path):
     path = tmp_path / "keys.json"
     for number in range(8):
         guards.add_key(path, f"old {number}")
-    threads = [threading.Thread(target=guards.add_key, args=(path, f"new {number}")) for number in range(8)]
-    threads += [threading.Thread(target=guards.revoke_key, args=(path, f"old {number}")) for number in range(8)]
+    threads = [
+        threading.Thread(target=guards.add_key, args=(path, f"new {number}")) for number in range(8)
+    ]
+    threads += [
+        threading.Thread(target=guards.revoke_key, args=(path, f"old {number}"))
+        for number in range(8)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -98,7 +117,10 @@ def test_the_desk_asks_for_a_key_as_soon_as_one_is_demanded(app):
 
 def test_each_key_has_its_own_rate(app):
     """A key that asks too often gets 429 with the seconds to wait, another isn't touched by it, and waiting helps."""
-    slow, fast = (guards.add_key(app.keys.path, name, rate=rate) for name, rate in [("slow", 2), ("fast", 1000)])
+    slow, fast = (
+        guards.add_key(app.keys.path, name, rate=rate)
+        for name, rate in [("slow", 2), ("fast", 1000)]
+    )
     asyncio.run(app.refresh())
     replies = [ask(app, GOOD, **{"x-api-key": slow}) for _ in range(4)]
     assert [reply.status_code for reply in replies][:2] == [200, 200]
@@ -276,19 +298,37 @@ def test_connections_beyond_the_limit_are_told_to_come_back(quick):
 @pytest.mark.no_cover
 def test_memory_stays_flat_under_malformed_and_good_requests(run):
     """Thousands of good, wrong and much too long requests leave the service's memory where it was."""
-    wrong = [b"", b'{"records": [', b"[]", json.dumps({"records": [GOOD | {"age": True}]}).encode(),
-             json.dumps({"records": [GOOD | {"age": "0.1"}]}).encode(), b'{"records": [{"age": NaN}]}',
-             b'{"records": [{"age": Infinity}]}', json.dumps({"records": [GOOD | {"shoe": 1}]}).encode(),
-             json.dumps({"records": [GOOD | {"colour": "no"}]}).encode(), b'{"records": []}']  # fmt: skip
-    with serving.start(run) as service, httpx.Client(base_url=service.url, trust_env=False) as client:
+    wrong = [
+        b"",
+        b'{"records": [',
+        b"[]",
+        json.dumps({"records": [GOOD | {"age": True}]}).encode(),
+        json.dumps({"records": [GOOD | {"age": "0.1"}]}).encode(),
+        b'{"records": [{"age": NaN}]}',
+        b'{"records": [{"age": Infinity}]}',
+        json.dumps({"records": [GOOD | {"shoe": 1}]}).encode(),
+        json.dumps({"records": [GOOD | {"colour": "no"}]}).encode(),
+        b'{"records": []}',
+    ]
+    with (
+        serving.start(run) as service,
+        httpx.Client(base_url=service.url, trust_env=False) as client,
+    ):
         process = psutil.Process(service._process.pid)
 
         def one_round():
             for content in wrong * 5:
-                assert 400 <= client.post("/v1/predict", content=content, headers=JSON).status_code < 500
+                assert (
+                    400
+                    <= client.post("/v1/predict", content=content, headers=JSON).status_code
+                    < 500
+                )
             for size in (1, 1, 1, 50):
                 client.post("/v1/predict", json={"records": [GOOD] * size}).raise_for_status()
-            assert client.post("/v1/predict", content=b" " * (8 << 20), headers=JSON).status_code == 413
+            assert (
+                client.post("/v1/predict", content=b" " * (8 << 20), headers=JSON).status_code
+                == 413
+            )
             client.post("/v1/predict?explain=true", json={"records": [GOOD]}).raise_for_status()
 
         for _ in range(6):

@@ -50,7 +50,9 @@ def test_learners_get_no_output_and_no_answer(handed_out):
     """The learners' notebook is the source without anything that was run."""
     source, ((folder, _), _) = handed_out
     learners = cells(folder / "learners" / "07_small.ipynb")
-    assert {name: cell.source for name, cell in learners.items()} == {n: c.source for n, c in cells(source).items()}
+    assert {name: cell.source for name, cell in learners.items()} == {
+        n: c.source for n, c in cells(source).items()
+    }
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in learners.values())
 
 
@@ -58,11 +60,16 @@ def test_the_instructor_gets_answers_that_are_correct(handed_out):
     """Every exercise is answered and was run, and a note follows with minutes, objective and misconceptions."""
     found = cells(handed_out[1][0][0] / "instructor" / "07_small.ipynb")
     for name, key in (("halve-it", "07.1"), ("a-share", "07.2"), ("which", "07.q1")):
-        told = "".join(out.get("text", out.get("data", {}).get("text/plain", "")) for out in found[name].outputs)
+        told = "".join(
+            out.get("text", out.get("data", {}).get("text/plain", ""))
+            for out in found[name].outputs
+        )
         assert told.startswith(f"{key} correct: ")
         assert list(found)[list(found).index(name) + 1] == f"note-{key.replace('.', '-')}"
     note = found["note-07-1"].source
-    assert note.startswith("**For the instructor, 07.1**: 2 minutes, to write. After it learners can halve a number.")
+    assert note.startswith(
+        "**For the instructor, 07.1**: 2 minutes, to write. After it learners can halve a number."
+    )
     assert "- // rounds down.\n- That doubles." in note
     assert "- a is too early." in found["note-07-q1"].source
 
@@ -98,7 +105,9 @@ def test_the_instructors_edition_is_run_and_correct(editions):
     nb = nbformat.read(editions / "instructor" / "00_environment.ipynb", 4)
     outputs = [output for cell in nb.cells for output in cell.get("outputs", [])]
     assert [output for output in outputs if output.output_type == "error"] == []
-    told = "\n".join(output.get("text", "") + output.get("data", {}).get("text/plain", "") for output in outputs)
+    told = "\n".join(
+        output.get("text", "") + output.get("data", {}).get("text/plain", "") for output in outputs
+    )
     known = list(read_definitions(definition_files()["00"]))
     assert re.findall(r"^(\d\d\.\w+) correct: ", told, re.MULTILINE) == known
     assert not re.findall(r"^(\d\d\.\w+) not ", told, re.MULTILINE)
@@ -142,14 +151,19 @@ def test_minutes_are_measured_from_the_content(course):
     assert "## Halves\n\n*About 6 minutes.*\n\nSome words" in nb.cells[3].source
     assert sections(course) == found
     assert stamp(read_notebook(course), found) == nb
-    assert "*About 1 minute.*" in stamp(nb, [found[0], found[1]._replace(minutes=1), found[2]]).cells[3].source
+    assert (
+        "*About 1 minute.*"
+        in stamp(nb, [found[0], found[1]._replace(minutes=1), found[2]]).cells[3].source
+    )
 
 
 def fake(monkeypatch, *minutes):
     """Sections of these minutes in each notebook; the second has an exercise."""
 
     def made(path):
-        return [Section(path.stem, f"s{k}", m, ("x",) if k == 1 else ()) for k, m in enumerate(minutes)]
+        return [
+            Section(path.stem, f"s{k}", m, ("x",) if k == 1 else ()) for k, m in enumerate(minutes)
+        ]
 
     monkeypatch.setattr("lepton_lib.classroom.pacing.sections", made)
 
@@ -160,20 +174,34 @@ def test_a_plan_fits_its_minutes(tmp_path, monkeypatch, lepton):
     monkeypatch.chdir(tmp_path)
     fake(monkeypatch, 20, 20, 20)
     whole = plan(150, ["training", "1"])
-    assert [item and item.title for _, item in whole.items] == ["s0", "s1", None, "s2", "s0", None, "s1", "s2"]
-    assert [item.notebook for _, item in whole.items if item] == ["01_data"] * 3 + ["02_training"] * 3
+    assert [item and item.title for _, item in whole.items] == [
+        "s0",
+        "s1",
+        None,
+        "s2",
+        "s0",
+        None,
+        "s1",
+        "s2",
+    ]
+    assert [item.notebook for _, item in whole.items if item] == ["01_data"] * 3 + [
+        "02_training"
+    ] * 3
     assert (whole.minutes, whole.left) == (6 * 20 + 2 * BREAK, [])
     short = plan(45, ["01", "02"])
     assert [(at, item.notebook, item.title) for at, item in short.items] == [
-        (0, "01_data", "s1"), (20, "02_training", "s1")
-    ]  # fmt: skip
+        (0, "01_data", "s1"),
+        (20, "02_training", "s1"),
+    ]
     assert len(short.left) == 4
     code, out, _ = lepton("plan", "--minutes", "45", "--goals", "data, training")
     assert (code, out.splitlines()[0]) == (0, "0:00   20 min  01 s1  (x)")
     assert "To read before or after:" in out
 
 
-@pytest.mark.parametrize(("minutes", "goals", "said"), [(5, ["data"], "5 minutes"), (90, ["cooking"], "no such step")])
+@pytest.mark.parametrize(
+    ("minutes", "goals", "said"), [(5, ["data"], "5 minutes"), (90, ["cooking"], "no such step")]
+)
 def test_a_plan_that_cannot_be_made(tmp_path, monkeypatch, minutes, goals, said):
     """A goal that is no step, or no time for anything, is one message."""
     write_loop(tmp_path)
@@ -193,7 +221,9 @@ def test_a_room_starts_together(tmp_path, monkeypatch, lepton):
     assert err.count("finished") == 2
     again = lepton("jump", "02")
     assert (again[1], again[2].count("already done")) == (out, 2)
-    assert [f"{step:<16} {digest}" for step, digest in jump("02", tmp_path / "other")] == out.splitlines()[:2]
+    assert [
+        f"{step:<16} {digest}" for step, digest in jump("02", tmp_path / "other")
+    ] == out.splitlines()[:2]
     assert jump("00", tmp_path / "none") == []
     assert lepton("jump", "07")[0] == 2
 

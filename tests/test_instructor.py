@@ -12,7 +12,9 @@ from lepton_lib.exercises.definitions import definition_files, read_definitions
 from lepton_lib.runs import find_notebooks
 from lepton_lib.runs.parameters import read_notebook
 
-every_notebook = pytest.mark.parametrize("path", find_notebooks().values(), ids=lambda path: path.stem)
+every_notebook = pytest.mark.parametrize(
+    "path", find_notebooks().values(), ids=lambda path: path.stem
+)
 
 
 @pytest.fixture(scope="module")
@@ -20,10 +22,13 @@ def graded(tmp_path_factory, pipeline):
     """Results of each notebook with all answers filled in, its exercises and what they read from run in order."""
     folder = tmp_path_factory.mktemp("class")
     for stem, path in find_notebooks().items():
-        (folder / f"{stem}.ipynb").write_text(json.dumps(fill_in(read_notebook(path))), encoding="utf-8")
+        (folder / f"{stem}.ipynb").write_text(
+            json.dumps(fill_in(read_notebook(path))), encoding="utf-8"
+        )
 
     def run_already(*, run_dir, notebooks):
-        assert [path.stem for path in notebooks] == list(STEPS[:-1])  # the last notebook leaves nothing for another
+        # the last notebook leaves nothing for another
+        assert [path.stem for path in notebooks] == list(STEPS[:-1])
         shutil.copytree(pipeline, run_dir)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -37,5 +42,7 @@ def test_every_answer_is_correct_in_its_notebook(graded, path):
     learner = graded[path.stem]
     known = read_definitions(definition_files()[path.stem[:2]])
     found = {key: result for key, result in learner.results.items() if key in known}
-    assert {key: result.status for key, result in found.items()} == dict.fromkeys(known, "correct"), found
+    assert {key: result.status for key, result in found.items()} == dict.fromkeys(
+        known, "correct"
+    ), found
     assert learner.notes == []

@@ -74,7 +74,9 @@ def server():
     return latest if latest is not None and latest.alive() else kernels.server(os.environ)
 
 
-@pytest.mark.parametrize(("end", "number"), [("kill", signal.SIGKILL), ("terminate", signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("end", "number"), [("kill", signal.SIGKILL), ("terminate", signal.SIGTERM)]
+)
 def test_a_kernel_tells_its_end(server, tmp_path, end, number):
     """It runs until it is told to end, and then its status names the signal, however often it is asked."""
     kernel = server.fork(["-f", str(tmp_path / "kernel.json")], str(tmp_path), {})
@@ -88,7 +90,7 @@ def test_a_refusal_is_told(server):
     """What the system refuses is an OSError here, and the server goes on."""
     for _ in range(2):
         with pytest.raises(OSError, match="child"):
-            server.bury(1)
+            server.wait(1)
     assert server.alive()
 
 
@@ -98,5 +100,5 @@ def test_a_closed_server_answers_nobody():
     server._process.kill()
     server._process.wait()
     with pytest.raises(OSError, match=r"ended|pipe|reset"):
-        server.bury(1)
+        server.wait(1)
     assert not server.alive()

@@ -38,7 +38,11 @@ def imported(tree, package):
         elif isinstance(node, ast.ImportFrom):
             source = ("." * node.level) and package
             module = ".".join(filter(None, [source, node.module]))
-            yield from ((f"{module}.{alias.name}" for alias in node.names) if module == "lepton_lib" else [module])
+            yield from (
+                (f"{module}.{alias.name}" for alias in node.names)
+                if module == "lepton_lib"
+                else [module]
+            )
 
 
 def each_file(function):
@@ -57,14 +61,18 @@ def test_imports_run_strictly_downwards(path):
     for name in imported(parse(path), f"lepton_lib.{own}"):
         if name.startswith("lepton_lib."):
             other = name.split(".")[1]
-            assert other == own or FLOOR[other] < FLOOR[own], f"{own} (floor {FLOOR[own]}) imports {other}"
+            assert other == own or FLOOR[other] < FLOOR[own], (
+                f"{own} (floor {FLOOR[own]}) imports {other}"
+            )
 
 
 @each_file
 def test_matplotlib_is_imported_in_plots_alone(path):
     """Figures are made in one place."""
     if path != ROOT / "plots.py":
-        assert not any(name.split(".")[0] == "matplotlib" for name in imported(parse(path), "lepton_lib"))
+        assert not any(
+            name.split(".")[0] == "matplotlib" for name in imported(parse(path), "lepton_lib")
+        )
 
 
 @each_file
@@ -86,14 +94,22 @@ def test_every_module_says_what_it_is_for(path):
     assert ast.get_docstring(parse(path))
 
 
-ERRORS = {name for name, value in vars(errors).items() if inspect.isclass(value) and issubclass(value, Exception)}
+ERRORS = {
+    name
+    for name, value in vars(errors).items()
+    if inspect.isclass(value) and issubclass(value, Exception)
+}
 
 
 @each_file
 def test_errors_have_their_four_parts(path):
     """Wherever one of the library's errors is made, it says where, got, expected and remedy."""
     for node in ast.walk(parse(path)):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ERRORS:
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id in ERRORS
+        ):
             keywords = {keyword.arg for keyword in node.keywords}
             assert node.args or "where" in keywords, f"line {node.lineno} names no place"
             assert {"got", "expected", "remedy"} <= keywords, f"line {node.lineno} lacks a part"
@@ -103,20 +119,35 @@ def test_an_error_reads_as_one_sentence_and_a_remedy():
     """The message holds the four parts in order, and each can be asked for."""
     error = errors.DataError("row 3", got="-1", expected="0 or more", remedy="Mend it.")
     assert str(error) == "row 3: got -1, expected 0 or more. Mend it."
-    assert (error.where, error.got, error.expected, error.remedy) == ("row 3", "-1", "0 or more", "Mend it.")
+    assert (error.where, error.got, error.expected, error.remedy) == (
+        "row 3",
+        "-1",
+        "0 or more",
+        "Mend it.",
+    )
     assert isinstance(error, errors.LeptonError)
 
 
 def run(program, **options):
-    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, **options)
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, **options
+    )
 
 
 def test_the_package_alone_imports_nothing_heavy():
     """`import lepton_lib`, its errors and its utils bring in none of the large libraries."""
-    heavy = ["torch", "numpy", "pandas", "sklearn", "matplotlib", "pydantic", "onnx", "scipy", "fastapi"]
-    program = (
-        f"import lepton_lib, lepton_lib.errors, lepton_lib.utils, sys; print([m for m in {heavy} if m in sys.modules])"
-    )
+    heavy = [
+        "torch",
+        "numpy",
+        "pandas",
+        "sklearn",
+        "matplotlib",
+        "pydantic",
+        "onnx",
+        "scipy",
+        "fastapi",
+    ]
+    program = f"import lepton_lib, lepton_lib.errors, lepton_lib.utils, sys; print([m for m in {heavy} if m in sys.modules])"
     assert run(program).stdout == "[]\n"
 
 

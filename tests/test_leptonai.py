@@ -1,6 +1,7 @@
 """Lepton's own client against the service, and its own types against the specification that goes with a container.
 
-leptonai's pins don't go with the kit's, so it lives in an environment of its own; making that needs the registry.
+leptonai's pins don't go with the kit's, so it lives in an environment of its own; making that needs
+the registry.
 """
 
 import json
@@ -15,7 +16,8 @@ from tests.benchmarks.environments import environment
 from tests.service import GOOD, release, run  # noqa: F401  # fixtures
 
 pytestmark = pytest.mark.skipif(
-    os.environ.get("LEPTON_LEPTONAI") != "required", reason="set LEPTON_LEPTONAI=required: installs leptonai in build/"
+    os.environ.get("LEPTON_LEPTONAI") != "required",
+    reason="set LEPTON_LEPTONAI=required: installs leptonai in build/",
 )
 
 
@@ -23,7 +25,9 @@ def told(program, *words):
     """What a program prints as JSON in leptonai's environment."""
     python, why = environment("leptonai")
     assert python, why
-    done = subprocess.run([str(python), "-c", program, *words], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [str(python), "-c", program, *words], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -18,7 +18,9 @@ def loans():
     parts = library.split(frame, tiers, seed=0)
     numbers = [column.name for column in tiers.inputs if column.kind == "number"]
     gaps = parts["train"][numbers].median()
-    return [(parts[part][numbers].fillna(gaps), parts[part]["target"]) for part in ("train", "test")]
+    return [
+        (parts[part][numbers].fillna(gaps), parts[part]["target"]) for part in ("train", "test")
+    ]
 
 
 def test_the_listing_reads_and_runs(loans):
@@ -55,7 +57,9 @@ def test_the_listing_reads_and_runs(loans):
 
     torch.manual_seed(0)
     twin = LinearModel(input_size=X.shape[1], output_size=3)
-    trainer = Trainer(twin, AdamW(twin.parameters(), lr=1e-3), epochs=3, device="cpu", progress=False)
+    trainer = Trainer(
+        twin, AdamW(twin.parameters(), lr=1e-3), epochs=3, device="cpu", progress=False
+    )
     trainer.fit(DataLoader(train_data, batch_size=64, shuffle=True))
     assert torch.equal(model.linear.weight, twin.linear.weight)
 
@@ -78,7 +82,9 @@ def test_a_sum_of_graphs_cannot_go_back_twice(loans):
     model = LinearModel(input_size=frame.shape[1], output_size=3)
     losses = [
         torch.nn.functional.cross_entropy(model(inputs), batch_labels)
-        for (inputs, batch_labels), _ in zip(DataLoader(Dataset(frame, labels)), range(2), strict=False)
+        for (inputs, batch_labels), _ in zip(
+            DataLoader(Dataset(frame, labels)), range(2), strict=False
+        )
     ]
     losses[0].backward()
     total = losses[0] + losses[1]

@@ -24,7 +24,9 @@ def epoch(loader):
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
-@pytest.mark.parametrize(("n", "batch_size"), [(1, 64), (64, 64), (65, 64), (10, 3), (3 * CHUNK_ROWS + 5, 100)])
+@pytest.mark.parametrize(
+    ("n", "batch_size"), [(1, 64), (64, 64), (65, 64), (10, 3), (3 * CHUNK_ROWS + 5, 100)]
+)
 def test_every_row_comes_once(n, batch_size, shuffle):
     """An epoch holds every row exactly once, in as many batches as the loader's length says, shuffled or not."""
     loader = DataLoader(numbered(n), batch_size=batch_size, shuffle=shuffle)
@@ -44,7 +46,8 @@ def test_labels_stay_with_their_inputs(n):
 def test_orders_differ_and_repeat():
     """Two epochs come in different orders, and a generator with the same seed repeats both."""
     first, second = (
-        DataLoader(numbered(500), shuffle=True, generator=torch.Generator().manual_seed(5)) for _ in range(2)
+        DataLoader(numbered(500), shuffle=True, generator=torch.Generator().manual_seed(5))
+        for _ in range(2)
     )
     one, two = epoch(first), epoch(first)
     assert not torch.equal(one, two)
@@ -62,7 +65,9 @@ def test_own_generator_spares_the_global_one():
 def test_shuffling_reaches_across_chunks():
     """The order is drawn over all rows, so the first chunk of a large data set holds rows from everywhere."""
     n = 4 * CHUNK_ROWS
-    loader = DataLoader(numbered(n, 1), batch_size=64, shuffle=True, generator=torch.Generator().manual_seed(0))
+    loader = DataLoader(
+        numbered(n, 1), batch_size=64, shuffle=True, generator=torch.Generator().manual_seed(0)
+    )
     first = epoch(loader)[:CHUNK_ROWS]
     assert abs(first.double().mean().item() / n - 0.5) < 0.02
 

@@ -37,7 +37,9 @@ def test_area_agrees_with_scikit_learn(levels, share):
     """The area agrees with scikit-learn to 1e-12, with no ties, heavy ties and nothing but ties."""
     generator = np.random.default_rng(levels)
     labels = (generator.random(5000) < share).astype(int)
-    scores = generator.integers(levels, size=5000) + 0.3 * levels * labels * generator.integers(2, size=5000)
+    scores = generator.integers(levels, size=5000) + 0.3 * levels * labels * generator.integers(
+        2, size=5000
+    )
     assert abs(area_under_curve(labels, scores) - sklearn.roc_auc_score(labels, scores)) < 1e-12
 
 
@@ -103,8 +105,12 @@ def test_one_score_a_row(shape):
     """Scores of the positive class alone may come as a vector or as one column, with gradients or without."""
     labels, probabilities = draw(1)
     auc = AUC()
-    auc.add(torch.tensor(probabilities[:, 1], requires_grad=True).reshape(shape), torch.tensor(labels))
-    assert auc.average() == pytest.approx(sklearn.roc_auc_score(labels, probabilities[:, 1]), abs=1e-12)
+    auc.add(
+        torch.tensor(probabilities[:, 1], requires_grad=True).reshape(shape), torch.tensor(labels)
+    )
+    assert auc.average() == pytest.approx(
+        sklearn.roc_auc_score(labels, probabilities[:, 1]), abs=1e-12
+    )
 
 
 def test_single_class_batches_may_be_added():
@@ -180,13 +186,19 @@ def test_losses_agree_with_scikit_learn(k):
     """Log loss, Brier score, accuracy and average precision agree with scikit-learn's."""
     labels, probabilities = draw(3, k=k)
     probabilities[0] = np.eye(k)[1]  # certain, and wrong: the label is 0
-    assert log_loss(labels, probabilities) == pytest.approx(sklearn.log_loss(labels, probabilities), rel=1e-12)
+    assert log_loss(labels, probabilities) == pytest.approx(
+        sklearn.log_loss(labels, probabilities), rel=1e-12
+    )
     squares = ((probabilities - np.eye(k)[labels]) ** 2).sum(1).mean()
     assert brier_score(torch.tensor(labels), torch.tensor(probabilities)) == pytest.approx(squares)
-    assert accuracy(labels, probabilities) == sklearn.accuracy_score(labels, probabilities.argmax(1))
+    assert accuracy(labels, probabilities) == sklearn.accuracy_score(
+        labels, probabilities.argmax(1)
+    )
     if k == 2:
         expected = sklearn.average_precision_score(labels, probabilities[:, 1])
-        assert average_precision(labels, torch.tensor(probabilities[:, 1])) == pytest.approx(expected)
+        assert average_precision(labels, torch.tensor(probabilities[:, 1])) == pytest.approx(
+            expected
+        )
 
 
 def test_calibration_error_by_hand():
@@ -194,7 +206,9 @@ def test_calibration_error_by_hand():
     positive = np.array([0.1, 0.3, 0.7, 0.9])
     probabilities = np.column_stack([1 - positive, positive])
     for bins in ("width", "mass"):
-        assert calibration_error([0, 1, 1, 1], probabilities, n_bins=2, bins=bins) == pytest.approx(0.25)
+        assert calibration_error([0, 1, 1, 1], probabilities, n_bins=2, bins=bins) == pytest.approx(
+            0.25
+        )
 
 
 def test_calibration_of_several_classes_by_hand():
@@ -218,7 +232,9 @@ def test_reliability_bins():
     tied = np.full((10, 2), 0.5)
     assert [part.tolist() for part in reliability([0, 1] * 5, tied)] == [[0.5], [0.5], [10]]
     stated, _, counts = reliability(labels, probabilities, bins="width", n_bins=5)
-    assert counts.tolist() == np.histogram(probabilities[:, 1], bins=np.linspace(0, 1, 6))[0].tolist()
+    assert (
+        counts.tolist() == np.histogram(probabilities[:, 1], bins=np.linspace(0, 1, 6))[0].tolist()
+    )
 
 
 @pytest.mark.parametrize("metric", [log_loss, brier_score, accuracy, calibration_error])
@@ -244,12 +260,18 @@ def test_what_has_no_loss_is_refused(metric, labels, probabilities, got):
 def test_counts_errors_and_costs():
     """The confusion matrix has the truth in its rows, and costs are looked up as truth, decision."""
     labels, decisions = torch.tensor([0, 0, 1, 2]), torch.tensor([0, 1, 1, 0])
-    assert confusion_matrix(labels, decisions, n_classes=3).tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 0]]
+    assert confusion_matrix(labels, decisions, n_classes=3).tolist() == [
+        [1, 1, 0],
+        [0, 1, 0],
+        [1, 0, 0],
+    ]
     assert mean_decision_cost([0, 0, 1], [1, 0, 0], [[0, 1], [5, 0]]) == 2
     assert mean_absolute_error([1.0, 2.0], torch.tensor([[2.0], [4.0]])) == 1.5
 
 
-@pytest.mark.parametrize(("labels", "decisions"), [([0, 1], [3, 1]), ([-1, 1], [0, 1]), ([0, 1], [0.5, 1])])
+@pytest.mark.parametrize(
+    ("labels", "decisions"), [([0, 1], [3, 1]), ([-1, 1], [0, 1]), ([0, 1], [0.5, 1])]
+)
 def test_counts_refuse_foreign_classes(labels, decisions):
     """A label or decision that is none of the classes isn't counted as another pair."""
     with pytest.raises(MetricError, match="expected 0 to 2, of 3 classes"):

@@ -13,7 +13,16 @@ from safetensors.torch import save_file
 
 from lepton_lib.cases import load_case
 from lepton_lib.errors import DataError, ParameterError
-from lepton_lib.models import MLP, Ensemble, LinearModel, Preprocessor, build_model, export_onnx, load_model, save_model
+from lepton_lib.models import (
+    MLP,
+    Ensemble,
+    LinearModel,
+    Preprocessor,
+    build_model,
+    export_onnx,
+    load_model,
+    save_model,
+)
 from lepton_lib.models.preprocessing import CLIP
 
 CASES = {"binary": "credit", "multiclass": "credit_tiers", "regression": "traffic"}
@@ -24,7 +33,9 @@ def raw_rows(case, n=300, seed=0, missing=0.1):
     """Raw inputs as `encode` lays them out, made up: numbers, category indices and gaps."""
     generator = np.random.default_rng(seed)
     columns = [
-        generator.integers(field.n_categories, size=n) if field.n_categories else generator.lognormal(3, 1, size=n)
+        generator.integers(field.n_categories, size=n)
+        if field.n_categories
+        else generator.lognormal(3, 1, size=n)
         for field in case.fields
     ]
     rows = np.column_stack(columns).astype(np.float32)
@@ -65,7 +76,9 @@ def test_infinite_is_missing(value):
     """An infinite number, in training or later, is treated as a gap and spoils no statistic."""
     preprocessor = Preprocessor([("a", 0)]).fit(np.array([[1.0], [2.0], [3.0], [value]]))
     assert preprocessor.mean.item() == 2
-    assert torch.equal(preprocessor(torch.tensor([[value]])), preprocessor(torch.tensor([[torch.nan]])))
+    assert torch.equal(
+        preprocessor(torch.tensor([[value]])), preprocessor(torch.tensor([[torch.nan]]))
+    )
 
 
 def test_statistics_are_of_the_rows_given():
@@ -75,8 +88,12 @@ def test_statistics_are_of_the_rows_given():
     before = {name: tensor.clone() for name, tensor in preprocessor.state_dict().items()}
     encoded = preprocessor(torch.tensor(rows, dtype=torch.float32))
     preprocessor(torch.full((10, 1), 1e6))
-    np.testing.assert_allclose(encoded.numpy(), ((rows - rows.mean()) / rows.std()).clip(-CLIP, CLIP), atol=1e-5)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in preprocessor.state_dict().items())
+    np.testing.assert_allclose(
+        encoded.numpy(), ((rows - rows.mean()) / rows.std()).clip(-CLIP, CLIP), atol=1e-5
+    )
+    assert all(
+        torch.equal(tensor, before[name]) for name, tensor in preprocessor.state_dict().items()
+    )
 
 
 def test_far_values_are_clipped():
@@ -106,7 +123,11 @@ def test_repeated_quantiles_are_merged():
     assert 1 <= len(bins) < 10
     assert bins == [f"a bin {k + 1}" for k in range(len(bins))]
     assert not any(name.startswith("b bin") for name in names)
-    assert len(names) == preprocessor.output_size == preprocessor(torch.tensor(rows, dtype=torch.float32)).shape[1]
+    assert (
+        len(names)
+        == preprocessor.output_size
+        == preprocessor(torch.tensor(rows, dtype=torch.float32)).shape[1]
+    )
 
 
 def test_categories_are_one_hot_and_unknown_ones_nothing():
@@ -159,7 +180,9 @@ def test_unknown_encodings_are_refused(options):
 
 def test_state_of_another_fit_is_loaded_whole():
     """A preprocessor takes the state of one that was fitted on other rows, with more bins and flags."""
-    fitted = Preprocessor([("a", 0), ("c", 2)]).fit(np.array([[1.0, 0], [2.0, 1], [np.nan, 0], [5.0, 1]]))
+    fitted = Preprocessor([("a", 0), ("c", 2)]).fit(
+        np.array([[1.0, 0], [2.0, 1], [np.nan, 0], [5.0, 1]])
+    )
     other = Preprocessor([("a", 0), ("c", 2)]).fit(np.array([[3.0, 0], [3.0, 1]]))
     other.load_state_dict(fitted.state_dict())
     rows = torch.tensor([[1.5, 1.0], [torch.nan, 0.0]])
@@ -204,7 +227,10 @@ def test_members_answer_for_themselves_in_training():
 
 def test_an_ensemble_of_one_is_an_mlp():
     """One member computes what an MLP with its weights computes."""
-    ensemble, mlp = Ensemble(4, 3, n_members=1, hidden_size=8).eval(), MLP(4, 3, hidden_size=8).eval()
+    ensemble, mlp = (
+        Ensemble(4, 3, n_members=1, hidden_size=8).eval(),
+        MLP(4, 3, hidden_size=8).eval(),
+    )
     with torch.no_grad():
         mlp.layers[0].weight.copy_(ensemble.hidden_weight[0].T)
         mlp.layers[0].bias.copy_(ensemble.hidden_bias[0, 0])
@@ -217,7 +243,12 @@ def test_an_ensemble_of_one_is_an_mlp():
 def test_an_mlp_has_its_layers():
     """Layers and widths are those asked for, and dropout rests in evaluation."""
     mlp = MLP(4, 2, hidden_size=8, n_layers=3).eval()
-    assert [tuple(p.shape) for p in mlp.parameters() if p.ndim == 2] == [(8, 4), (8, 8), (8, 8), (2, 8)]
+    assert [tuple(p.shape) for p in mlp.parameters() if p.ndim == 2] == [
+        (8, 4),
+        (8, 8),
+        (8, 8),
+        (2, 8),
+    ]
     inputs = torch.randn(5, 4)
     assert torch.equal(mlp(inputs), mlp(inputs))
     assert LinearModel(input_size=4, output_size=2)(inputs).shape == (5, 2)
@@ -260,7 +291,9 @@ def test_regression_speaks_the_targets_unit():
     """A fresh regression model answers near the training targets' mean, in their unit."""
     model = some_model(load_case("traffic"), "linear")
     assert model.target_mean.item() == pytest.approx(100 + 149.5)
-    assert abs(model.predict(raw_rows(load_case("traffic"))).mean() - 249.5) < 3 * model.target_scale
+    assert (
+        abs(model.predict(raw_rows(load_case("traffic"))).mean() - 249.5) < 3 * model.target_scale
+    )
 
 
 def test_unknown_kinds_are_refused(case):
@@ -293,7 +326,9 @@ def test_onnx_answers_the_same(case, kind, tmp_path):
     model = some_model(case, kind).train()
     export_onnx(model, tmp_path / "m.onnx")
     assert model.training  # the caller's model stays in its mode
-    session = onnxruntime.InferenceSession(str(tmp_path / "m.onnx"), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        str(tmp_path / "m.onnx"), providers=["CPUExecutionProvider"]
+    )
     for n in (1, 2, 7, 300):
         rows = raw_rows(case, n=n, seed=n)
         rows[0] = np.nan
@@ -305,7 +340,16 @@ def test_onnx_names_no_path_of_this_machine(tmp_path):
     """The exported file holds no path and no line of source of the machine that wrote it."""
     export_onnx(some_model(load_case("credit")), tmp_path / "m.onnx")
     content = (tmp_path / "m.onnx").read_bytes()
-    for trace in (sys.prefix, str(tmp_path), "site-packages", "lepton_lib/", ".py", 'File "', "/home", "/usr"):
+    for trace in (
+        sys.prefix,
+        str(tmp_path),
+        "site-packages",
+        "lepton_lib/",
+        ".py",
+        'File "',
+        "/home",
+        "/usr",
+    ):
         assert trace.encode() not in content
 
 

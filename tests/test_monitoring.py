@@ -16,7 +16,8 @@ from lepton_lib.monitoring import distances
 from lepton_lib.utils import sha256_of, to_json
 
 LEVEL = 0.05
-MARGIN = 3 * np.sqrt(LEVEL * (1 - LEVEL) / 1000)  # three standard deviations of a rate over 1,000 draws
+# three standard deviations of a rate over 1,000 draws
+MARGIN = 3 * np.sqrt(LEVEL * (1 - LEVEL) / 1000)
 
 TOML = """
 name = "shop"
@@ -84,8 +85,11 @@ def rows(n, *, seed, price=0.0):
         {
             "price": (50 + 10 * (generator.normal(size=n) + price)).clip(0, 100),
             "weight": generator.exponential(size=n),
-            "colour": pd.Categorical(generator.choice(["red", "green", "blue"], size=n, p=[0.5, 0.3, 0.2])),
-            "seen": pd.Timestamp("2024-01-01") + pd.to_timedelta(generator.integers(0, 364, size=n), unit="D"),
+            "colour": pd.Categorical(
+                generator.choice(["red", "green", "blue"], size=n, p=[0.5, 0.3, 0.2])
+            ),
+            "seen": pd.Timestamp("2024-01-01")
+            + pd.to_timedelta(generator.integers(0, 364, size=n), unit="D"),
         }
     )
 
@@ -98,7 +102,9 @@ def undrifted():
     for draw in p_values:
         numbers = generator.normal(size=(360, 3))
         numbers[:, 2] = numbers[:, 2].round()
-        draw[:3] = [monitoring.kolmogorov_smirnov(column[:300], column[300:])[1] for column in numbers.T]
+        draw[:3] = [
+            monitoring.kolmogorov_smirnov(column[:300], column[300:])[1] for column in numbers.T
+        ]
         counts = generator.multinomial([300, 60], [0.6, 0.37, 0.03])
         draw[3] = monitoring.chi_square(*counts)[1]
     return p_values
@@ -128,16 +134,24 @@ def test_report_rings_rarely_without_drift(shop):
     """The report's verdict on 60 undrifted windows of each size is drift in no more than the level says."""
     reference = rows(400, seed=1)
     for size in (30, 200):
-        alarms = [monitoring.drift_report(reference, rows(size, seed=s), shop).verdict for s in range(100, 160)]
+        alarms = [
+            monitoring.drift_report(reference, rows(size, seed=s), shop).verdict
+            for s in range(100, 160)
+        ]
         assert alarms.count("drift") <= 3 + 3 * np.sqrt(3)
 
 
 @pytest.mark.no_cover
-@pytest.mark.parametrize(("size", "shift", "least"), [(50, 1.0, 0.95), (200, 0.6, 0.95), (50, 0.6, 0.4)])
+@pytest.mark.parametrize(
+    ("size", "shift", "least"), [(50, 1.0, 0.95), (200, 0.6, 0.95), (50, 0.6, 0.4)]
+)
 def test_stated_shifts_are_found(shop, size, shift, least):
     """A shift of one number by that share of its standard deviation is found at least that often."""
     reference = rows(1000, seed=1)
-    reports = [monitoring.drift_report(reference, rows(size, seed=s, price=shift), shop) for s in range(100, 160)]
+    reports = [
+        monitoring.drift_report(reference, rows(size, seed=s, price=shift), shop)
+        for s in range(100, 160)
+    ]
     assert np.mean(["price" in report.drifted for report in reports]) >= least
 
 
@@ -180,8 +194,12 @@ def test_kolmogorov_smirnov_and_wasserstein_are_scipys(sizes, shift, decimals):
     a, b = (generator.normal(size=size).round(decimals) for size in sizes)
     b = b + shift
     expected = stats.ks_2samp(a, b)
-    assert monitoring.kolmogorov_smirnov(a, b) == pytest.approx((expected.statistic, expected.pvalue), abs=1e-12)
-    assert monitoring.wasserstein(a, b) == pytest.approx(stats.wasserstein_distance(a, b), abs=1e-12)
+    assert monitoring.kolmogorov_smirnov(a, b) == pytest.approx(
+        (expected.statistic, expected.pvalue), abs=1e-12
+    )
+    assert monitoring.wasserstein(a, b) == pytest.approx(
+        stats.wasserstein_distance(a, b), abs=1e-12
+    )
 
 
 @pytest.mark.parametrize("levels", [2, 5, 30])
@@ -190,7 +208,9 @@ def test_chi_square_is_scipys(levels):
     generator = np.random.default_rng(levels)
     counts = generator.multinomial([9000, 4000], generator.dirichlet(np.full(levels, 9.0)))
     expected = stats.chi2_contingency(counts, correction=False)
-    assert monitoring.chi_square(*counts) == pytest.approx((expected.statistic, expected.pvalue), abs=1e-12)
+    assert monitoring.chi_square(*counts) == pytest.approx(
+        (expected.statistic, expected.pvalue), abs=1e-12
+    )
 
 
 def test_sparse_table_agrees_with_fishers_exact_test():
@@ -242,7 +262,10 @@ def test_categories_count_alike_as_text_and_as_codes():
 def test_constant_reference_tells_below_from_above(odd):
     """A constant column's bins are below, at and above it: a value that leaves it in either direction is seen."""
     counts = monitoring.bin_counts(np.ones(50), np.full(40, odd))
-    assert (len(counts[0]), monitoring.psi(np.ones(50), np.full(40, odd)) > 0.2) == ((1, False), (2, True))[odd != 1.0]
+    assert (len(counts[0]), monitoring.psi(np.ones(50), np.full(40, odd)) > 0.2) == (
+        (1, False),
+        (2, True),
+    )[odd != 1.0]
 
 
 def test_missing_values_are_a_drift():
@@ -257,7 +280,9 @@ def test_row_order_does_not_matter(shop):
     """Shuffling the rows of either side leaves the report as it was."""
     reference, current = rows(300, seed=1), rows(90, seed=2, price=0.5)
     first = monitoring.drift_report(reference, current, shop)
-    second = monitoring.drift_report(reference.sample(frac=1, random_state=0), current.iloc[::-1], shop)
+    second = monitoring.drift_report(
+        reference.sample(frac=1, random_state=0), current.iloc[::-1], shop
+    )
     pd.testing.assert_frame_equal(first.to_frame(), second.to_frame(), rtol=1e-12)
 
 
@@ -266,7 +291,9 @@ def test_a_window_of_few_rows_is_not_judged(shop):
     report = monitoring.drift_report(rows(1000, seed=1), rows(29, seed=2, price=4.0), shop)
     assert (report.verdict, report.to_frame().loc["price", "why"]) == ("none", "too few rows")
     assert "too few to judge" in str(report)
-    assert monitoring.drift_report(rows(1000, seed=1), rows(30, seed=2, price=4.0), shop).drifted == ("price",)
+    assert monitoring.drift_report(
+        rows(1000, seed=1), rows(30, seed=2, price=4.0), shop
+    ).drifted == ("price",)
 
 
 def test_one_column_moved_is_the_one_named(shop):
@@ -290,13 +317,17 @@ def test_unseen_category_is_a_drift(shop):
     current = rows(60, seed=2).astype({"colour": object})
     current.loc[:29, "colour"] = "pink"
     assert monitoring.drift_report(rows(1000, seed=1), current, shop).drifted == ("colour",)
-    assert monitoring.count_problems(current, shop).set_index("column").loc["colour", "unknown"] == 30
+    assert (
+        monitoring.count_problems(current, shop).set_index("column").loc["colour", "unknown"] == 30
+    )
 
 
 def test_timestamps_are_judged_by_their_parts(shop):
     """A window of Mondays alone drifts in the weekday."""
     current = rows(80, seed=2)
-    current["seen"] = pd.Timestamp("2024-01-01") + pd.to_timedelta(7 * (np.arange(80) % 52), unit="D")
+    current["seen"] = pd.Timestamp("2024-01-01") + pd.to_timedelta(
+        7 * (np.arange(80) % 52), unit="D"
+    )
     assert monitoring.drift_report(rows(1000, seed=1), current, shop).drifted == ("seen.weekday",)
 
 
@@ -305,7 +336,9 @@ def test_predictions_are_judged_as_columns_are(shop):
     generator = np.random.default_rng(0)
     old, new = generator.beta(2, 5, size=400), generator.beta(5, 2, size=100)
     answers = tuple(np.column_stack([1 - p, p]) for p in (old, new))
-    report = monitoring.drift_report(rows(1000, seed=1), rows(100, seed=2), shop, predictions=answers)
+    report = monitoring.drift_report(
+        rows(1000, seed=1), rows(100, seed=2), shop, predictions=answers
+    )
     assert report.drifted == ("p_yes",)
     assert "p_no" not in report.to_frame().index
 
@@ -361,7 +394,9 @@ def test_problems_are_counted_by_kind(shop):
     current.loc[0, ["price", "colour"]] = [None, None]
     current.loc[1, ["price", "colour", "seen"]] = [-5.0, "pink", "soon"]
     current.loc[2, "price"] = "cheap"
-    problems = monitoring.count_problems(current.drop(columns="weight").assign(extra=1), shop).set_index("column")
+    problems = monitoring.count_problems(
+        current.drop(columns="weight").assign(extra=1), shop
+    ).set_index("column")
     counts = problems[["missing", "out_of_range", "unknown"]]
     assert counts.loc["price"].tolist() == [1, 1, 1]
     assert counts.loc["colour"].tolist() == [1, 0, 1]
@@ -373,7 +408,10 @@ def test_problems_are_counted_by_kind(shop):
         "seen": 0.1,
         "extra": 0,
     }
-    assert problems.loc[["weight", "extra"], "remark"].tolist() == ["no such column", "not in case.toml"]
+    assert problems.loc[["weight", "extra"], "remark"].tolist() == [
+        "no such column",
+        "not in case.toml",
+    ]
 
 
 @pytest.fixture
@@ -383,7 +421,9 @@ def reports(shop):
         "calm": monitoring.drift_report(reference, rows(100, seed=2), shop),
         "moved": monitoring.drift_report(reference, rows(100, seed=2, price=1.5), shop),
         "few": monitoring.drift_report(reference, rows(5, seed=2, price=1.5), shop),
-        "renamed": monitoring.drift_report(reference, rows(100, seed=2).drop(columns="price"), shop),
+        "renamed": monitoring.drift_report(
+            reference, rows(100, seed=2).drop(columns="price"), shop
+        ),
     }
 
 
@@ -435,7 +475,9 @@ def test_change_in_mean_covers_the_truth():
     """The interval holds the true difference in about 95 % of draws, and is unbounded without two values a side."""
     generator = np.random.default_rng(0)
     found = [
-        monitoring.change_in_mean(generator.exponential(size=200), 0.3 + generator.exponential(2, size=80))
+        monitoring.change_in_mean(
+            generator.exponential(size=200), 0.3 + generator.exponential(2, size=80)
+        )
         for _ in range(500)
     ]
     assert np.mean([low <= 1.3 <= high for _, low, high in found]) == pytest.approx(0.95, abs=0.03)
@@ -498,7 +540,9 @@ def test_a_damaged_reference_is_refused(shop, tmp_path):
 def test_a_reference_of_another_case_is_refused(shop):
     """Summaries that lack a column of the case are an error that names it, not a report without that column."""
     reference = monitoring.Reference.of(rows(100, seed=1), shop)
-    fewer = monitoring.Reference({n: reference._makers[n] for n in reference.names if n != "colour"}, (), 100, {})
+    fewer = monitoring.Reference(
+        {n: reference._makers[n] for n in reference.names if n != "colour"}, (), 100, {}
+    )
     with pytest.raises(DataError, match="'colour'"):
         monitoring.drift_report(fewer, rows(100, seed=2), shop)
 
@@ -510,11 +554,19 @@ def test_of_the_retail_months_december_and_january_drift_and_no_other():
     month = table["day"].dt.to_period("M").astype(str)
     before = table[month.between("2010-06", "2010-11")]
     later = {
-        name: monitoring.drift_report(before, rows, shop) for name, rows in table.groupby(month) if name > "2010-11"
+        name: monitoring.drift_report(before, rows, shop)
+        for name, rows in table.groupby(month)
+        if name > "2010-11"
     }
     assert len(later) == 9
-    assert {name for name, report in later.items() if report.verdict == "drift"} == {"2010-12", "2011-01"}
+    assert {name for name, report in later.items() if report.verdict == "drift"} == {
+        "2010-12",
+        "2011-01",
+    }
     assert "days_since" in later["2010-12"].drifted
     assert later["2011-01"].drifted == ("days_since",)
-    halves = before[month.loc[before.index] <= "2010-08"], before[month.loc[before.index] > "2010-08"]
+    halves = (
+        before[month.loc[before.index] <= "2010-08"],
+        before[month.loc[before.index] > "2010-08"],
+    )
     assert monitoring.drift_report(*halves, shop).verdict == "none"

@@ -17,7 +17,9 @@ SAMPLE = 3
 
 def test_a_few_faults_planted_in_the_library_are_noticed():
     """A handful of the table's mutants, others with each commit, each turns a test red."""
-    done = offline.run(sys.executable, "-m", "tests.mutants", "--sample", str(SAMPLE), "--jobs", "1", timeout=600)
+    done = offline.run(
+        sys.executable, "-m", "tests.mutants", "--sample", str(SAMPLE), "--jobs", "1", timeout=600
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{SAMPLE} of {SAMPLE} caught" in done.stdout
 
@@ -49,7 +51,9 @@ def test_a_fault_that_changes_nothing_is_told_to_survive(tmp_path):
         (["", ""], Verdict()),
     ],
 )
-def test_a_time_limit_tells_of_a_fault_only_where_the_control_ends(tmp_path, monkeypatch, runs, expected):
+def test_a_time_limit_tells_of_a_fault_only_where_the_control_ends(
+    tmp_path, monkeypatch, runs, expected
+):
     """Tests that come to no end are run without the fault, in half the time: a busy machine catches nothing."""
     path, left, texts = tmp_path / "lepton_lib" / "optimizers.py", list(runs), []
     path.parent.mkdir()
@@ -63,7 +67,9 @@ def test_a_time_limit_tells_of_a_fault_only_where_the_control_ends(tmp_path, mon
         return left.pop(0)
 
     monkeypatch.setattr(trial, "_run", run)
-    attempt = trial._attempt(real(), tmp_path, [("first", {"a": 1.0}), ("none", {}), ("second", {"b": 1.0})])
+    attempt = trial._attempt(
+        real(), tmp_path, [("first", {"a": 1.0}), ("none", {}), ("second", {"b": 1.0})]
+    )
     verdict = []
 
     def follow():
@@ -80,13 +86,17 @@ def test_a_time_limit_tells_of_a_fault_only_where_the_control_ends(tmp_path, mon
 
 def control():
     """A mutant that isn't one: a number in brackets."""
-    found = next(m for m in mutants(LIBRARY, "optimizers.py") if m.kind == "constant" and m.was.isdigit())
+    found = next(
+        m for m in mutants(LIBRARY, "optimizers.py") if m.kind == "constant" and m.was.isdigit()
+    )
     return Mutant(**{**vars(found), "kind": "control", "now": found.was, "text": f"({found.was})"})
 
 
 def real():
     """A mutant that turns the schedule upside down."""
-    found = next(m for m in mutants(LIBRARY, "optimizers.py") if m.kind == "operator" and "rise + 1" in m.was)
+    found = next(
+        m for m in mutants(LIBRARY, "optimizers.py") if m.kind == "operator" and "rise + 1" in m.was
+    )
     return Mutant(**{**vars(found), "kind": "real"})
 
 
@@ -138,7 +148,9 @@ def test_each_kind_of_fault_is_planted_where_it_stands(tmp_path):
     } <= changes
     assert not {"Whether", "int", "value + 1", "True"} & {mutant.was for mutant in found}
     assert all(
-        "strict=True" in mutant.now for mutant in found if mutant.was.startswith("call") and "call" in mutant.now
+        "strict=True" in mutant.now
+        for mutant in found
+        if mutant.was.startswith("call") and "call" in mutant.now
     )
     source = (tmp_path / "m.py").read_bytes()
     for mutant in found:

@@ -15,7 +15,17 @@ from lepton_lib.classroom.editions import hand_out
 from tests.benchmarks.environments import ROOT, environment
 from tests.course import write_course
 
-KEYS = {"schema_version", "grade_id", "grade", "points", "locked", "solution", "task", "cell_type", "checksum"}
+KEYS = {
+    "schema_version",
+    "grade_id",
+    "grade",
+    "points",
+    "locked",
+    "solution",
+    "task",
+    "cell_type",
+    "checksum",
+}
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +45,11 @@ def test_a_locked_test_follows_each_exercise(editions, edition):
     nb = nbformat.read(editions / edition / "07_small.ipynb", 4)
     nbformat.validate(nb)
     marked = [cell for cell in nb.cells if "nbgrader" in cell.metadata]
-    assert [cell.metadata.nbgrader.grade_id for cell in marked] == ["test-07-1", "test-07-2", "test-07-q1"]
+    assert [cell.metadata.nbgrader.grade_id for cell in marked] == [
+        "test-07-1",
+        "test-07-2",
+        "test-07-q1",
+    ]
     for cell in marked:
         found = cell.metadata.nbgrader
         assert set(found) == KEYS
@@ -54,15 +68,24 @@ def test_right_answers_pass_the_tests(editions):
 
 
 @pytest.mark.skipif(
-    os.environ.get("LEPTON_NBGRADER") != "required", reason="set LEPTON_NBGRADER=required: installs nbgrader in build/"
+    os.environ.get("LEPTON_NBGRADER") != "required",
+    reason="set LEPTON_NBGRADER=required: installs nbgrader in build/",
 )
 @pytest.mark.parametrize(
     ("edition", "change", "said"),
     [
         ("instructor", ("", ""), "Success! Your notebook passes all the tests."),
         ("learners", ("", ""), "VALIDATION FAILED ON 3 CELL(S)"),
-        ("instructor", ("share = 2 / total", "share = 3 / total"), "VALIDATION FAILED ON 1 CELL(S)"),
-        ("instructor", ("is not correct yet", "is wrong"), "THE CONTENTS OF 3 TEST CELL(S) HAVE CHANGED!"),
+        (
+            "instructor",
+            ("share = 2 / total", "share = 3 / total"),
+            "VALIDATION FAILED ON 1 CELL(S)",
+        ),
+        (
+            "instructor",
+            ("is not correct yet", "is wrong"),
+            "THE CONTENTS OF 3 TEST CELL(S) HAVE CHANGED!",
+        ),
     ],
 )
 def test_nbgrader_validates(editions, tmp_path, edition, change, said):
@@ -76,10 +99,15 @@ def test_nbgrader_validates(editions, tmp_path, edition, change, said):
     kernel = tmp_path / "kernels" / "python3"
     kernel.mkdir(parents=True)
     words = f'["{sys.executable}", "-m", "ipykernel_launcher", "-f", "{{connection_file}}"]'
-    (kernel / "kernel.json").write_text(f'{{"argv": {words}, "display_name": "the kit\'s", "language": "python"}}')
+    (kernel / "kernel.json").write_text(
+        f'{{"argv": {words}, "display_name": "the kit\'s", "language": "python"}}'
+    )
     done = subprocess.run(
         [str(python.with_name("nbgrader")), "validate", str(path)],
-        capture_output=True, text=True, check=False, cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
         env=os.environ | {"JUPYTER_PATH": str(tmp_path), "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+    )
     assert said in " ".join(done.stdout.split()), done.stdout[-2000:] + done.stderr[-2000:]

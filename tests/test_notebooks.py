@@ -14,17 +14,26 @@ from tests.static_checks import check_notebook
 from tests.strict import compare, run_strictly
 
 NOTEBOOKS = sorted(
-    path for path in (offline.ROOT / "notebooks").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts
+    path
+    for path in (offline.ROOT / "notebooks").rglob("*.ipynb")
+    if ".ipynb_checkpoints" not in path.parts
 )
-# Threads that wait sleep soon: where both cores are busy, those that spin take a hundred times as long.
-TWO_THREADS = {name: "2" for name in SAME_BITS if name.endswith("_NUM_THREADS")} | {"GOMP_SPINCOUNT": "2000"}
+# Threads that wait sleep soon: where both cores are busy, those that spin take a hundred times as
+# long.
+TWO_THREADS = {name: "2" for name in SAME_BITS if name.endswith("_NUM_THREADS")} | {
+    "GOMP_SPINCOUNT": "2000"
+}
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
 def test_the_loop_is_complete():
     """The notebooks of the loop are there, in their order, and none lies where it wouldn't be run."""
     assert [path.stem for path in NOTEBOOKS if path.parent.name == "notebooks"] == list(STEPS)
-    assert not [path for name in ("lepton_lib", "datasets", "tests") for path in (offline.ROOT / name).rglob("*.ipynb")]
+    assert not [
+        path
+        for name in ("lepton_lib", "datasets", "tests")
+        for path in (offline.ROOT / name).rglob("*.ipynb")
+    ]
 
 
 @every_notebook
@@ -67,7 +76,11 @@ def test_a_pipeline_leaves_what_the_whole_notebooks_leave(course, pipeline):
             if name != "service/latency.json":
                 assert lean[step]["files"][name] == digest, name
         metrics = [
-            {name: value for name, value in run[step]["metrics"].items() if not name.startswith("latency")}
+            {
+                name: value
+                for name, value in run[step]["metrics"].items()
+                if not name.startswith("latency")
+            }
             for run in (whole, lean)
         ]
         assert metrics[0] == metrics[1]
@@ -91,7 +104,9 @@ def test_a_pipeline_leaves_pages_to_read(pipeline):
     pages = [pipeline / "index.html", *(pipeline / "notebooks" / f"{step}.html" for step in STEPS)]
     for page in pages:
         text = page.read_text(encoding="utf-8")
-        assert not re.findall(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=[\"']https?:", text), page.name
+        assert not re.findall(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=[\"']https?:", text), (
+            page.name
+        )
 
 
 def test_a_loop_that_is_done_is_not_done_again(pipeline):

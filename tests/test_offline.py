@@ -49,7 +49,9 @@ def test_the_loopback_stays_open():
 def test_a_program_that_is_not_python_has_no_network_either():
     """Only the loopback interface exists for any program; the guard alone holds where namespaces aren't allowed."""
     if not offline.namespace() and os.environ.get("LEPTON_NAMESPACE") != "required":
-        pytest.skip("no network namespace can be made here; LEPTON_NAMESPACE=required makes it a must")
+        pytest.skip(
+            "no network namespace can be made here; LEPTON_NAMESPACE=required makes it a must"
+        )
     done = offline.run("cat", "/proc/net/dev")
     assert [line.split(":")[0].strip() for line in done.stdout.splitlines()[2:]] == ["lo"]
 

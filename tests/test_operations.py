@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from lepton_lib import operations, serving
-from lepton_lib.artefacts import alone
+from lepton_lib.artefacts import exclusive_lock
 from lepton_lib.cases import load_case
 from lepton_lib.data import to_records
 from lepton_lib.errors import DataError, NotebookError, RunError
@@ -23,7 +23,15 @@ from lepton_lib.operations import windows as looking
 from lepton_lib.operations.journal import Journal
 from lepton_lib.runs import run_loop
 from lepton_lib.runs.parameters import loop_notebooks
-from lepton_lib.serving import PredictionLog, Scorer, attach_labels, read_log, releases, signing, upkeep
+from lepton_lib.serving import (
+    PredictionLog,
+    Scorer,
+    attach_labels,
+    read_log,
+    releases,
+    signing,
+    upkeep,
+)
 from lepton_lib.serving import log as prediction_log
 from lepton_lib.utils import sha256_of
 from tests.conftest import write_case
@@ -31,10 +39,19 @@ from tests.service import ask, call
 
 COLUMNS = [
     {"name": "x", "kind": "number", "min": 0, "max": 100, "meaning": "a number"},
-    {"name": "colour", "kind": "category", "categories": ["red", "blue"], "meaning": "a word", "sensitive": True},
+    {
+        "name": "colour",
+        "kind": "category",
+        "categories": ["red", "blue"],
+        "meaning": "a word",
+        "sensitive": True,
+    },
 ]
 COSTS = {"unit": "losses", "matrix": {"no": {"no": 0, "yes": 1}, "yes": {"no": 2, "yes": 0}}}
-CRITERIA = {"auc": {"at_least": 0.6, "why": "chance is 0.5"}, "drift_psi": {"at_most": 0.2, "why": "agreed"}}
+CRITERIA = {
+    "auc": {"at_least": 0.6, "why": "chance is 0.5"},
+    "drift_psi": {"at_most": 0.2, "why": "agreed"},
+}
 POLICY = {"min_rows": 80, "min_labels": 60, "patience": 2, "cool_down_hours": 24}
 DAY = 86_400.0
 NOW = 1_700_000_000.0
@@ -54,15 +71,25 @@ def trained(tmp_path_factory):
     """A small case and a run of it, by the course's own notebooks up to the service."""
     folder = tmp_path_factory.mktemp("watched")
     rows = things(1000, seed=0)
-    table = rows.assign(label=rows["target"].map({0: "no", 1: "yes"})).drop(columns="target").to_csv(index=False)
+    table = (
+        rows.assign(label=rows["target"].map({0: "no", 1: "yes"}))
+        .drop(columns="target")
+        .to_csv(index=False)
+    )
     case = write_case(
-        folder / "things", table, columns=COLUMNS, costs=COSTS, policy=POLICY, charter={"criteria": CRITERIA}
+        folder / "things",
+        table,
+        columns=COLUMNS,
+        costs=COSTS,
+        policy=POLICY,
+        charter={"criteria": CRITERIA},
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LEPTON_DATASETS", str(folder))
         given = {"case": "things", "epochs": 40, "model": "linear", "draws": 100, "requests": 20}
         run_loop(run_dir=folder / "run", parameters=given, notebooks=loop_notebooks()[1:5])
-    (folder / "run" / "service" / "predictions.sqlite").unlink(missing_ok=True)  # what 04 asked itself
+    # what 04 asked itself
+    (folder / "run" / "service" / "predictions.sqlite").unlink(missing_ok=True)
     assert case.exists()
     return folder
 
@@ -84,7 +111,9 @@ def serve(place, rows, *, labels=True, trust=None):
         ids += log.append("r", scorer.version, part, scorer.score(part))
     log.close()
     if labels:
-        told = {id_: case.classes[int(label)] for id_, label in zip(ids, rows["target"], strict=True)}
+        told = {
+            id_: case.classes[int(label)] for id_, label in zip(ids, rows["target"], strict=True)
+        }
         attach_labels(run / "service" / "predictions.sqlite", told, case)
     return ids
 
@@ -153,8 +182,15 @@ def test_retraining_runs_the_notebooks_on_the_enlarged_case(shadowed, alarmed):
     assert steps["02_training"]["parameters"]["epochs"] == 40
     assert len((folder / "things" / "table.csv").read_text().splitlines()) == 1 + 1000 + 460
     assert act.content["differences"]["served rows"][1] > 0
-    assert releases.current_version(shadowed / "run") == act.content["champion"] != act.content["challenger"]
-    assert "under way" in json.loads((shadowed / "run" / "monitoring" / "report.json").read_text())["next"]
+    assert (
+        releases.current_version(shadowed / "run")
+        == act.content["champion"]
+        != act.content["challenger"]
+    )
+    assert (
+        "under way"
+        in json.loads((shadowed / "run" / "monitoring" / "report.json").read_text())["next"]
+    )
     assert not (alarmed / "run" / "monitoring" / "retrain-003").exists()
 
 
@@ -183,7 +219,9 @@ def test_a_better_challenger_is_promoted_and_a_worse_one_rolled_back(copy, shado
     assert (len(acts), windows[-1]["model_version"]) == (2, champion)
 
 
-def test_a_strangers_model_is_watched_and_followed_by_ones_own(copy, alarmed, shadowed, monkeypatch, tmp_path):
+def test_a_strangers_model_is_watched_and_followed_by_ones_own(
+    copy, alarmed, shadowed, monkeypatch, tmp_path
+):
     """Its key has to be named, and then counts beside one's own: when judged, compared, tried and promoted."""
     replayed(monkeypatch, shadowed)
     place, stranger = copy(alarmed), signing.public_key()
@@ -263,9 +301,19 @@ def replayed(monkeypatch, shadowed):
     monkeypatch.setattr(acting, "run_loop", run_again)
 
 
-POINTS = [(Journal, "record"), (Journal, "advance"), (acting, "run_loop"), (releases, "install"), (releases, "promote"),
-          (os, "replace"), (Path, "rename"), (looking, "write_report"), (pd.DataFrame, "to_parquet"),
-          (acting, "_described"), (releases, "roll_back")]  # fmt: skip
+POINTS = [
+    (Journal, "record"),
+    (Journal, "advance"),
+    (acting, "run_loop"),
+    (releases, "install"),
+    (releases, "promote"),
+    (os, "replace"),
+    (Path, "rename"),
+    (looking, "write_report"),
+    (pd.DataFrame, "to_parquet"),
+    (acting, "_described"),
+    (releases, "roll_back"),
+]
 
 
 def killed_at(point, place, now):
@@ -297,7 +345,9 @@ def killed_at(point, place, now):
 
 
 @pytest.mark.parametrize("phase", ["retrain", "promote", "roll back"])
-def test_killed_before_any_step_nothing_is_lost_or_done_twice(copy, alarmed, shadowed, monkeypatch, phase):
+def test_killed_before_any_step_nothing_is_lost_or_done_twice(
+    copy, alarmed, shadowed, monkeypatch, phase
+):
     """Whichever step a kill -9 precedes, the next look ends where an undisturbed one does, each act done once."""
     replayed(monkeypatch, shadowed)
     source = copy({"retrain": alarmed}.get(phase, shadowed), "source")
@@ -317,7 +367,11 @@ def test_killed_before_any_step_nothing_is_lost_or_done_twice(copy, alarmed, sha
         log = read_log(place / "run" / "service" / "predictions.sqlite", at(place)[1])
         assert set(judged) == set(log.index)
         past = [entry["action"] for entry in releases.history(place / "run")]
-        found = [[w["decision"] for w in windows], [(a.window, a.action, a.stage) for a in acts], past]
+        found = [
+            [w["decision"] for w in windows],
+            [(a.window, a.action, a.stage) for a in acts],
+            past,
+        ]
         expected = expected or found
         assert found == expected, f"after a kill before step {point}"
         if point and not died:
@@ -359,17 +413,22 @@ def test_a_look_reads_only_what_is_new(copy, trained, monkeypatch):
         counts.clear()
         ids = serve(place, things(100, seed=day))
         if day == 2:
-            upkeep.erase(log, first)  # of a batch that was judged: the rest of it moves behind the new rows
+            # of a batch that was judged: the rest of it moves behind the new rows
+            upkeep.erase(log, first)
             upkeep.keep_days(log, 1)
             counts.clear()
         windows = look(place, now=NOW + day * DAY)[0]
-        assert (windows[-1]["rows"], sum(counts)) == (100, 200), "the new rows once, the newly labelled once"
+        assert (windows[-1]["rows"], sum(counts)) == (100, 200), (
+            "the new rows once, the newly labelled once"
+        )
         assert look(place, now=NOW + day * DAY)[2] == ["0 of 80 new rows: waiting for more"]
         first = ids[0]
     counts.clear()
     attach_labels(log, {first: "no"}, case)
     assert not counts
-    assert len(read_log(log, case, [first, ids[70], "nobody", f"{first}0", f"{first[:-1]}099"])) == 2
+    assert (
+        len(read_log(log, case, [first, ids[70], "nobody", f"{first}0", f"{first[:-1]}099"])) == 2
+    )
 
 
 def test_labels_are_judged_when_they_come(copy, trained):
@@ -382,7 +441,9 @@ def test_labels_are_judged_when_they_come(copy, trained):
     table = place / "labels.csv"
     told = [case.classes[label] for label in rows["target"]]
     pd.DataFrame({"id": ids, "label": told})[:30].to_csv(table, index=False)
-    assert str(operations.attach_file(run / "service/predictions.sqlite", table, case)).startswith("30 labels attached")
+    assert str(operations.attach_file(run / "service/predictions.sqlite", table, case)).startswith(
+        "30 labels attached"
+    )
     serve(place, things(100, seed=2), labels=False)
     assert look(place, now=NOW)[0][-1]["labels"] == 0, "30 are too few"
     pd.DataFrame({"id": ids, "label": told}).to_csv(table, index=False)
@@ -403,7 +464,14 @@ def test_labels_that_do_not_fit_are_counted_and_named(copy, trained):
     log = run / "service" / "predictions.sqlite"
     ids = serve(place, things(50, seed=1).assign(target=0))
     table = place / "labels.csv"
-    lines = [f"{ids[0]},yes", f"{ids[1]},no", f"{ids[2]},yes", f"{ids[2]},no", "nobody,yes", "other,no"]
+    lines = [
+        f"{ids[0]},yes",
+        f"{ids[1]},no",
+        f"{ids[2]},yes",
+        f"{ids[2]},no",
+        "nobody,yes",
+        "other,no",
+    ]
     table.write_text("\n".join(["id,label", *lines, ""]))
     count = operations.attach_file(log, table, case)
     assert count == (0, 1, 1, [ids[2]], ["nobody", "other"])
@@ -428,13 +496,43 @@ def test_the_report_stands_alone(shadowed):
     page = (folder / "report.html").read_text()
     assert len(page) < 300_000
     assert not re.findall(r"<script|<link|<img|@import|url\(|https?://", page)
-    for word in ("all well", "watch", "Inputs", "Performance", "Groups", "Drift in x", ">agreed 0.200<"):
+    for word in (
+        "all well",
+        "watch",
+        "Inputs",
+        "Performance",
+        "Groups",
+        "Drift in x",
+        ">agreed 0.200<",
+    ):
         assert word in page
     content = json.loads((folder / "report.json").read_text())
-    assert list(content) == ["form", "case", "next", "waiting", "lights", "latest", "windows", "acts", "service"]
+    assert list(content) == [
+        "form",
+        "case",
+        "next",
+        "waiting",
+        "lights",
+        "latest",
+        "windows",
+        "acts",
+        "service",
+    ]
     assert content["form"] == 1
     assert set(content["latest"]) == {
-        *("form", "window", "time", "first", "last", "rows", "labels", "model_version", "decision", "state", "signals"),
+        *(
+            "form",
+            "window",
+            "time",
+            "first",
+            "last",
+            "rows",
+            "labels",
+            "model_version",
+            "decision",
+            "state",
+            "signals",
+        ),
         *("drift", "problems", "performance", "estimate", "groups", "distributions"),
     }
     by_name = {entry["column"]: entry for entry in content["latest"]["distributions"]}
@@ -455,7 +553,10 @@ def test_one_monitor_at_a_time(copy, trained):
     """A second monitor of the same run folder is told so."""
     place = copy(trained)
     serve(place, things(10, seed=1))
-    with alone(place / "run" / "monitoring"), pytest.raises(RunError, match="another is at work"):
+    with (
+        exclusive_lock(place / "run" / "monitoring"),
+        pytest.raises(RunError, match="another is at work"),
+    ):
         operations.monitor(place / "run", now=NOW)
 
 
@@ -471,7 +572,7 @@ def test_a_notebook_that_fails_is_taken_up_again(copy, alarmed, shadowed, monkey
     place = copy(alarmed)
 
     def fail(**_):
-        raise NotebookError("notebook 02", got="a fault", expected="none", remedy="Mend it.")
+        raise NotebookError("notebook 02", "a fault", "none", "Mend it.")
 
     with monkeypatch.context() as patch:
         patch.setattr(acting, "run_loop", fail)
@@ -515,7 +616,9 @@ def test_the_services_own_signals_are_judged(copy, trained, metrics_page):
     def look_at(minute):
         metrics_page.content = call(service, "GET", "/metrics").content
         told.clear()
-        operations.monitor(place / "run", metrics=metrics_page.url, now=NOW + 60 * minute, tell=told.append)
+        operations.monitor(
+            place / "run", metrics=metrics_page.url, now=NOW + 60 * minute, tell=told.append
+        )
         return json.loads((place / "run" / "monitoring" / "report.json").read_text())
 
     try:

@@ -25,7 +25,9 @@ def descend(optimizer, parameters, steps):
     return [p.detach().clone() for p in parameters]
 
 
-@pytest.mark.parametrize("options", [{}, {"foreach": True}, {"betas": (0.8, 0.9)}, {"fused": False}])
+@pytest.mark.parametrize(
+    "options", [{}, {"foreach": True}, {"betas": (0.8, 0.9)}, {"fused": False}]
+)
 def test_without_a_schedule_it_is_torchs(options):
     """Without total_steps every step equals that of torch's AdamW, whatever its options."""
     ours, theirs = weights(), weights()
@@ -78,7 +80,9 @@ def test_groups_keep_their_own_peak():
     optimizer = AdamW([{"params": [first], "lr": 0.1}], total_steps=20, warmup=0.5)
     optimizer.add_param_group({"params": [second], "lr": 0.01})
     descend(optimizer, [first, second], 3)
-    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.1 * 3 / 11, 0.01 * 3 / 11])
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx(
+        [0.1 * 3 / 11, 0.01 * 3 / 11]
+    )
 
 
 def test_it_resumes_where_it_was():
@@ -141,4 +145,7 @@ def test_an_infinite_decay_is_refused():
     for decay in (math.inf, -0.1, math.nan):
         with pytest.raises(ParameterError, match="weight_decay"):
             AdamW([torch.nn.Parameter(torch.ones(2))], lr=0.1, weight_decay=decay)
-    assert AdamW([torch.nn.Parameter(torch.ones(2))], lr=0.1, weight_decay=0).defaults["weight_decay"] == 0
+    assert (
+        AdamW([torch.nn.Parameter(torch.ones(2))], lr=0.1, weight_decay=0).defaults["weight_decay"]
+        == 0
+    )

@@ -5,7 +5,7 @@ import tomllib
 
 import pytest
 
-from lepton_lib.artefacts import MAKES, STEPS
+from lepton_lib.artefacts import OUTPUTS, STEPS
 from lepton_lib.runs import find_notebook, read_parameters
 from tests import offline
 
@@ -16,7 +16,11 @@ MOVES = {
     "02_training": {"model/model.safetensors", "validation_loss", "model"},
     "03_evaluation": {"evaluation/metrics.json", "low", "high"},
     "04_deployment": {"service/latency.json"},
-    "05_monitoring": {"monitoring/drift.json", "monitoring/decision.json", "monitoring/challenger.safetensors"},
+    "05_monitoring": {
+        "monitoring/drift.json",
+        "monitoring/decision.json",
+        "monitoring/challenger.safetensors",
+    },
 }
 
 
@@ -26,10 +30,16 @@ def pairs(values):
 
 def results(folder, step):
     """A step's metrics and its files' content, without how many milliseconds something took."""
-    files = {name: (folder / name).read_bytes() for name in MAKES[step] if name != "service/latency.json"}
+    files = {
+        name: (folder / name).read_bytes()
+        for name in OUTPUTS[step]
+        if name != "service/latency.json"
+    }
     if step == "04_deployment":
         timed = json.loads((folder / "service/latency.json").read_text())
-        files["service/latency.json"] = [(entry["records"], entry["requests"]) for entry in timed.values()]
+        files["service/latency.json"] = [
+            (entry["records"], entry["requests"]) for entry in timed.values()
+        ]
     metrics = offline.steps(folder)[step]["metrics"].items()
     return files | {name: value for name, value in metrics if not name.startswith("latency")}
 

@@ -23,7 +23,10 @@ def test_a_figure_describes_its_data():
         _ = axes.set(title="It rises", xlabel="epoch", ylabel="nats")
         texts.append(text(figure))
     assert texts[0].splitlines()[:2] == ["Figure: What it shows.", "  [It rises] x: epoch, y: nats"]
-    assert "line 'loss': n=3, 0 to 2, mean 1, sd 0.816, first 0, last 2 | n=3, 1 to 3, mean 2" in texts[0]
+    assert (
+        "line 'loss': n=3, 0 to 2, mean 1, sd 0.816, first 0, last 2 | n=3, 1 to 3, mean 2"
+        in texts[0]
+    )
     assert texts[0] != texts[1]
 
 

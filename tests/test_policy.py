@@ -64,7 +64,11 @@ def test_performance_says_what_the_metrics_say(shop):
     decided = (answers[:, 1] > 0.2).astype(int)  # 1 / (1 + 4)
     assert found["cost"][0] == pytest.approx(mean_decision_cost(labels, decided, [[0, 1], [4, 0]]))
     assert found["log_loss"][0] == pytest.approx(row_losses(shop, labels, answers).mean())
-    assert all(low <= value <= high for name, (value, low, high) in found.items() if name != "calibration_error")
+    assert all(
+        low <= value <= high
+        for name, (value, low, high) in found.items()
+        if name != "calibration_error"
+    )
 
 
 def test_performance_leaves_out_what_the_rows_cannot_tell(shop):
@@ -91,7 +95,10 @@ def test_the_estimate_follows_a_shift_of_the_inputs(shop):
         answers, labels = answered(300, seed=seed, shift=0.8)
         expected = estimate_performance(shop, answers, seed=seed, n=150)
         truth = performance(shop, labels, answers, seed=0, n=1)
-        inside += sum(expected[name][1] <= truth[name][0] <= expected[name][2] for name in ("auc", "accuracy", "cost"))
+        inside += sum(
+            expected[name][1] <= truth[name][0] <= expected[name][2]
+            for name in ("auc", "accuracy", "cost")
+        )
         moved.append(expected["cost"][0])
     assert inside / 180 == pytest.approx(0.95, abs=0.05)
     unmoved = estimate_performance(shop, answered(3000, seed=1)[0], seed=0, n=50)["cost"][0]
@@ -111,7 +118,9 @@ def test_the_estimate_cannot_see_another_meaning(shop):
 def test_many_rows_are_estimated_from_a_sample(shop):
     """More rows than are drawn give the same estimate with a narrower interval."""
     answers, _ = answered(40_000, seed=0)
-    wide, narrow = (estimate_performance(shop, answers[:n], seed=0, n=60)["accuracy"] for n in (5_000, 40_000))
+    wide, narrow = (
+        estimate_performance(shop, answers[:n], seed=0, n=60)["accuracy"] for n in (5_000, 40_000)
+    )
     assert wide[0] == pytest.approx(narrow[0], abs=0.01)
     assert (narrow[2] - narrow[1]) < 0.6 * (wide[2] - wide[1])
 
@@ -122,7 +131,9 @@ def test_a_group_that_is_served_worse_is_named(shop):
     colour = np.array(["red"] * 590 + ["blue"] * 590 + ["green"] * 20)
     blue = colour == "blue"
     labels[blue] = np.random.default_rng(1).permutation(labels[blue])
-    table = group_performance(pd.DataFrame({"colour": colour}), shop, answers, labels, seed=0).set_index("group")
+    table = group_performance(
+        pd.DataFrame({"colour": colour}), shop, answers, labels, seed=0
+    ).set_index("group")
     assert (table.loc["blue", "gap_low"] > 0.05, table.loc["red", "gap_high"] < 0) == (True, True)
     assert table["judged"].to_dict() == {"red": True, "blue": True, "green": False}
     assert np.isnan(table.loc["green", "gap"])
@@ -158,7 +169,10 @@ def test_the_policy_over_every_mix():
     for alarms, acted, rows, broken, drifted, change, versus in MIXES:
         signals = Signals(rows, broken, drifted, change, versus)
         state, decision = judge(State(alarms, acted), signals, POLICY, NOW)
-        alarm, resting = bool(drifted) or change == WORSE, acted is not None and acted > NOW - 24 * HOUR
+        alarm, resting = (
+            bool(drifted) or change == WORSE,
+            acted is not None and acted > NOW - 24 * HOUR,
+        )
         if versus == WORSE:
             expected, after = "roll back", State(0, NOW)
         elif broken or rows < 50:
@@ -224,7 +238,9 @@ def test_a_wrong_policy_is_named(make_case, change, words):
         assert word in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["credit", "credit_tiers", "heart", "process_faults", "retail", "traffic"])
+@pytest.mark.parametrize(
+    "name", ["credit", "credit_tiers", "heart", "process_faults", "retail", "traffic"]
+)
 def test_every_shipped_case_states_its_policy(name):
     """The six cases say in case.toml when to act."""
     assert "policy" in load_case(name).model_fields_set
@@ -248,6 +264,8 @@ def test_a_number_is_labelled_by_a_number(make_case):
 def test_a_journal_that_is_none_is_told(tmp_path):
     """A file that is no journal is an error that names it."""
     (tmp_path / "monitoring").mkdir()
-    (tmp_path / "monitoring" / "journal.sqlite").write_text("no journal, and long enough to be read as one " * 30)
+    (tmp_path / "monitoring" / "journal.sqlite").write_text(
+        "no journal, and long enough to be read as one " * 30
+    )
     with pytest.raises(RunError, match=r"journal\.sqlite"):
         Journal(tmp_path)

@@ -41,7 +41,9 @@ def fetch(url):
 def ask(url):
     """One prediction; the status of the answer."""
     body = json.dumps({"records": [RECORD]}).encode()
-    request = urllib.request.Request(f"{url}/v1/predict", body, {"content-type": "application/json"})
+    request = urllib.request.Request(
+        f"{url}/v1/predict", body, {"content-type": "application/json"}
+    )
     try:
         with OPENER.open(request, timeout=5) as answer:
             return answer.status
@@ -70,11 +72,20 @@ def watched(run, tmp_path):  # noqa: F811  # pytest finds the fixture by this na
     port = free_port()
     with serving.start(run) as service:
         (tmp_path / "rules.yml").write_text(hastened(RULES))
-        (tmp_path / "prometheus.yml").write_text(CONFIG.format(target=service.url.removeprefix("http://")))
-        command = [str(shutil.which("prometheus")), "--config.file=prometheus.yml", "--storage.tsdb.path=tsdb"]
+        (tmp_path / "prometheus.yml").write_text(
+            CONFIG.format(target=service.url.removeprefix("http://"))
+        )
+        command = [
+            str(shutil.which("prometheus")),
+            "--config.file=prometheus.yml",
+            "--storage.tsdb.path=tsdb",
+        ]
         with open(tmp_path / "log", "w") as log:
             process = subprocess.Popen(
-                [*command, f"--web.listen-address=127.0.0.1:{port}"], cwd=tmp_path, stdout=log, stderr=log
+                [*command, f"--web.listen-address=127.0.0.1:{port}"],
+                cwd=tmp_path,
+                stdout=log,
+                stderr=log,
             )
         try:
             yield service, f"http://127.0.0.1:{port}", run
@@ -91,7 +102,10 @@ def test_the_rules_are_well_formed(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "14 rules found" in done.stdout + done.stderr
     assert (
-        len(re.findall("alert:", RULES)) == len(re.findall("summary:", RULES)) == len(re.findall("todo:", RULES)) == 7
+        len(re.findall("alert:", RULES))
+        == len(re.findall("summary:", RULES))
+        == len(re.findall("todo:", RULES))
+        == 7
     )
 
 

@@ -13,26 +13,74 @@ from tests.conftest import write_case
 from tests.service import COLUMNS, GOOD, app, call, kept, release, run
 
 __all__ = ["app", "release", "run"]  # fixtures
-EXACT = {"name": "exact", "kind": "number", "min": 0, "max": 2**53, "nullable": True, "meaning": "a great number"}
-LONG = {"name": "long", "kind": "timestamp", "parts": ["weekday", "month"], "meaning": "a moment that is needed"}
+EXACT = {
+    "name": "exact",
+    "kind": "number",
+    "min": 0,
+    "max": 2**53,
+    "nullable": True,
+    "meaning": "a great number",
+}
+LONG = {
+    "name": "long",
+    "kind": "timestamp",
+    "parts": ["weekday", "month"],
+    "meaning": "a moment that is needed",
+}
 SOUND = [
-    {"age": 18}, {"age": 99.0}, {"age": 0.1 + 40}, {"income": None}, {"income": -1e30}, {"income": 3.4e38},
-    {"income": 10**30}, {"income": -0.0}, {"income": 1e-320}, {"colour": COLUMNS[2]["categories"][1]}, {"when": None},
-    {"when": "2018-12-31 23:59"}, {"long": "2020-02-29"}, {"exact": 2**53}, {"exact": 2**53 - 1}, {"exact": None},
-]  # fmt: skip
+    {"age": 18},
+    {"age": 99.0},
+    {"age": 0.1 + 40},
+    {"income": None},
+    {"income": -1e30},
+    {"income": 3.4e38},
+    {"income": 10**30},
+    {"income": -0.0},
+    {"income": 1e-320},
+    {"colour": COLUMNS[2]["categories"][1]},
+    {"when": None},
+    {"when": "2018-12-31 23:59"},
+    {"long": "2020-02-29"},
+    {"exact": 2**53},
+    {"exact": 2**53 - 1},
+    {"exact": None},
+]
 FAULTS = [
-    {"age": True}, {"age": None}, {"age": "42"}, {"age": 17.999}, {"age": 100}, {"age": float("nan")},
-    {"income": float("inf")}, {"income": 1e39}, {"income": 10**400}, {"income": -(10**60)}, {"income": []},
-    {"colour": None}, {"colour": "Red"}, {"colour": ""}, {"colour": 0}, {"colour": {}}, {"when": "noon"},
-    {"when": "2018-03-01T08:00:00Z"}, {"when": 8}, {"long": None}, {"long": "2018-02-30"}, {"exact": 2**53 + 1},
-    {"exact": -1}, {"exact": False}, {"shoe": 41}, {"": None},
-]  # fmt: skip
+    {"age": True},
+    {"age": None},
+    {"age": "42"},
+    {"age": 17.999},
+    {"age": 100},
+    {"age": float("nan")},
+    {"income": float("inf")},
+    {"income": 1e39},
+    {"income": 10**400},
+    {"income": -(10**60)},
+    {"income": []},
+    {"colour": None},
+    {"colour": "Red"},
+    {"colour": ""},
+    {"colour": 0},
+    {"colour": {}},
+    {"when": "noon"},
+    {"when": "2018-03-01T08:00:00Z"},
+    {"when": 8},
+    {"long": None},
+    {"long": "2018-02-30"},
+    {"exact": 2**53 + 1},
+    {"exact": -1},
+    {"exact": False},
+    {"shoe": 41},
+    {"": None},
+]
 
 
 @pytest.fixture(scope="module")
 def case(tmp_path_factory):
     """Numbers, a category and moments, some of which may be missing."""
-    return load_case(write_case(tmp_path_factory.mktemp("cases") / "odd", columns=[*COLUMNS, EXACT, LONG]))
+    return load_case(
+        write_case(tmp_path_factory.mktemp("cases") / "odd", columns=[*COLUMNS, EXACT, LONG])
+    )
 
 
 def drawn(generator, faults):
@@ -99,10 +147,19 @@ def test_what_json_brings_is_answered_and_kept_as_told(app):
     """A batch as JSON: the answers are the scorer's own, the log gives back records and answers; so does one alone."""
     generator = random.Random(7)
     rows = [row for _ in range(20) for row in drawn(generator, 0)]
-    rows = [{name: value for name, value in row.items() if name not in ("exact", "long")} for row in rows]
+    rows = [
+        {name: value for name, value in row.items() if name not in ("exact", "long")}
+        for row in rows
+    ]
     for sent in (rows, rows[:1]):
         content = json.dumps({"records": sent})
-        reply = call(app, "POST", "/v1/predict", content=content, headers={"content-type": "application/json"})
+        reply = call(
+            app,
+            "POST",
+            "/v1/predict",
+            content=content,
+            headers={"content-type": "application/json"},
+        )
         answers = reply.json()["predictions"]
         ids = [answer.pop("id") for answer in answers]
         assert answers == app.scorer.score(sent)
@@ -110,4 +167,6 @@ def test_what_json_brings_is_answered_and_kept_as_told(app):
         assert list(frame["answer.p_yes"]) == [answer["probabilities"]["yes"] for answer in answers]
         for id_, record in zip(ids, sent, strict=True):
             inputs = upkeep.find(app.log.path, id_)[0].inputs
-            assert {name: inputs.get(name) for name in GOOD} == {name: record.get(name) for name in GOOD}
+            assert {name: inputs.get(name) for name in GOOD} == {
+                name: record.get(name) for name in GOOD
+            }

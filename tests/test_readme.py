@@ -13,16 +13,24 @@ from lepton_lib.runs.parameters import loop_notebooks
 from tests.offline import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-LINES = [line for block in re.findall(r"```sh\n(.*?)```", README, re.S) for line in block.splitlines()]
+LINES = [
+    line for block in re.findall(r"```sh\n(.*?)```", README, re.S) for line in block.splitlines()
+]
 LEPTON = [shlex.split(line)[1:] for line in LINES if "/lepton " in line]
 
 
 def test_every_make_target_exists():
     """Each `make` command in the README names a target of the Makefile."""
-    targets = set(re.findall(r"\bmake ([a-z]+)", "\n".join(LINES) + " ".join(re.findall(r"`[^`\n]+`", README))))
+    targets = set(
+        re.findall(
+            r"\bmake ([a-z]+)", "\n".join(LINES) + " ".join(re.findall(r"`[^`\n]+`", README))
+        )
+    )
     assert {"setup", "run", "test", "learn", "help", "check", "notebooks", "bench"} <= targets
     for target in targets:
-        done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, f"make {target}: {done.stderr}"
 
 

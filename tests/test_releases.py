@@ -48,7 +48,12 @@ def test_releases_are_installed_promoted_and_rolled_back(run, second):
     with pytest.raises(RunError, match="got no version before"):
         releases.roll_back(run)
     releases.promote(run, version)
-    assert [entry["action"] for entry in releases.history(run)] == ["packaged", "promoted", "rolled back", "promoted"]
+    assert [entry["action"] for entry in releases.history(run)] == [
+        "packaged",
+        "promoted",
+        "rolled back",
+        "promoted",
+    ]
     assert Scorer(releases.folder_of(run)).version == version
 
 
@@ -136,7 +141,9 @@ def test_swaps_under_load_lose_no_request(run, second):
     assert {status for _, status, _ in replies} == {200}
     assert len(replies) > 100
     for (begin, version), (end, _) in zip(due, [*due[1:], (np.inf, "")], strict=True):
-        told = {reply["model_version"] for moment, _, reply in replies if begin < moment < end - 1.0}
+        told = {
+            reply["model_version"] for moment, _, reply in replies if begin < moment < end - 1.0
+        }
         assert told == {version}
     log = serving.read_log(run / "service" / "predictions.sqlite", load_case(run.parent / "desk"))
     given = {reply["predictions"][0]["id"]: reply["model_version"] for _, _, reply in replies}
@@ -189,7 +196,9 @@ def test_a_strangers_key_is_refused_until_it_is_trusted(run, monkeypatch, tmp_pa
     with pytest.raises(RunError, match=r"signing\.key: got no signing key"):
         Scorer(run / "service")
     stranger = signing.public_key()
-    with pytest.raises(RunError, match=f"got a signature of the key {own[:12]}…, expected one of {stranger[:12]}…"):
+    with pytest.raises(
+        RunError, match=f"got a signature of the key {own[:12]}…, expected one of {stranger[:12]}…"
+    ):
         Scorer(run / "service")
     assert Scorer(run / "service", trust=[stranger, own]).version
     with pytest.raises(RunError, match="the key"):
@@ -201,7 +210,10 @@ def test_the_private_key_is_nobody_elses(monkeypatch, tmp_path):
     """The key pair is made once, even by several at a time, readable by its owner only, and refused otherwise."""
     monkeypatch.setenv("LEPTON_CONFIG", str(tmp_path / "config"))
     program = "from lepton_lib.serving import signing; print(signing.public_key())"
-    started = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    started = [
+        subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
     told = {process.communicate()[0].strip() for process in started}
     assert told == {signing.public_key()}
     path = tmp_path / "config" / "signing.key"
@@ -221,7 +233,9 @@ def test_a_signature_is_of_this_purpose(run):
     key = Ed25519PrivateKey.generate()
     public = key.public_key().public_bytes_raw().hex()
     manifest = (run / "service" / "manifest.json").read_bytes()
-    (run / "service" / signing.SIGNATURE).write_text(json.dumps({"key": public, "signature": key.sign(manifest).hex()}))
+    (run / "service" / signing.SIGNATURE).write_text(
+        json.dumps({"key": public, "signature": key.sign(manifest).hex()})
+    )
     with pytest.raises(RunError, match="a signature of something else"):
         Scorer(run / "service", trust=[public])
 
@@ -230,7 +244,8 @@ def test_the_way_back_outlives_the_notebook(run, second):
     """The packaged release is kept when another is promoted first: notebook 04 may write over it, and it comes back."""
     first, version = releases.current_version(run), releases.install(run, second)
     releases.promote(run, version)
-    shutil.copytree(second, run / "service", dirs_exist_ok=True)  # as notebook 04 writes over its own folder
+    # as notebook 04 writes over its own folder
+    shutil.copytree(second, run / "service", dirs_exist_ok=True)
     assert releases.roll_back(run) == first
     assert Scorer(releases.folder_of(run)).version == first
 

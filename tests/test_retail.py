@@ -36,7 +36,15 @@ def test_an_order_knows_its_past_alone(case):
             ("5", "22222", 1, "2010-09-20 10:00", 5.0, 7, "United Kingdom"),
             ("6", "22222", 1, "2010-12-31 10:00", 5.0, 8, "France"),
         ],
-        columns=["Invoice", "StockCode", "Quantity", "InvoiceDate", "Price", "Customer ID", "Country"],
+        columns=[
+            "Invoice",
+            "StockCode",
+            "Quantity",
+            "InvoiceDate",
+            "Price",
+            "Customer ID",
+            "Country",
+        ],
     )
     table = made["orders_of"](made["days_of"](lines))
     shown = table.drop(columns=["day", "customer", "domestic", "part"]).astype(object)

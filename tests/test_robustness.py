@@ -136,7 +136,8 @@ def test_pgd_never_lowers_a_rows_loss(attacked, credit):
     moved = pgd(model, rows, labels, case=credit, radius=RADIUS, seed=0, step=5.0, n_steps=3)
     for i in range(len(rows)):
         assert (
-            loss(model, moved[i : i + 1], labels[i : i + 1]) >= loss(model, rows[i : i + 1], labels[i : i + 1]) - 1e-6
+            loss(model, moved[i : i + 1], labels[i : i + 1])
+            >= loss(model, rows[i : i + 1], labels[i : i + 1]) - 1e-6
         )
 
 
@@ -164,7 +165,8 @@ def test_attacks_are_seeded(attacked, credit):
     """The same seed gives the same rows, another seed others."""
     model, rows, labels = attacked
     first, again, other = (
-        pgd(model, rows, labels, case=credit, radius=RADIUS, seed=seed, n_steps=1) for seed in (1, 1, 2)
+        pgd(model, rows, labels, case=credit, radius=RADIUS, seed=seed, n_steps=1)
+        for seed in (1, 1, 2)
     )
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other, equal_nan=True)
@@ -181,14 +183,24 @@ def test_other_tasks_are_attacked_too(name, kind):
             rows[:, index] = generator.integers(field.n_categories, size=60)
         elif (column := case.column(field.name)).min is not None:
             rows[:, index] += column.min
-    labels = generator.integers(3, size=60) if case.classes else generator.random(60).astype(np.float32) * 1000
+    labels = (
+        generator.integers(3, size=60)
+        if case.classes
+        else generator.random(60).astype(np.float32) * 1000
+    )
     model = build_model(case, rows, labels, kind=kind)
     moved = fgsm(model, rows, labels, case=case, radius=0.5)
     assert loss(model, moved, labels) > loss(model, rows, labels)
 
 
 @pytest.mark.parametrize(
-    "options", [{"radius": -1.0}, {"radius": math.nan}, {"radius": 0.1, "step": -1.0}, {"radius": 0.1, "n_steps": 0}]
+    "options",
+    [
+        {"radius": -1.0},
+        {"radius": math.nan},
+        {"radius": 0.1, "step": -1.0},
+        {"radius": 0.1, "n_steps": 0},
+    ],
 )
 def test_budgets_must_make_sense(attacked, credit, options):
     """A radius or step below zero or not finite, or no step at all, is refused by name."""
@@ -226,7 +238,9 @@ def test_jitter_leaves_the_rows_given_alone(credit):
     """The caller's arrays are not written to, and the same seed gives the same copies."""
     rows, labels = draw(credit)
     before = rows.copy()
-    first, again, other = (jitter(rows, labels, case=credit, radius=0.5, seed=seed)[0] for seed in (1, 1, 2))
+    first, again, other = (
+        jitter(rows, labels, case=credit, radius=0.5, seed=seed)[0] for seed in (1, 1, 2)
+    )
     np.testing.assert_array_equal(rows, before)
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other, equal_nan=True)
@@ -236,9 +250,18 @@ def test_jitter_fits_the_one_training_loop(credit):
     """Augmented rows go into fit_model as any rows do, and the model becomes less steep by them."""
     rows, labels = draw(credit, n=400)
     train, validation = (rows[:300], labels[:300]), (rows[300:], labels[300:])
-    options = {"seed": 0, "kind": "mlp", "lr": 1e-2, "weight_decay": 0.0, "dropout": 0.0, "progress": False}
+    options = {
+        "seed": 0,
+        "kind": "mlp",
+        "lr": 1e-2,
+        "weight_decay": 0.0,
+        "dropout": 0.0,
+        "progress": False,
+    }
     steep, _ = fit_model(credit, train, validation, epochs=20, **options)
-    smooth, _ = fit_model(credit, jitter(*train, case=credit, radius=1.0, seed=0), validation, epochs=10, **options)
+    smooth, _ = fit_model(
+        credit, jitter(*train, case=credit, radius=1.0, seed=0), validation, epochs=10, **options
+    )
     losses = []
     for model in (steep, smooth):
         moved = fgsm(model, *validation, case=credit, radius=RADIUS)

@@ -15,7 +15,7 @@ import nbformat
 import pytest
 
 from lepton_lib import runs
-from lepton_lib.artefacts import MAKES, STEPS, Run
+from lepton_lib.artefacts import OUTPUTS, STEPS, Run
 from lepton_lib.errors import CaseError, LeptonError, NotebookError, ParameterError, RunError
 from lepton_lib.runs import loop as loop_module
 from lepton_lib.runs.pages import markdown_to_html, number
@@ -41,18 +41,27 @@ def wait_until(condition, seconds=20):
 
 def snapshot(folder):
     """Every file below a folder, but for the lock."""
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != ".lock"}
+    return {
+        str(p.relative_to(folder)): p.read_bytes()
+        for p in folder.rglob("*")
+        if p.is_file() and p.name != ".lock"
+    }
 
 
 def outputs(path):
     """All text that the cells of a stored notebook have put out."""
     nb = nbformat.read(path, as_version=4)
-    return "".join(str(output) for cell in nb.cells if cell.cell_type == "code" for output in cell.outputs)
+    return "".join(
+        str(output) for cell in nb.cells if cell.cell_type == "code" for output in cell.outputs
+    )
 
 
 @pytest.fixture
 def training(tmp_path):
-    cells = [("parameters", PARAMETERS + TRAINING, "parameters"), ("show", "print(seed, lr, epochs, model, shuffle)")]
+    cells = [
+        ("parameters", PARAMETERS + TRAINING, "parameters"),
+        ("show", "print(seed, lr, epochs, model, shuffle)"),
+    ]
     return write_notebook(tmp_path / "notebooks" / "02_training.ipynb", *cells)
 
 
@@ -70,7 +79,9 @@ def finished(tmp_path_factory):
 def loop(finished, tmp_path):
     """A copy of the finished loop: its notebooks and its run folder."""
     shutil.copytree(finished[0], tmp_path / "loop")
-    return [tmp_path / "loop" / "notebooks" / f"{step}.ipynb" for step in STEPS], tmp_path / "loop" / "run"
+    return [
+        tmp_path / "loop" / "notebooks" / f"{step}.ipynb" for step in STEPS
+    ], tmp_path / "loop" / "run"
 
 
 def ran(paths, run_dir, **options):
@@ -86,7 +97,10 @@ def ran(paths, run_dir, **options):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"epoch": "3"}, r"'epoch'.*unknown name.*one of: case, epochs, lr.*Did you mean 'epochs'\?"),
+        (
+            {"epoch": "3"},
+            r"'epoch'.*unknown name.*one of: case, epochs, lr.*Did you mean 'epochs'\?",
+        ),
         ({"zzz": "3"}, r"'zzz'.*unknown name.*Check its spelling"),
         ({"epochs": "many"}, "'epochs' of 02_training: got 'many', expected an integer"),
         ({"epochs": "3.0"}, "got '3.0', expected an integer"),
@@ -142,8 +156,14 @@ def test_good_parameter(training, name, text, value):
     ("cells", "said"),
     [
         ([("a", "epochs = 3")], "got no cell tagged 'parameters'"),
-        ([("a", "x = 1", "parameters"), ("b", "y = 1", "parameters")], "got 2 cells tagged 'parameters'"),
-        ([("a", "x = 1\ny = x + 1", "parameters")], "line 2: got y = x \\+ 1, expected name = a plain number"),
+        (
+            [("a", "x = 1", "parameters"), ("b", "y = 1", "parameters")],
+            "got 2 cells tagged 'parameters'",
+        ),
+        (
+            [("a", "x = 1\ny = x + 1", "parameters")],
+            "line 2: got y = x \\+ 1, expected name = a plain number",
+        ),
         ([("a", "x = [1, 2]", "parameters")], r"line 1: got x = \[1, 2\]"),
         ([("a", "x = None", "parameters")], "line 1: got x = None"),
         ([("a", "import os", "parameters")], "line 1: got import os"),
@@ -207,28 +227,47 @@ def test_find_notebook(tmp_path, monkeypatch):
 def test_run_notebook(training, tmp_path):
     """The executed notebook and its page land in the run folder, and the source stays as it was."""
     before = training.read_bytes()
-    executed = runs.run_notebook(training, parameters={"lr": "1e-2", "seed": 9}, run_dir=tmp_path / "run")
+    executed = runs.run_notebook(
+        training, parameters={"lr": "1e-2", "seed": 9}, run_dir=tmp_path / "run"
+    )
     assert training.read_bytes() == before
     assert "9 0.01 3 mlp True" in outputs(executed)
     assert "notebooks/02_training.html" in (tmp_path / "run" / "index.html").read_text()
-    assert sorted(os.listdir(tmp_path / "run" / "notebooks")) == ["02_training.html", "02_training.ipynb"]
+    assert sorted(os.listdir(tmp_path / "run" / "notebooks")) == [
+        "02_training.html",
+        "02_training.ipynb",
+    ]
     assert "pm" not in nbformat.read(executed, as_version=4).metadata
-    assert [cell.metadata.get("tags") for cell in nbformat.read(executed, as_version=4).cells][2] is None
+    assert [cell.metadata.get("tags") for cell in nbformat.read(executed, as_version=4).cells][
+        2
+    ] is None
 
 
 def test_exercises_and_lessons(tmp_path):
     """A pipeline run leaves exercises and lessons out, a whole run has them."""
-    cells = [("p", "seed = 0", "parameters"), ("e", "print('EX')", "exercise"), ("l", "print('LE')", "lesson")]
+    cells = [
+        ("p", "seed = 0", "parameters"),
+        ("e", "print('EX')", "exercise"),
+        ("l", "print('LE')", "lesson"),
+    ]
     path = write_notebook(tmp_path / "n.ipynb", *cells, ("s", "print('STEP')"))
-    assert re.findall("EX|LE|STEP", outputs(runs.run_notebook(path, run_dir=tmp_path / "a"))) == ["STEP"]
+    assert re.findall("EX|LE|STEP", outputs(runs.run_notebook(path, run_dir=tmp_path / "a"))) == [
+        "STEP"
+    ]
     whole = runs.run_notebook(path, run_dir=tmp_path / "b", whole=True)
     assert re.findall("EX|LE|STEP", outputs(whole)) == ["EX", "LE", "STEP"]
 
 
 def test_allowed_exception(tmp_path):
     """A cell tagged raises-exception may raise, and the notebook goes on."""
-    cells = [("p", "seed = 0", "parameters"), ("raise", "1 / 0", "raises-exception"), ("s", "print('went on')")]
-    executed = runs.run_notebook(write_notebook(tmp_path / "n.ipynb", *cells), run_dir=tmp_path / "run")
+    cells = [
+        ("p", "seed = 0", "parameters"),
+        ("raise", "1 / 0", "raises-exception"),
+        ("s", "print('went on')"),
+    ]
+    executed = runs.run_notebook(
+        write_notebook(tmp_path / "n.ipynb", *cells), run_dir=tmp_path / "run"
+    )
     assert "went on" in outputs(executed)
 
 
@@ -251,21 +290,34 @@ def test_failed_cell(tmp_path, source, said):
         "import os, pathlib, subprocess, time\nchild = subprocess.Popen(['sleep', '300'])\n"
         "pathlib.Path('pids').write_text(f'{os.getpid()} {child.pid}')\nprint('so far')"
     )
-    cells = [("p", "seed = 0", "parameters"), ("note", note), ("bad-cell", f"\n{source}"), ("after", "print('AFTER')")]
+    cells = [
+        ("p", "seed = 0", "parameters"),
+        ("note", note),
+        ("bad-cell", f"\n{source}"),
+        ("after", "print('AFTER')"),
+    ]
     path = write_notebook(tmp_path / "n.ipynb", *cells)
     notebooks = tmp_path / "run" / "notebooks"
     notebooks.mkdir(parents=True)
     (notebooks / "n.ipynb").write_text("earlier")
     (notebooks / "n.html").write_text("earlier")
     before = path.read_bytes()
-    with pytest.raises(NotebookError, match=rf"(?s)notebook n, cell 'bad-cell' \(`.*`\): got {said}") as caught:
+    with pytest.raises(
+        NotebookError, match=rf"(?s)notebook n, cell 'bad-cell' \(`.*`\): got {said}"
+    ) as caught:
         runs.run_notebook(path, run_dir=tmp_path / "run", timeout=1)
     assert str(notebooks / "n.failed.ipynb") in caught.value.remedy
     failed = nbformat.read(notebooks / "n.failed.ipynb", as_version=4)
-    assert any(output.output_type == "error" for cell in failed.cells[-2:-1] for output in cell.outputs)
+    assert any(
+        output.output_type == "error" for cell in failed.cells[-2:-1] for output in cell.outputs
+    )
     assert "so far" in outputs(notebooks / "n.failed.ipynb")
     assert failed.cells[-1].execution_count is None
-    assert snapshot(tmp_path / "run").keys() == {"notebooks/n.ipynb", "notebooks/n.html", "notebooks/n.failed.ipynb"}
+    assert snapshot(tmp_path / "run").keys() == {
+        "notebooks/n.ipynb",
+        "notebooks/n.html",
+        "notebooks/n.failed.ipynb",
+    }
     assert (notebooks / "n.ipynb").read_text() == (notebooks / "n.html").read_text() == "earlier"
     assert path.read_bytes() == before
     wait_until(lambda: not any(map(alive, (tmp_path / "pids").read_text().split())), 2)
@@ -273,8 +325,13 @@ def test_failed_cell(tmp_path, source, said):
 
 def test_dead_kernel_is_seen_at_once(tmp_path):
     """A dead kernel is reported within two seconds, not at the time-out."""
-    cells = [("p", "seed = 0", "parameters"), ("die", "import os, time; print(time.time(), flush=True)")]
-    path = write_notebook(tmp_path / "n.ipynb", *cells, ("dead", "open('died', 'w').close(); os._exit(1)"))
+    cells = [
+        ("p", "seed = 0", "parameters"),
+        ("die", "import os, time; print(time.time(), flush=True)"),
+    ]
+    path = write_notebook(
+        tmp_path / "n.ipynb", *cells, ("dead", "open('died', 'w').close(); os._exit(1)")
+    )
     with pytest.raises(NotebookError, match="DeadKernelError"):
         runs.run_notebook(path, run_dir=tmp_path / "run", timeout=300)
     assert time.time() - (tmp_path / "died").stat().st_mtime < 2.5
@@ -425,7 +482,9 @@ def test_changed_notebook_runs_again(loop):
     """A step whose notebook was changed since isn't done; a changed lesson matters to a whole run only."""
     paths, run_dir = loop
     nb = nbformat.read(paths[5], as_version=4)
-    nb.cells.append(nbformat.v4.new_code_cell("print('new')", id="new", metadata={"tags": ["lesson"]}))
+    nb.cells.append(
+        nbformat.v4.new_code_cell("print('new')", id="new", metadata={"tags": ["lesson"]})
+    )
     nbformat.write(nb, paths[5])
     assert ran(paths, run_dir) == []
     assert ran(paths[4:], run_dir, whole=True) == ["05_monitoring"]
@@ -457,7 +516,9 @@ def test_failed_loop_resumes(tmp_path):
 LEPTON = [sys.executable, "-m", "lepton_lib.cli"]
 
 
-@pytest.mark.parametrize(("sign", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("sign", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)]
+)
 def test_killed_loop_resumes(tmp_path, sign, code):
     """A loop that is killed leaves no kernel and nothing half-written, and the same command goes on from there."""
     pause = (
@@ -466,12 +527,19 @@ def test_killed_loop_resumes(tmp_path, sign, code):
         "    os.rename('pid.new', 'pid')\n    time.sleep(300)\n"
     )
     write_loop(tmp_path)
-    written_not_finished = work("01_data", ["case", "seed"]).replace("step.finish", f"{pause}step.finish")
+    written_not_finished = work("01_data", ["case", "seed"]).replace(
+        "step.finish", f"{pause}step.finish"
+    )
     cells = [("parameters", PARAMETERS, "parameters"), ("work", written_not_finished)]
     write_notebook(tmp_path / "notebooks" / "01_data.ipynb", *cells)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell lets its children ignore it
+    # a background shell lets its children ignore it
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
-        [*LEPTON, "run", "--out", "run"], cwd=tmp_path, env=light(), stderr=subprocess.PIPE, text=True
+        [*LEPTON, "run", "--out", "run"],
+        cwd=tmp_path,
+        env=light(),
+        stderr=subprocess.PIPE,
+        text=True,
     )
     signal.signal(signal.SIGINT, before)
     pid = tmp_path / "notebooks" / "pid"
@@ -497,7 +565,15 @@ REMOTE = re.compile(r"""(?:src|href|url)\s*[=(]\s*["']?\s*(?:https?:)?//""", re.
 def test_summary(finished, tmp_path):
     """The summary tells what the steps have measured, and is silent on steps that are missing."""
     text = runs.Summary.of(Run(finished[0] / "run")).to_text()
-    for part in ("0.840  (95 % interval 0.810 to 0.870)", "gate", "passed", "0.200 ms", "none", "keep", "ensemble"):
+    for part in (
+        "0.840  (95 % interval 0.810 to 0.870)",
+        "gate",
+        "passed",
+        "0.200 ms",
+        "none",
+        "keep",
+        "ensemble",
+    ):
         assert part in text
     assert runs.Summary.of(Run(tmp_path)).to_text() == ""
 
@@ -527,13 +603,20 @@ def test_number(value, shown):
 def test_index(loop, passed):
     """The index shows the question, each criterion's verdict, the figures, and links that lead somewhere."""
     _, run_dir = loop
-    criteria = [{"name": "auc", "value": 0.84, "bound": "at_least 0.8", "passed": passed, "why": "<agreed>"}]
-    (run_dir / "evaluation" / "gate.json").write_text(json.dumps({"passed": passed, "criteria": criteria}))
+    criteria = [
+        {"name": "auc", "value": 0.84, "bound": "at_least 0.8", "passed": passed, "why": "<agreed>"}
+    ]
+    (run_dir / "evaluation" / "gate.json").write_text(
+        json.dumps({"passed": passed, "criteria": criteria})
+    )
     page = runs.write_index(Run(run_dir)).read_text()
     assert "how likely is it that the loan goes bad?" in page
     assert "&lt;agreed&gt;" in page
     assert "<agreed>" not in page
-    assert f'class="verdict {"pass" if passed else "fail"}">{"passed" if passed else "not passed"}<' in page
+    assert (
+        f'class="verdict {"pass" if passed else "fail"}">{"passed" if passed else "not passed"}<'
+        in page
+    )
     assert not REMOTE.search(page)
     assert "<script" not in page
     links = re.findall('href="([^"]+)"', page)
@@ -565,8 +648,15 @@ def test_page_stands_alone(tmp_path):
     """A notebook's page names no script, style or font of another place, whatever its outputs hold."""
     html = "from IPython.display import HTML\nHTML('<script src=\"https://x.org/a.js\"></script><b>kept</b>')"
     link = "HTML('<link rel=stylesheet href=//x.org/a.css>')"
-    cells = ["Loss $x^2 < 3$ and\n\n$$\\sum_i x_i$$", ("p", "n = 0", "parameters"), ("html", html), ("link", link)]
-    executed = runs.run_notebook(write_notebook(tmp_path / "n.ipynb", *cells), run_dir=tmp_path / "run")
+    cells = [
+        "Loss $x^2 < 3$ and\n\n$$\\sum_i x_i$$",
+        ("p", "n = 0", "parameters"),
+        ("html", html),
+        ("link", link),
+    ]
+    executed = runs.run_notebook(
+        write_notebook(tmp_path / "n.ipynb", *cells), run_dir=tmp_path / "run"
+    )
     page = executed.with_suffix(".html").read_text()
     output = page.split("</style>")[1]
     assert not REMOTE.search(re.sub(r'<div class="highlight.*?</pre>', "", output, flags=re.S))
@@ -608,8 +698,13 @@ def test_every_formula_of_the_course_is_drawn(path):
 
 
 # What editors leave among a cell's metadata.
-LEFT = {"ExecuteTime": {}, "collapsed": True, "execution": {"iopub.status.idle": "now"}, "papermill": {},
-        "scrolled": "auto"}  # fmt: skip
+LEFT = {
+    "ExecuteTime": {},
+    "collapsed": True,
+    "execution": {"iopub.status.idle": "now"},
+    "papermill": {},
+    "scrolled": "auto",
+}
 
 
 @pytest.fixture
@@ -619,7 +714,9 @@ def stored(tmp_path, monkeypatch):
     nb = nbformat.read(paths[2], as_version=4)
     new = nbformat.v4.new_code_cell
     nb.cells[2:2] = [
-        new("print('lesson', seed)", id="a-lesson", metadata={"tags": ["lesson"], "collapsed": True}),
+        new(
+            "print('lesson', seed)", id="a-lesson", metadata={"tags": ["lesson"], "collapsed": True}
+        ),
         new("{}['x']", id="wrong", metadata={"tags": ["raises-exception"]}),
         new("", id="empty"),
         new("seed + 1", id="value", metadata={**LEFT, "tags": []}),
@@ -641,7 +738,9 @@ def test_refresh(stored):
     assert by_id["value"].metadata == {}
     assert by_id["value"].outputs[0].data == {"text/plain": "1"}
     assert by_id["wrong"].outputs[0].traceback == ["KeyError: 'x'"]
-    counts = [cell.execution_count for cell in after.cells if cell.cell_type == "code" and cell.source]
+    counts = [
+        cell.execution_count for cell in after.cells if cell.cell_type == "code" and cell.source
+    ]
     assert counts == list(range(1, len(counts) + 1))
     assert after.metadata == {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -660,7 +759,10 @@ def test_refresh(stored):
         ("import os; os.getcwd()", "names a place of this machine"),
         ("print(run_dir)", "names a place of this machine"),
         ("from pathlib import Path; Path.home()", "names a place of this machine"),
-        ("from IPython.display import HTML; HTML('<b>' + run_dir + '</b>')", "names a place of this machine"),
+        (
+            "from IPython.display import HTML; HTML('<b>' + run_dir + '</b>')",
+            "names a place of this machine",
+        ),
     ],
 )
 def test_refresh_refuses(tmp_path, monkeypatch, source, said):
@@ -675,13 +777,15 @@ def test_refresh_refuses(tmp_path, monkeypatch, source, said):
 
 def test_steps_have_their_files():
     """Each step of the tiny loop stands for one of the real loop."""
-    assert set(MAKES) == set(STEPS)
+    assert set(OUTPUTS) == set(STEPS)
 
 
 def test_run_dir_is_absolute(tmp_path, monkeypatch):
     """A notebook gets its run folder as an absolute path and works in its own folder, with quiet libraries."""
     show = "import os; print(run_dir, os.getcwd(), os.environ['TQDM_DISABLE'])"
-    path = write_notebook(tmp_path / "notebooks" / "n.ipynb", ("p", 'run_dir = "x"', "parameters"), ("show", show))
+    path = write_notebook(
+        tmp_path / "notebooks" / "n.ipynb", ("p", 'run_dir = "x"', "parameters"), ("show", show)
+    )
     monkeypatch.chdir(tmp_path)
     executed = runs.run_notebook(path, run_dir="out")
     assert f"{tmp_path / 'out'} {path.parent} 1" in outputs(executed)

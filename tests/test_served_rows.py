@@ -30,8 +30,10 @@ def test_served_rows_join_every_kind_of_case(tmp_path, name):
     after, _ = clean(read_table(enlarged), enlarged)
     assert len(after) == len(before) + 40
     inputs = [column.name for column in case.inputs]
-    pd.testing.assert_frame_equal(after[[*inputs, "target"]].tail(40).reset_index(drop=True),
-                                  served[[*inputs, "target"]].reset_index(drop=True))  # fmt: skip
+    pd.testing.assert_frame_equal(
+        after[[*inputs, "target"]].tail(40).reset_index(drop=True),
+        served[[*inputs, "target"]].reset_index(drop=True),
+    )
     if case.split.method == "time":
         assert set(after.index[-40:]) <= set(split(after, enlarged, seed=0)["test"].index)
 

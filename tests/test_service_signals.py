@@ -21,7 +21,9 @@ class Counted:
         options = {"registry": self.registry}
         self.requests = Counter("lepton_requests", "Requests", ["route", "status"], **options)
         self.seconds = Histogram("lepton_request_seconds", "Time to answer", ["route"], **options)
-        self.predictions = Counter("lepton_predictions", "Predictions kept", ["decision"], **options)
+        self.predictions = Counter(
+            "lepton_predictions", "Predictions kept", ["decision"], **options
+        )
 
     def ask(self, n, *, status="200", seconds=0.004):
         """So many requests to predict; the metrics after them."""
@@ -59,7 +61,8 @@ def test_the_growth_between_two_readings_is_judged(metrics_page):
     assert metrics_page.paths == ["/metrics"] * 2
     assert (reading["requests"], reading["rate"], reading["reasons"]) == (120, 2.0, [])
     assert (reading["errors"][0], reading["refusals"][0]) == (0.0, 0.05)
-    assert 0.025 < reading["p50"] < 0.05 >= reading["p99"] > reading["p50"]  # straight within the bucket that holds it
+    # straight within the bucket that holds it
+    assert 0.025 < reading["p50"] < 0.05 >= reading["p99"] > reading["p50"]
     assert reading["busy"] == pytest.approx((6 * 0.004 + 114 * 0.03) / 60)
 
 

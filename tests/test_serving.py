@@ -47,9 +47,15 @@ __all__ = ["app", "release", "run"]  # fixtures
 def test_answers_are_those_of_the_model_in_torch(app, run):
     """Probabilities over HTTP equal torch's to 1e-6, missing values and every category included."""
     case = app.scorer.case
-    model = load_model(weights=run / "service/model.safetensors", config=run / "service/config.json")
+    model = load_model(
+        weights=run / "service/model.safetensors", config=run / "service/config.json"
+    )
     records = [
-        {"age": 18 + i, "income": None if i % 3 == 0 else i * 1e3, "colour": COLUMNS[2]["categories"][i % 2]}
+        {
+            "age": 18 + i,
+            "income": None if i % 3 == 0 else i * 1e3,
+            "colour": COLUMNS[2]["categories"][i % 2],
+        }
         for i in range(60)
     ]
     predictions = ask(app, *records).json()["predictions"]
@@ -63,8 +69,12 @@ def test_the_decision_costs_least_and_the_band_follows_its_limits(app):
     rows = np.array([[0.76, 0.24], [0.74, 0.26], [0.7, 0.3], [0.5, 0.5]])
     app.scorer.probabilities = lambda _: rows
     told = [(a["class"], a["action"], a["band"]) for a in app.scorer.score([GOOD])]
-    assert told == [("no", "grant", "low"), ("yes", "refuse", "low"), ("yes", "refuse", "medium"),
-                    ("yes", "refuse", "high")]  # fmt: skip
+    assert told == [
+        ("no", "grant", "low"),
+        ("yes", "refuse", "low"),
+        ("yes", "refuse", "medium"),
+        ("yes", "refuse", "high"),
+    ]
 
 
 def test_one_record_and_many_get_the_same_answers(app):
@@ -82,7 +92,11 @@ def test_a_number_or_several_classes_are_answered(tmp_path, kind):
     """A regression answers with a prediction and its unit; without costs the most probable of three classes is told."""
     classes = [] if kind == "regression" else [{"name": n, "values": [n]} for n in ("a", "b", "c")]
     metric = "mean_absolute_error" if kind == "regression" else "accuracy"
-    charter = {"criteria": {metric: {"at_most" if kind == "regression" else "at_least": 0.5, "why": "none"}}}
+    charter = {
+        "criteria": {
+            metric: {"at_most" if kind == "regression" else "at_least": 0.5, "why": "none"}
+        }
+    }
     target = {"classes": classes, "unit": "cars"}
     folder = write_case(tmp_path / "other", task=kind, target=target, charter=charter)
     case = load_case(folder)
@@ -186,7 +200,9 @@ def test_a_body_of_another_form_is_refused(app, content, status):
 )
 def test_another_method_or_type_is_refused(app, method, headers, status):
     """Only a POST of plain JSON is read; 405 names the method that is allowed."""
-    reply = call(app, method, "/v1/predict", content=json.dumps({"records": [GOOD]}), headers=headers)
+    reply = call(
+        app, method, "/v1/predict", content=json.dumps({"records": [GOOD]}), headers=headers
+    )
     assert reply.status_code == status
     assert reply.headers.get("allow") == ("POST" if status == 405 else None)
 
@@ -202,8 +218,17 @@ def test_a_body_that_says_it_is_too_long_is_not_read(app):
     async def send(message):
         events.append(message.get("status", "body"))
 
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(BODY_LIMIT + 1).encode())]
-    asyncio.run(app({"type": "http", "method": "POST", "path": "/v1/predict", "headers": headers}, receive, send))
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(BODY_LIMIT + 1).encode()),
+    ]
+    asyncio.run(
+        app(
+            {"type": "http", "method": "POST", "path": "/v1/predict", "headers": headers},
+            receive,
+            send,
+        )
+    )
     assert events[:2] == [413, "body"]
 
 
@@ -231,7 +256,13 @@ def test_a_client_that_goes_away_gets_nothing(app):
         sent.append(message)
 
     headers = [(b"content-type", b"application/json")]
-    asyncio.run(app({"type": "http", "method": "POST", "path": "/v1/predict", "headers": headers}, receive, send))
+    asyncio.run(
+        app(
+            {"type": "http", "method": "POST", "path": "/v1/predict", "headers": headers},
+            receive,
+            send,
+        )
+    )
     assert sent == []
     assert kept(app).empty
 
@@ -242,7 +273,9 @@ def test_the_request_id_comes_back(app):
     assert (reply.headers["x-request-id"], reply.json()["request_id"]) == ("desk-7", "desk-7")
     assert list(kept(app)["log.request_id"]) == ["desk-7"]
     assert ask(app, {}, **{"x-request-id": "desk-8"}).json()["request_id"] == "desk-8"
-    assert re.fullmatch("[0-9a-f]{16}", ask(app, GOOD, **{"x-request-id": "a b"}).headers["x-request-id"])
+    assert re.fullmatch(
+        "[0-9a-f]{16}", ask(app, GOOD, **{"x-request-id": "a b"}).headers["x-request-id"]
+    )
     assert len({call(app, "GET", "/healthz").headers["x-request-id"] for _ in range(3)}) == 3
 
 
@@ -258,7 +291,13 @@ def test_an_answer_is_kept_before_it_is_given(app):
         seen.append((message["type"], len(kept(app))))
 
     headers = [(b"content-type", b"application/json")]
-    asyncio.run(app({"type": "http", "method": "POST", "path": "/v1/predict", "headers": headers}, receive, send))
+    asyncio.run(
+        app(
+            {"type": "http", "method": "POST", "path": "/v1/predict", "headers": headers},
+            receive,
+            send,
+        )
+    )
     assert seen[0] == ("http.response.start", 1)
 
 
@@ -279,7 +318,8 @@ def read_only(log):
 
 @contextlib.contextmanager
 def full(log):
-    log._connection.execute("PRAGMA max_page_count = 1")  # SQLite takes the present size for the least
+    # SQLite takes the present size for the least
+    log._connection.execute("PRAGMA max_page_count = 1")
     yield
     log._connection.execute("PRAGMA max_page_count = 1000000")
 
@@ -310,10 +350,17 @@ def test_what_cannot_be_kept_is_not_answered(app, trouble):
 
 def test_other_addresses_are_problems_too(app):
     """An unknown address is 404, another method 405, both as problem+json; pages that load from elsewhere are off."""
-    for method, path, status in [("GET", "/nope", 404), ("GET", "/redoc", 404),
-                                 ("POST", "/healthz", 405), ("GET", "/healthz/", 404)]:  # fmt: skip
+    for method, path, status in [
+        ("GET", "/nope", 404),
+        ("GET", "/redoc", 404),
+        ("POST", "/healthz", 405),
+        ("GET", "/healthz/", 404),
+    ]:
         reply = call(app, method, path)
-        assert (reply.status_code, reply.headers["content-type"]) == (status, "application/problem+json")
+        assert (reply.status_code, reply.headers["content-type"]) == (
+            status,
+            "application/problem+json",
+        )
         assert reply.json()["request_id"] == reply.headers["x-request-id"]
 
 
@@ -345,7 +392,11 @@ def test_metrics_count_requests_and_predictions(app):
 def test_the_model_describes_itself(app):
     """/v1/models names case, version, task and measured quality."""
     entry = call(app, "GET", "/v1/models").json()["models"][0]
-    assert (entry["case"], entry["version"], entry["metrics"]) == ("desk", app.scorer.version, METRICS)
+    assert (entry["case"], entry["version"], entry["metrics"]) == (
+        "desk",
+        app.scorer.version,
+        METRICS,
+    )
 
 
 def test_openapi_states_ranges_units_and_categories(app):
@@ -354,7 +405,12 @@ def test_openapi_states_ranges_units_and_categories(app):
     content = operation["requestBody"]["content"]["application/json"]
     record = content["schema"]["properties"]["records"]["items"]
     age, income, colour = (record["properties"][name] for name in ("age", "income", "colour"))
-    assert (age["type"], age["minimum"], age["maximum"], age["x-unit"]) == ("number", 18, 99, "years")
+    assert (age["type"], age["minimum"], age["maximum"], age["x-unit"]) == (
+        "number",
+        18,
+        99,
+        "years",
+    )
     assert income["type"] == ["number", "null"]
     assert colour["enum"] == COLUMNS[2]["categories"]
     assert record["required"] == ["age", "colour"]
@@ -386,7 +442,10 @@ def test_the_desk_has_a_labelled_control_for_every_input(app):
     ids = {attributes.get("id") for _, attributes in page.elements}
     assert all(control["aria-describedby"] in ids for control in page.controls.values())
     assert (page.controls["f-age"]["min"], page.controls["f-age"]["max"]) == ("18", "99")
-    assert {name for name, control in page.controls.items() if "required" in control} == {"f-age", "f-colour"}
+    assert {name for name, control in page.controls.items() if "required" in control} == {
+        "f-age",
+        "f-colour",
+    }
 
 
 def test_the_desk_shows_hostile_text_as_text(app):
@@ -395,7 +454,9 @@ def test_the_desk_shows_hostile_text_as_text(app):
     page = Page(text)
     scripts = [attributes for tag, attributes in page.elements if tag == "script"]
     assert scripts == [{"src": "/static/desk.js", "defer": None}]
-    assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
+    assert not [
+        name for _, attributes in page.elements for name in attributes if name.startswith("on")
+    ]
     assert not [tag for tag, attributes in page.elements if tag == "style" or "style" in attributes]
     assert "://" not in text
     assert "innerHTML" not in call(app, "GET", "/static/desk.js").text
@@ -412,9 +473,19 @@ def test_the_services_own_log_holds_no_inputs(app, caplog):
         call(app, "GET", "/who?age=42.125")
         with locked(app.log):
             ask(app, GOOD)
-    lines = [json.loads(record.message) for record in caplog.records if record.name == "lepton.serving"]
-    assert [line["status"] for line in lines if line["event"] == "request"] == [200, 422, 422, 404, 503]
-    assert not re.search(r"42\.12|42126|shoe_size|who|'red'|coin", "\n".join(json.dumps(line) for line in lines))
+    lines = [
+        json.loads(record.message) for record in caplog.records if record.name == "lepton.serving"
+    ]
+    assert [line["status"] for line in lines if line["event"] == "request"] == [
+        200,
+        422,
+        422,
+        404,
+        503,
+    ]
+    assert not re.search(
+        r"42\.12|42126|shoe_size|who|'red'|coin", "\n".join(json.dumps(line) for line in lines)
+    )
 
 
 def test_a_failure_inside_tells_the_client_nothing(app, caplog, monkeypatch):
@@ -463,7 +534,10 @@ def test_a_flipped_byte_or_a_missing_file_is_refused_by_name(run, name):
     ("change", "message"),
     [
         (lambda m: m | {"version": "000000000000"}, "doesn't follow"),
-        (lambda m: m | {"files": {k: v for k, v in m["files"].items() if k != "card.md"}}, "doesn't follow"),
+        (
+            lambda m: m | {"files": {k: v for k, v in m["files"].items() if k != "card.md"}},
+            "doesn't follow",
+        ),
         (lambda m: m | {"files": {**m["files"], "../x": "0"}}, "doesn't follow"),
         (lambda m: {k: v for k, v in m.items() if k != "contract"}, "no service's manifest"),
         (lambda _: [], "no service's manifest"),
@@ -499,7 +573,8 @@ def test_the_version_follows_from_the_content(release, tmp_path):
     """The same model, packaged again, gets the same version; another file or another rule of the case, another."""
     write_release(tmp_path, load_case(release / "desk"))
     manifest, again = (
-        json.loads((folder / "service/manifest.json").read_text()) for folder in (release / "run", tmp_path)
+        json.loads((folder / "service/manifest.json").read_text())
+        for folder in (release / "run", tmp_path)
     )
     assert again == manifest
     files, contract = manifest["files"], manifest["contract"]
@@ -510,13 +585,17 @@ def test_the_version_follows_from_the_content(release, tmp_path):
 
 def test_a_graph_that_is_not_the_model_fails_the_comparison(run, monkeypatch):
     """Parity holds for the packaged model and raises for one whose weights differ."""
-    model = load_model(weights=run / "service/model.safetensors", config=run / "service/config.json")
+    model = load_model(
+        weights=run / "service/model.safetensors", config=run / "service/config.json"
+    )
     scorer = serving.Scorer(run / "service")
     inputs = some_inputs(scorer.case)
     apart = serving.check_parity(model, scorer, inputs)
     assert apart <= 1e-6
     monkeypatch.setattr(packaging, "TOLERANCE", apart)
-    assert serving.check_parity(model, scorer, inputs) == apart, "as much as the tolerance is tolerated"
+    assert serving.check_parity(model, scorer, inputs) == apart, (
+        "as much as the tolerance is tolerated"
+    )
     monkeypatch.undo()
     model.temperature.mul_(1.01)
     with pytest.raises(RunError, match=r"model\.onnx: got answers that differ"):
@@ -526,8 +605,14 @@ def test_a_graph_that_is_not_the_model_fails_the_comparison(run, monkeypatch):
 def test_the_card_says_what_the_model_is_for(run):
     """The card holds question, quality with interval, an unpassed gate, inputs, and what is kept; tables stay whole."""
     card = (run / "service" / "card.md").read_text()
-    for part in ("0.800, 95 % interval 0.700 to 0.900", "**Not passed.**", "a number from 18 to 99 (years)",
-                 "a \\| b", "predictions.sqlite", "none needed"):  # fmt: skip
+    for part in (
+        "0.800, 95 % interval 0.700 to 0.900",
+        "**Not passed.**",
+        "a number from 18 to 99 (years)",
+        "a \\| b",
+        "predictions.sqlite",
+        "none needed",
+    ):
         assert part in card
 
 
@@ -539,7 +624,10 @@ def test_the_scorer_needs_neither_torch_nor_pandas(run):
         "print([m for m in ('torch', 'pandas', 'sklearn', 'matplotlib', 'fastapi') if m in sys.modules])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(run / "service")], capture_output=True, text=True, check=False
+        [sys.executable, "-c", code, str(run / "service")],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
 
@@ -548,7 +636,9 @@ def test_a_service_beside_the_notebook_answers_and_survives_nothing(run):
     """A started service answers over a socket, keeps what it answered even when killed at once, and refuses 32 MB."""
     with serving.start(run) as service:
         with httpx.Client(base_url=service.url, trust_env=False) as client:
-            prediction = client.post("/v1/predict", json={"records": [GOOD]}).json()["predictions"][0]
+            prediction = client.post("/v1/predict", json={"records": [GOOD]}).json()["predictions"][
+                0
+            ]
             for content in (b" " * (32 << 20), (b" " * (1 << 20) for _ in range(32))):
                 refusal = client.post("/v1/predict", content=content, headers=JSON)
                 assert (refusal.status_code, refusal.json()["status"]) == (413, 413)
@@ -592,7 +682,9 @@ def test_a_service_ends_when_its_parent_is_killed(run):
         "import os, sys; from lepton_lib.serving import start; s = start(sys.argv[1]);"
         "print(s.url, flush=True); os.kill(os.getpid(), 9)"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(run)], stdout=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(run)], stdout=subprocess.PIPE, text=True, check=False
+    )
     assert done.returncode == -9
     assert ends(done.stdout.strip())
 
@@ -622,7 +714,12 @@ def log(tmp_path):
     made.close()
 
 
-ANSWER = {"class": "yes", "action": "refuse", "band": "high", "probabilities": {"no": 0.25, "yes": 0.75}}
+ANSWER = {
+    "class": "yes",
+    "action": "refuse",
+    "band": "high",
+    "probabilities": {"no": 0.25, "yes": 0.75},
+}
 
 
 def test_a_log_is_read_back_as_a_clean_table(log, release):
@@ -632,7 +729,9 @@ def test_a_log_is_read_back_as_a_clean_table(log, release):
     ids = log.append("r1", "v1", records, [ANSWER, ANSWER])
     frame = serving.read_log(log.path, case)
     assert list(frame.index) == ids
-    assert np.array_equal(encode_records(case, to_records(frame, case)), encode_records(case, records), equal_nan=True)
+    assert np.array_equal(
+        encode_records(case, to_records(frame, case)), encode_records(case, records), equal_nan=True
+    )
     assert list(frame["answer.p_yes"]) == [0.75, 0.75]
     assert set(frame["log.model_version"]) == {"v1"}
     assert frame["log.time"].dt.tz is not None
@@ -648,7 +747,9 @@ def test_labels_come_later(log, release):
     assert list(serving.read_log(log.path, case)["target"]) == [0.0, 1.0]
 
 
-@pytest.mark.parametrize(("labels", "message"), [({"nobody": "yes"}, "nobody"), ({"?": "perhaps"}, "perhaps")])
+@pytest.mark.parametrize(
+    ("labels", "message"), [({"nobody": "yes"}, "nobody"), ({"?": "perhaps"}, "perhaps")]
+)
 def test_labels_that_fit_nothing_are_refused_whole(log, release, labels, message):
     """With an unknown prediction or class among them, no label is noted."""
     case = load_case(release / "desk")
@@ -661,8 +762,22 @@ def test_labels_that_fit_nothing_are_refused_whole(log, release, labels, message
 @pytest.mark.parametrize(
     ("changes", "names"),
     [
-        ({"columns": [column | {"name": column["name"].replace("colour", "hue")} for column in COLUMNS]}, "['colour']"),
-        ({"target": {"classes": [{"name": name, "values": [name]} for name in ("no", "perhaps")]}}, "['no', 'yes']"),
+        (
+            {
+                "columns": [
+                    column | {"name": column["name"].replace("colour", "hue")} for column in COLUMNS
+                ]
+            },
+            "['colour']",
+        ),
+        (
+            {
+                "target": {
+                    "classes": [{"name": name, "values": [name]} for name in ("no", "perhaps")]
+                }
+            },
+            "['no', 'yes']",
+        ),
     ],
     ids=["column", "class"],
 )

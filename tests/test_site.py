@@ -15,7 +15,9 @@ from snowballstemmer import stemmer
 
 from tests.site import ROOT, SiteError, build
 
-NOTEBOOKS = sorted(path for path in ROOT.glob("notebooks/**/*.ipynb") if ".ipynb_checkpoints" not in path.parts)
+NOTEBOOKS = sorted(
+    path for path in ROOT.glob("notebooks/**/*.ipynb") if ".ipynb_checkpoints" not in path.parts
+)
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 pytestmark = pytest.mark.no_cover
 ELSEWHERE = re.compile(r"(?:https?:)?//")
@@ -35,7 +37,9 @@ def test_every_notebook_has_its_page_in_the_contents(site):
     out, pages = site
     wanted = [str(path.relative_to(ROOT).with_suffix("")) for path in NOTEBOOKS]
     assert [page for page in pages if page.startswith("notebooks/")] == wanted
-    assert {path.parent.name for path in ROOT.glob("datasets/*/case.toml")} <= {page.split("/")[-2] for page in pages}
+    assert {path.parent.name for path in ROOT.glob("datasets/*/case.toml")} <= {
+        page.split("/")[-2] for page in pages
+    }
     for page in (out / f"{name}.html" for name in ("index", *pages)):
         links = [link["href"] for link in soup(page).select(".sidebar-tree a.reference.internal")]
         named = [page if link == "#" else (page.parent / link).resolve() for link in links]
@@ -62,7 +66,11 @@ def test_every_link_resolves(site):
         for element in content.select("[href], [src]"):
             reference, anchor = urldefrag(element.get("href") or element.get("src"))
             if not re.match(r"[a-z]+:", reference):
-                target = (page.parent / unquote(reference.split("?")[0])).resolve() if reference else page
+                target = (
+                    (page.parent / unquote(reference.split("?")[0])).resolve()
+                    if reference
+                    else page
+                )
                 assert target.is_file(), f"{page.name}: {reference}"
                 if anchor and element.name == "a" and target in pages:
                     assert pages[target].find(id=anchor), f"{page.name}: {reference}#{anchor}"
@@ -76,16 +84,18 @@ def test_nothing_comes_from_elsewhere(site):
             for name in ("src", "href", "srcset", "data"):
                 assert not ELSEWHERE.match(element.get(name, "")), f"{page.name}: {element}"
     for style in out.rglob("*.css"):
-        assert not re.findall(r"(?:url\(|@import)\s*[\"']?(?:https?:)?//", style.read_text(encoding="utf-8")), (
-            style.name
-        )
+        assert not re.findall(
+            r"(?:url\(|@import)\s*[\"']?(?:https?:)?//", style.read_text(encoding="utf-8")
+        ), style.name
 
 
 @every_notebook
 def test_a_page_shows_the_stored_outputs(site, path):
     """Each text and table is on the page, and each picture, told in the words that are stored beside it."""
     content = soup(page_of(site[0], path))
-    outputs = [output for cell in nbformat.read(path, 4).cells for output in cell.get("outputs", [])]
+    outputs = [
+        output for cell in nbformat.read(path, 4).cells for output in cell.get("outputs", [])
+    ]
     text = " ".join(content.get_text().split())
     for output in outputs:
         if output.output_type == "stream":
@@ -117,15 +127,22 @@ def test_the_search_knows_every_notebook(site, path):
     index = json.loads(text.removeprefix("Search.setIndex(").removesuffix(")"))
 
     def words(notebook):
-        prose = " ".join(cell.source for cell in nbformat.read(notebook, 4).cells if cell.cell_type == "markdown")
+        prose = " ".join(
+            cell.source for cell in nbformat.read(notebook, 4).cells if cell.cell_type == "markdown"
+        )
         return set(re.findall(r"(?<![\w$\\`-])[a-z]{6,}(?![\w$`-])", prose))
 
     others = set().union(*(words(other) for other in NOTEBOOKS if other != path))
     stem = stemmer("english").stemWord
     stems = {stem(word) for word in others}
-    word = max((word for word in words(path) if stem(word) not in stems), key=lambda word: (len(word), word))
+    word = max(
+        (word for word in words(path) if stem(word) not in stems),
+        key=lambda word: (len(word), word),
+    )
     found = (index["titleterms"] | index["terms"])[stem(word)]
-    documents = [index["docnames"][number] for number in ([found] if isinstance(found, int) else found)]
+    documents = [
+        index["docnames"][number] for number in ([found] if isinstance(found, int) else found)
+    ]
     assert str(path.relative_to(ROOT).with_suffix("")) in documents
 
 
@@ -145,7 +162,10 @@ def course(folder: Path, *cells):
 def test_a_notebook_is_shown_as_it_lies(tmp_path):
     """The page holds the stored output, even where running the cell would give another, for nothing is run."""
     output = new_output("stream", name="stdout", text="forty-two")
-    build(tmp_path / "out", course(tmp_path / "root", new_code_cell("1 / 0", outputs=[output], execution_count=1)))
+    build(
+        tmp_path / "out",
+        course(tmp_path / "root", new_code_cell("1 / 0", outputs=[output], execution_count=1)),
+    )
     text = soup(tmp_path / "out" / "notebooks" / "00.html").get_text()
     assert "forty-two" in text
     assert "ZeroDivisionError" not in text

@@ -11,7 +11,15 @@ import pandas as pd
 import pytest
 
 from lepton_lib.cases import encode_records, load_case
-from lepton_lib.data import clean, encode, find_problems, nest_records, read_records, read_table, split
+from lepton_lib.data import (
+    clean,
+    encode,
+    find_problems,
+    nest_records,
+    read_records,
+    read_table,
+    split,
+)
 from lepton_lib.errors import DataError
 from tests.conftest import small_table
 
@@ -46,7 +54,11 @@ def records_of(frame, case):
     records = []
     for row in frame[[column.name for column in case.inputs]].to_dict("records"):
         missing = {name: None for name, value in row.items() if pd.isna(value)}
-        moments = {name: value.isoformat() for name, value in row.items() if isinstance(value, pd.Timestamp)}
+        moments = {
+            name: value.isoformat()
+            for name, value in row.items()
+            if isinstance(value, pd.Timestamp)
+        }
         records.append(row | moments | missing)
     return records
 
@@ -143,7 +155,9 @@ def test_the_applications_are_the_table_nested():
     """The shipped JSON lines are what the documented step makes of the table, byte for byte."""
     case = load_case("credit")
     make = runpy.run_path(str(case.folder / "make_applications.py"))
-    assert make["applications"](case) == gzip.decompress((case.folder / "applications.jsonl.gz").read_bytes())
+    assert make["applications"](case) == gzip.decompress(
+        (case.folder / "applications.jsonl.gz").read_bytes()
+    )
 
 
 def test_records_and_table_clean_to_the_same_rows():
@@ -151,7 +165,9 @@ def test_records_and_table_clean_to_the_same_rows():
     case = load_case("credit")
     from_table, counts = clean(read_table(case), case)
     from_records, other_counts = clean(read_records(case), case)
-    pd.testing.assert_frame_equal(from_table.reset_index(drop=True), from_records.reset_index(drop=True))
+    pd.testing.assert_frame_equal(
+        from_table.reset_index(drop=True), from_records.reset_index(drop=True)
+    )
     assert counts == other_counts
 
 
@@ -159,7 +175,9 @@ PATHS = {"x": "in.x", "colour": "in.colour", "target": "out"}
 
 
 def with_records(make_case, content: bytes, name: str = "records.jsonl"):
-    folder = make_case(records={"file": name, "sha256": hashlib.sha256(content).hexdigest(), "paths": PATHS})
+    folder = make_case(
+        records={"file": name, "sha256": hashlib.sha256(content).hexdigest(), "paths": PATHS}
+    )
     (folder / name).write_bytes(content)
     return load_case(folder)
 
@@ -257,7 +275,11 @@ WIDE = "\n".join(line + ",1" for line in TABLE.splitlines())
         (TABLE.replace(",", ";"), "table.csv, line 1", "one column, 'x;colour;label'"),
         (TABLE.replace("0.5,green,no", "0.5,green"), "table.csv, line 4", "2 cells"),
         (TABLE.replace("0.5,green,no", "0,5,green,no"), "table.csv, line 4", "4 cells"),
-        ("\n".join(line + "," * (i > 0) for i, line in enumerate(TABLE.splitlines())), "table.csv, line 2", "4 cells"),
+        (
+            "\n".join(line + "," * (i > 0) for i, line in enumerate(TABLE.splitlines())),
+            "table.csv, line 2",
+            "4 cells",
+        ),
         (TABLE.replace("0.5,green", '0.5,"green'), "table.csv", "breaks off"),
         (TABLE.replace("red", "紅色").encode("gbk"), "table.csv", "bytes that are not utf-8"),
         (TABLE.encode("utf-16"), "table.csv", "bytes that are not utf-8"),
@@ -278,15 +300,60 @@ def test_a_wrong_table_is_refused_when_read(make_case, table, where, got):
 @pytest.mark.parametrize(
     ("change", "where", "got", "expected"),
     [
-        (("0.5,green", "half,green"), "table.csv, line 4, column 'x'", "'half'", "a number from 0 to 100"),
-        (("0.5,green", "inf,green"), "table.csv, line 4, column 'x'", "'inf'", "a number from 0 to 100"),
-        (("0.5,green", "-inf,green"), "table.csv, line 4, column 'x'", "'-inf'", "a number from 0 to 100"),
-        (("0.5,green", "NaN,green"), "table.csv, line 4, column 'x'", "'NaN'", "a number from 0 to 100"),
-        (("0.5,green", "1e999,green"), "table.csv, line 4, column 'x'", "'1e999'", "a number from 0 to 100"),
-        (("0.5,green", "100.5,green"), "table.csv, line 4, column 'x'", "'100.5'", "a number from 0 to 100"),
-        (("0.5,green", "0.5,pink"), "table.csv, line 4, column 'colour'", "'pink'", "one of 'red', 'blue', 'green'"),
-        (("0.5,green,no", "0.5,green,maybe"), "table.csv, line 4, column 'target'", "'maybe'", "one of ['no', 'yes']"),
-        (("0.5,green,no", "0.25,blue,yes"), "table.csv, line 4", "1 rows that repeat", "no duplicate rows"),
+        (
+            ("0.5,green", "half,green"),
+            "table.csv, line 4, column 'x'",
+            "'half'",
+            "a number from 0 to 100",
+        ),
+        (
+            ("0.5,green", "inf,green"),
+            "table.csv, line 4, column 'x'",
+            "'inf'",
+            "a number from 0 to 100",
+        ),
+        (
+            ("0.5,green", "-inf,green"),
+            "table.csv, line 4, column 'x'",
+            "'-inf'",
+            "a number from 0 to 100",
+        ),
+        (
+            ("0.5,green", "NaN,green"),
+            "table.csv, line 4, column 'x'",
+            "'NaN'",
+            "a number from 0 to 100",
+        ),
+        (
+            ("0.5,green", "1e999,green"),
+            "table.csv, line 4, column 'x'",
+            "'1e999'",
+            "a number from 0 to 100",
+        ),
+        (
+            ("0.5,green", "100.5,green"),
+            "table.csv, line 4, column 'x'",
+            "'100.5'",
+            "a number from 0 to 100",
+        ),
+        (
+            ("0.5,green", "0.5,pink"),
+            "table.csv, line 4, column 'colour'",
+            "'pink'",
+            "one of 'red', 'blue', 'green'",
+        ),
+        (
+            ("0.5,green,no", "0.5,green,maybe"),
+            "table.csv, line 4, column 'target'",
+            "'maybe'",
+            "one of ['no', 'yes']",
+        ),
+        (
+            ("0.5,green,no", "0.25,blue,yes"),
+            "table.csv, line 4",
+            "1 rows that repeat",
+            "no duplicate rows",
+        ),
     ],
 )
 def test_a_wrong_value_is_refused_when_cleaned(make_case, change, where, got, expected):
@@ -327,7 +394,9 @@ def test_three_rows_are_refused(make_case):
 
 def test_lines_after_the_header_are_skipped_and_counted(make_case):
     """With skip_rows the rows begin later, and an error still names the line in the file."""
-    table = TABLE.replace("label\n", "label\nc,d,d\n,,class\n", 1).replace("0.5,green", "0.5,pink", 1)
+    table = TABLE.replace("label\n", "label\nc,d,d\n,,class\n", 1).replace(
+        "0.5,green", "0.5,pink", 1
+    )
     case = load_case(make_case(table, data={"skip_rows": 2}))
     assert read_table(case).index[0] == 4
     with pytest.raises(DataError, match="line 6, column 'colour'"):
@@ -340,7 +409,9 @@ def test_other_encodings_read_the_same(make_case, encoding):
     plain = read_table(load_case(make_case(TABLE)))
     data = {} if encoding == "utf-8-sig" else {"encoding": encoding}
     table = f"\ufeff{TABLE}" if encoding == "UTF-8" else TABLE
-    pd.testing.assert_frame_equal(read_table(load_case(make_case(table.encode(encoding), data=data))), plain)
+    pd.testing.assert_frame_equal(
+        read_table(load_case(make_case(table.encode(encoding), data=data))), plain
+    )
 
 
 def test_windows_line_endings_and_spaces_read_the_same(make_case):
@@ -355,7 +426,12 @@ def test_windows_line_endings_and_spaces_read_the_same(make_case):
 
 
 X = {"name": "x", "kind": "number", "meaning": ""}
-COLOUR = {"name": "colour", "kind": "category", "categories": ["red", "blue", "green"], "meaning": ""}
+COLOUR = {
+    "name": "colour",
+    "kind": "category",
+    "categories": ["red", "blue", "green"],
+    "meaning": "",
+}
 
 
 def test_missing_values_are_dropped_or_kept_as_the_column_says(make_case):
@@ -365,7 +441,11 @@ def test_missing_values_are_dropped_or_kept_as_the_column_says(make_case):
     frame, report = clean(read_table(strict), strict)
     assert frame["x"].tolist() == [3]
     assert report.dropped == {"no target": 1, "no x": 1, "no colour": 1}
-    lax = load_case(make_case(table, columns=[X | {"nullable": True}, COLOUR | {"missing": ["?"], "nullable": True}]))
+    lax = load_case(
+        make_case(
+            table, columns=[X | {"nullable": True}, COLOUR | {"missing": ["?"], "nullable": True}]
+        )
+    )
     frame, report = clean(read_table(lax), lax)
     assert report.missing == {"x": 1, "colour": 1}
     assert report.rows_kept == 3
@@ -399,7 +479,11 @@ def test_a_mark_that_could_be_a_moment_is_still_missing(make_case):
         "nullable": True,
         "meaning": "",
     }
-    case = load_case(make_case("x,colour,label\n1900-01-01,red,yes\n2020-01-01T05:00,red,no\n", columns=[when, COLOUR]))
+    case = load_case(
+        make_case(
+            "x,colour,label\n1900-01-01,red,yes\n2020-01-01T05:00,red,no\n", columns=[when, COLOUR]
+        )
+    )
     frame, _ = clean(read_table(case), case)
     assert frame["x"].isna().tolist() == [True, False]
     assert frame["x"].iloc[1].hour == 5
@@ -408,14 +492,18 @@ def test_a_mark_that_could_be_a_moment_is_still_missing(make_case):
 def test_a_time_zone_in_the_table_is_refused(make_case):
     """Moments with a zone are an error in the table, as they are in a record."""
     when = {"name": "x", "kind": "timestamp", "parts": ["hour"], "meaning": ""}
-    case = load_case(make_case("x,colour,label\n2020-01-01T05:00Z,red,yes\n", columns=[when, COLOUR]))
+    case = load_case(
+        make_case("x,colour,label\n2020-01-01T05:00Z,red,yes\n", columns=[when, COLOUR])
+    )
     with pytest.raises(DataError, match="without a time zone"):
         clean(read_table(case), case)
 
 
 def test_ignored_text_is_kept_as_it_stands(make_case):
     """A text column goes through cleaning and is no field of the model."""
-    case = load_case(make_case(columns=[X, {"name": "colour", "kind": "text", "role": "ignored", "meaning": ""}]))
+    case = load_case(
+        make_case(columns=[X, {"name": "colour", "kind": "text", "role": "ignored", "meaning": ""}])
+    )
     frame, _ = clean(read_table(case), case)
     assert frame["colour"].tolist()[:2] == ["red", "blue"]
     assert [field.name for field in case.fields] == ["x"]
@@ -434,7 +522,17 @@ def test_rules_drop_rows_by_columns_and_class(make_case):
         for i in range(40)
         if not (i % 3 == 0 and i / 4 < 1) and not (i % 2 and (i / 4 >= 9 or i / 2 == 2.5))
     ]
-    assert list(zip(frame["x"], frame["colour"], (("no", "yes")[t] for t in frame["target"]), strict=True)) == by_hand
+    assert (
+        list(
+            zip(
+                frame["x"],
+                frame["colour"],
+                (("no", "yes")[t] for t in frame["target"]),
+                strict=True,
+            )
+        )
+        == by_hand
+    )
     assert report.dropped == {"too red": 2, "too late": 3}
 
 
@@ -471,7 +569,11 @@ def test_cleaning_counts_add_up_on_random_dirt(make_case):
         table = "\n".join(["x,colour,label", *(",".join(row) for row in cells)])
         columns = [X | soft | {"max": 5, "nullable": bool(draw.integers(2))}, COLOUR | soft]
         rules = [{"drop": "x > 1 and target == 'yes'", "why": "rule"}]
-        case = load_case(make_case(table, columns=columns, rules=rules, data={"duplicates": "drop", "unique": ["x"]}))
+        case = load_case(
+            make_case(
+                table, columns=columns, rules=rules, data={"duplicates": "drop", "unique": ["x"]}
+            )
+        )
         raw = read_table(case)
         frame, report = clean(raw, case)
         assert len(raw) == 60 == report.rows_read
@@ -493,7 +595,9 @@ def test_a_regression_target_has_its_range_checked(make_case):
 @pytest.mark.parametrize(("missing", "kept"), [([], [-1.0, 3.5]), (["-1"], [3.5])])
 def test_a_number_to_predict_is_read_as_the_inputs_are(make_case, missing, kept):
     """Spaces of any kind around a target's number are nothing, and its marks for a missing value cost their row."""
-    target = {"column": "label", "meaning": "", "classes": []} | ({"missing": missing} if missing else {})
+    target = {"column": "label", "meaning": "", "classes": []} | (
+        {"missing": missing} if missing else {}
+    )
     charter = {"criteria": {"mean_absolute_error": {"at_most": 1, "why": ""}}}
     table = "x,colour,label\n1,red,\u00a0-1\n2,red,3.5\u00a0\n"
     case = load_case(make_case(table, task="regression", target=target, charter=charter))
@@ -505,7 +609,11 @@ def test_parts_are_apart_for_random_shares(make_case):
     draw = np.random.default_rng(1)
     for seed in range(15):
         validation, test = draw.uniform(0.1, 0.4, size=2).round(2)
-        case = load_case(make_case(small_table(120), split={"validation": float(validation), "test": float(test)}))
+        case = load_case(
+            make_case(
+                small_table(120), split={"validation": float(validation), "test": float(test)}
+            )
+        )
         frame, _ = clean(read_table(case), case)
         parts = split(frame, case, seed=seed)
         assert sorted(i for part in parts.values() for i in part.index) == sorted(frame.index)
@@ -523,7 +631,9 @@ def test_make_applications_is_reproducible(tmp_path, capsys):
         (folder / name).write_bytes((case.folder / name).read_bytes())
     runpy.run_path(str(folder / "make_applications.py"), run_name="__main__")
     made = Path(folder / "applications.jsonl.gz").read_bytes()
-    assert gzip.decompress(made) == gzip.decompress((case.folder / "applications.jsonl.gz").read_bytes())
+    assert gzip.decompress(made) == gzip.decompress(
+        (case.folder / "applications.jsonl.gz").read_bytes()
+    )
     assert made[4:8] == b"\0\0\0\0"  # no date in it
     assert capsys.readouterr().out.startswith('sha256 = "')
 
@@ -533,8 +643,14 @@ def test_a_part_without_a_class_is_refused(make_case):
     rows = [f"{i},{'no' if i < 30 else 'yes'}" for i in range(40)]
     columns = [{"name": "x", "kind": "number", "meaning": ""}]
     case = load_case(
-        make_case("\n".join(["x,label", *rows, ""]), columns=columns, split={"method": "time", "column": "x"})
+        make_case(
+            "\n".join(["x,label", *rows, ""]),
+            columns=columns,
+            split={"method": "time", "column": "x"},
+        )
     )
     frame, _ = clean(read_table(case), case)
-    with pytest.raises(DataError, match=r"train part: got \d+ rows, expected rows of every class.*Change \[split\]"):
+    with pytest.raises(
+        DataError, match=r"train part: got \d+ rows, expected rows of every class.*Change \[split\]"
+    ):
         split(frame, case, seed=0)

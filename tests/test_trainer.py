@@ -30,7 +30,9 @@ def circles(n=300, seed=0):
     return Dataset(inputs, (np.square(inputs).sum(1) < 1.4).astype(np.int64))
 
 
-def trained(*, epochs=6, fail_at=None, resume=False, validate=True, optimizer=None, seed=3, **options):
+def trained(
+    *, epochs=6, fail_at=None, resume=False, validate=True, optimizer=None, seed=3, **options
+):
     """A fit of a small MLP with dropout, over shuffled batches, that may be cut off after some epochs.
 
     Returns:
@@ -40,7 +42,11 @@ def trained(*, epochs=6, fail_at=None, resume=False, validate=True, optimizer=No
     model = MLP(2, 2, hidden_size=16, dropout=0.5)
     loader = DataLoader(circles(), 32, shuffle=True, generator=torch.Generator().manual_seed(seed))
     validation = DataLoader(circles(seed=1), 64) if validate else None
-    optimizer = optimizer(model.parameters()) if optimizer else AdamW(model.parameters(), lr=0.01, total_steps=60)
+    optimizer = (
+        optimizer(model.parameters())
+        if optimizer
+        else AdamW(model.parameters(), lr=0.01, total_steps=60)
+    )
     trainer = Trainer(model, optimizer, epochs=epochs, device="cpu", progress=False, **options)
     if fail_at is not None:
         calls = iter(range(fail_at * len(loader)))
@@ -68,7 +74,10 @@ def same_weights(one, other):
 def test_it_learns():
     """The validation loss falls well below that of knowing nothing, and the model ends in evaluation mode."""
     trainer = trained(epochs=20)
-    first, best = trainer.history.rows[0], min(row["validation_loss"] for row in trainer.history.rows)
+    first, best = (
+        trainer.history.rows[0],
+        min(row["validation_loss"] for row in trainer.history.rows),
+    )
     assert best < 0.57 < first["validation_loss"]
     assert not trainer.model.training
 
@@ -99,7 +108,9 @@ def test_train_loss_is_weighted_by_batch_size():
     model = nn.Linear(1, 1)
     nn.init.zeros_(model.weight), nn.init.zeros_(model.bias)
     still = torch.optim.SGD(model.parameters(), lr=0.0)
-    history = Trainer(model, still, epochs=1, device="cpu", progress=False).fit(DataLoader(dataset, batch_size=4))
+    history = Trainer(model, still, epochs=1, device="cpu", progress=False).fit(
+        DataLoader(dataset, batch_size=4)
+    )
     assert history.rows[0]["train_loss"] == pytest.approx(2.0)
 
 
@@ -144,7 +155,13 @@ def test_early_stopping_keeps_the_best_weights():
         return value if model.training else value * 0 + next(losses)
 
     trainer = Trainer(
-        model, AdamW(model.parameters(), lr=0.1), loss, epochs=20, patience=3, device="cpu", progress=False
+        model,
+        AdamW(model.parameters(), lr=0.1),
+        loss,
+        epochs=20,
+        patience=3,
+        device="cpu",
+        progress=False,
     )
     history = trainer.fit(DataLoader(circles()), DataLoader(circles(seed=1), 1000))
     assert len(history.rows) == 6  # an equal loss is no better one
@@ -185,7 +202,12 @@ def test_a_loss_that_is_no_number_raises(where):
 
 @pytest.mark.parametrize("fail_at", [1, 3, 5])
 @pytest.mark.parametrize(
-    "optimizer", [None, lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9), lambda p: torch.optim.Adam(p, lr=0.01)]
+    "optimizer",
+    [
+        None,
+        lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9),
+        lambda p: torch.optim.Adam(p, lr=0.01),
+    ],
 )
 def test_resuming_is_bit_equal(tmp_path, fail_at, optimizer):
     """A run that was cut off in an epoch and resumed has the weights and history of one that never was."""
@@ -205,7 +227,9 @@ def test_resuming_uses_the_global_generator_where_the_loader_does(tmp_path):
         torch.manual_seed(1)
         model = MLP(2, 2, hidden_size=8)
         path = tmp_path / "c.safetensors" if epochs else None
-        trainer = Trainer(model, AdamW(model.parameters()), epochs=epochs or 4, checkpoint=path, progress=False)
+        trainer = Trainer(
+            model, AdamW(model.parameters()), epochs=epochs or 4, checkpoint=path, progress=False
+        )
         trainer.fit(DataLoader(circles(), 32, shuffle=True), resume=resume)
         return trainer.model
 
@@ -234,13 +258,18 @@ def test_without_resume_a_checkpoint_is_overwritten(tmp_path):
 def test_a_second_fit_trains_again():
     """Without resume a second fit goes through all epochs again, from the weights it has, with a history of its own."""
     torch.manual_seed(0)
-    trainer, loader = Trainer(LinearModel(2, 2), epochs=2, device="cpu", progress=False), DataLoader(circles(), 32)
+    trainer, loader = (
+        Trainer(LinearModel(2, 2), epochs=2, device="cpu", progress=False),
+        DataLoader(circles(), 32),
+    )
     first = trainer.fit(loader)
     weights = [weight.detach().clone() for weight in trainer.model.parameters()]
     second = trainer.fit(loader)
     assert [row["epoch"] for row in second.rows] == [row["epoch"] for row in first.rows] == [1, 2]
     assert second.rows != first.rows
-    assert not all(torch.equal(a, b) for a, b in zip(weights, trainer.model.parameters(), strict=True))
+    assert not all(
+        torch.equal(a, b) for a, b in zip(weights, trainer.model.parameters(), strict=True)
+    )
 
 
 def test_a_checkpoint_is_no_pickle(tmp_path):
@@ -276,7 +305,9 @@ def test_a_foreign_checkpoint_is_refused(tmp_path, content):
     else:
         path.write_bytes(content)
     before = path.read_bytes()
-    with pytest.raises(TrainingError, match=r"c\.safetensors: got a checkpoint that doesn't fit .*without resume"):
+    with pytest.raises(
+        TrainingError, match=r"c\.safetensors: got a checkpoint that doesn't fit .*without resume"
+    ):
         trained(checkpoint=path, resume=True)
     assert path.read_bytes() == before
 
@@ -329,7 +360,9 @@ for progress in (False, True):
 @pytest.mark.parametrize(("variable", "shown"), [({}, True), ({"TQDM_DISABLE": "1"}, False)])
 def test_progress_goes_to_stderr(variable, shown):
     """The bar is drawn on standard error alone; progress=False hides it, and so does TQDM_DISABLE."""
-    environment = {name: value for name, value in os.environ.items() if name != "TQDM_DISABLE"} | variable
+    environment = {
+        name: value for name, value in os.environ.items() if name != "TQDM_DISABLE"
+    } | variable
     result = subprocess.run(
         [sys.executable, "-c", PROGRAM], capture_output=True, text=True, env=environment, check=True
     )
@@ -344,7 +377,11 @@ def test_progress_goes_to_stderr(variable, shown):
 def test_task_loss_of_the_four_shapes():
     """Two classes, several, regression and an ensemble's members each get the mean of their own loss."""
     one, many = torch.randn(6, 1), torch.randn(6, 3)
-    binary, classes, numbers = torch.tensor([0, 1, 1, 0, 1, 0]), torch.tensor([0, 1, 2, 0, 1, 2]), torch.randn(6)
+    binary, classes, numbers = (
+        torch.tensor([0, 1, 1, 0, 1, 0]),
+        torch.tensor([0, 1, 2, 0, 1, 2]),
+        torch.randn(6),
+    )
     assert task_loss(one, binary) == F.binary_cross_entropy_with_logits(one[:, 0], binary.float())
     assert task_loss(many, classes) == F.cross_entropy(many, classes)
     assert task_loss(one, numbers) == (one[:, 0] - numbers).abs().mean()
@@ -379,7 +416,9 @@ def test_fit_model_repeats_and_draws_nothing(heart, kind):
     models = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed * 17 + len(models))
-        model, history = fit_model(case, train, validation, seed=seed, kind=kind, epochs=3, progress=False)
+        model, history = fit_model(
+            case, train, validation, seed=seed, kind=kind, epochs=3, progress=False
+        )
         models.append(model)
     torch.set_rng_state(state)
     fit_model(case, train, validation, seed=0, kind=kind, epochs=1, progress=False)
@@ -392,7 +431,9 @@ def test_fit_model_repeats_and_draws_nothing(heart, kind):
 def test_fit_model_learns_and_takes_options(heart):
     """A fitted model is better than chance, its options reach the network, and validation rows may be left out."""
     case, train, validation = heart
-    model, history = fit_model(case, train, validation, seed=0, epochs=30, lr=1e-2, n_members=2, progress=False)
+    model, history = fit_model(
+        case, train, validation, seed=0, epochs=30, lr=1e-2, n_members=2, progress=False
+    )
     assert history.rows[history.best_epoch - 1]["validation_loss"] < 0.6
     assert len(model.network.hidden_weight) == 2
     _, history = fit_model(case, train, None, seed=0, kind="linear", epochs=2, progress=False)
@@ -415,7 +456,9 @@ def test_the_bar_is_closed_even_where_training_fails(monkeypatch):
     monkeypatch.setattr(trainer_module, "tqdm", Bar)
     rows = Dataset(np.full((4, 2), np.nan, np.float32), np.array([0, 1, 0, 1]))
     with pytest.raises(TrainingError):
-        Trainer(LinearModel(2, 2), epochs=1, device="cpu", progress=False).fit(DataLoader(rows, batch_size=2))
+        Trainer(LinearModel(2, 2), epochs=1, device="cpu", progress=False).fit(
+            DataLoader(rows, batch_size=2)
+        )
     assert closed
 
 
@@ -427,8 +470,12 @@ def test_a_small_net_is_the_same_with_more_threads():
     try:
         for number in (1, 2):
             torch.set_num_threads(number)
-            model, _ = fit_model(case, rows, None, seed=0, kind="mlp", epochs=1, batch_size=128, progress=False)
-            weights.append(torch.cat([tensor.flatten().double() for tensor in model.state_dict().values()]))
+            model, _ = fit_model(
+                case, rows, None, seed=0, kind="mlp", epochs=1, batch_size=128, progress=False
+            )
+            weights.append(
+                torch.cat([tensor.flatten().double() for tensor in model.state_dict().values()])
+            )
             assert torch.get_num_threads() == number
     finally:
         torch.set_num_threads(threads)

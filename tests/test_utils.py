@@ -47,7 +47,9 @@ def test_normalize_by_reference_rows(table):
     np.testing.assert_allclose(normalize(other, reference=train), expected, atol=1e-12)
     spoiled = other.copy()
     spoiled[0] = 1e6
-    np.testing.assert_array_equal(normalize(spoiled, reference=train)[1:], normalize(other, reference=train)[1:])
+    np.testing.assert_array_equal(
+        normalize(spoiled, reference=train)[1:], normalize(other, reference=train)[1:]
+    )
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1e9 + 0.1, 7.0])
@@ -106,7 +108,13 @@ def test_json_has_no_nan():
     text = to_json(value)
     assert text.endswith("}\n")
     assert "ü" in text
-    plain = {"a": 0.5, "b": [None, None, 2], "3": [1, True, None, "ü"], "c": [[1.0, None]], "d": "x/y"}
+    plain = {
+        "a": 0.5,
+        "b": [None, None, 2],
+        "3": [1, True, None, "ü"],
+        "c": [[1.0, None]],
+        "d": "x/y",
+    }
     assert json.loads(text) == plain
 
 

@@ -62,7 +62,8 @@ class Planting:
 
     def write(self, path):
         """Write the copy to that path."""
-        path.write_text(json.dumps(self.notebook), encoding="utf-8")  # nbformat would mend what is planted
+        # nbformat would mend what is planted
+        path.write_text(json.dumps(self.notebook), encoding="utf-8")
         return path
 
 
@@ -86,23 +87,52 @@ def picture(data):
 
 
 STDERR = {"output_type": "stream", "name": "stderr"}
-WIDGET = {"output_type": "display_data", "data": {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}}}
-ERROR = {"output_type": "error", "ename": "ValueError", "evalue": "no", "traceback": ["ValueError: no"]}
+WIDGET = {
+    "output_type": "display_data",
+    "data": {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}},
+}
+ERROR = {
+    "output_type": "error",
+    "ename": "ValueError",
+    "evalue": "no",
+    "traceback": ["ValueError: no"],
+}
 STATIC_FAULTS = {
-    "stripped": (lambda nb: nb["seeded"].update(outputs=[], execution_count=None), "seeded: was never run"),
-    "new cell, never run": (lambda nb: nb.add("more", "1 + 1", execution_count=None), "more: was never run"),
+    "stripped": (
+        lambda nb: nb["seeded"].update(outputs=[], execution_count=None),
+        "seeded: was never run",
+    ),
+    "new cell, never run": (
+        lambda nb: nb.add("more", "1 + 1", execution_count=None),
+        "more: was never run",
+    ),
     "run in another order": (
         lambda nb: nb.swap("columns", "criteria"),
         "criteria: was run as number 21, but is number",
     ),
-    "run twice": (lambda nb: nb["resume"].update(execution_count=99), "resume: was run as number 99"),
+    "run twice": (
+        lambda nb: nb["resume"].update(execution_count=99),
+        "resume: was run as number 99",
+    ),
     "unknown magic": (lambda nb: nb.add("magic", "%nosuch"), "magic: isn't plain Python"),
     "shell command": (lambda nb: nb.add("shell", "!false"), "shell: isn't plain Python"),
-    "shell by the back door": (lambda nb: nb.add("shell", "get_ipython().system('false')"), "shell: leaves Python by"),
-    "syntax error": (lambda nb: nb.source("seeded", "first,", "first,,"), "seeded: isn't plain Python"),
+    "shell by the back door": (
+        lambda nb: nb.add("shell", "get_ipython().system('false')"),
+        "shell: leaves Python by",
+    ),
+    "syntax error": (
+        lambda nb: nb.source("seeded", "first,", "first,,"),
+        "seeded: isn't plain Python",
+    ),
     "semicolon": (lambda nb: nb.add("quiet", "1 + 1;"), "quiet: hides its output with a semicolon"),
-    "semicolon before a comment": (lambda nb: nb.add("quiet", "1 + 1;  # why"), "quiet: hides its output with"),
-    "asks not to be compared": (lambda nb: nb.source("seeded", "first", "# NBVAL_SKIP\nfirst"), "seeded: asks not"),
+    "semicolon before a comment": (
+        lambda nb: nb.add("quiet", "1 + 1;  # why"),
+        "quiet: hides its output with",
+    ),
+    "asks not to be compared": (
+        lambda nb: nb.source("seeded", "first", "# NBVAL_SKIP\nfirst"),
+        "seeded: asks not",
+    ),
     "tag of nbval": (
         lambda nb: nb["seeded"].metadata.update(tags=["nbval-skip"]),
         "seeded: has other metadata or tags",
@@ -123,13 +153,22 @@ STATIC_FAULTS = {
         ),
         "meant: shows a traceback that isn't the error's own line",
     ),
-    "warning": (output(STDERR | {"text": "UserWarning: x"}), "first-auc: writes to stderr: UserWarning"),
-    "path": (lambda nb: nb.stored("first-auc", "text", "AUC", "/tmp/tmpab12/x"), "first-auc: prints a path: /tmp/"),
+    "warning": (
+        output(STDERR | {"text": "UserWarning: x"}),
+        "first-auc: writes to stderr: UserWarning",
+    ),
+    "path": (
+        lambda nb: nb.stored("first-auc", "text", "AUC", "/tmp/tmpab12/x"),
+        "first-auc: prints a path: /tmp/",
+    ),
     "address": (
         lambda nb: nb.stored("columns", "text/plain", "a number", "<Case at 0x7f12ab34cd>"),
         "columns: prints an address of an object: 0x7f12ab34cd",
     ),
-    "date": (lambda nb: nb.stored("first-auc", "text", "AUC", "2026-11-23"), "first-auc: prints a date"),
+    "date": (
+        lambda nb: nb.stored("first-auc", "text", "AUC", "2026-11-23"),
+        "first-auc: prints a date",
+    ),
     "duration": (
         lambda nb: nb.stored("first-auc", "text", "AUC", "took 3.1 ms"),
         "first-auc: prints a duration: 3.1 ms",
@@ -150,9 +189,18 @@ STATIC_FAULTS = {
         lambda nb: nb.stored("first-auc", "text", "AUC", "192.0.2.7"),
         "first-auc: prints an address of a machine: 192.0.2.7",
     ),
-    "tqdm's rate": (lambda nb: nb.stored("first-auc", "text", "AUC", "412.07it/s"), "prints a duration: 412.07it/s"),
-    "port": (lambda nb: nb.stored("first-auc", "text", "AUC", "http://127.0.0.1:41233"), "first-auc: prints a port"),
-    "widget": (output(WIDGET), "first-auc: has an output that isn't compared: application/vnd.jupyter"),
+    "tqdm's rate": (
+        lambda nb: nb.stored("first-auc", "text", "AUC", "412.07it/s"),
+        "prints a duration: 412.07it/s",
+    ),
+    "port": (
+        lambda nb: nb.stored("first-auc", "text", "AUC", "http://127.0.0.1:41233"),
+        "first-auc: prints a port",
+    ),
+    "widget": (
+        output(WIDGET),
+        "first-auc: has an output that isn't compared: application/vnd.jupyter",
+    ),
     "table without types": (
         lambda nb: nb.stored("columns", "text/plain", "types: ", ""),
         "columns: shows a table without its types",
@@ -173,7 +221,9 @@ STATIC_FAULTS = {
         "first-picture: shows a figure without data",
     ),
     "figure with an empty panel": (
-        lambda nb: nb.stored("first-picture", "text/plain", "\n    ", "\n    points : empty | empty\n    "),
+        lambda nb: nb.stored(
+            "first-picture", "text/plain", "\n    ", "\n    points : empty | empty\n    "
+        ),
         "first-picture: shows a figure in which something is empty",
     ),
     "figure with bare axes": (
@@ -184,7 +234,10 @@ STATIC_FAULTS = {
         lambda nb: nb["first-picture"].outputs[0].metadata.clear(),
         "first-picture: shows a picture without alternative text",
     ),
-    "result in prose": (lambda nb: nb.prose("The AUC is 0.845."), "promise: states '0.845' in prose"),
+    "result in prose": (
+        lambda nb: nb.prose("The AUC is 0.845."),
+        "promise: states '0.845' in prose",
+    ),
     "result in a title": (
         lambda nb: nb.source("first-picture", "cleanly", "cleanly: AUC 0.85"),
         "first-picture: states '0.85' in a constant text",
@@ -201,12 +254,27 @@ STATIC_FAULTS = {
         ),
         "first-picture: states '0.91' in a constant text",
     ),
-    "result put into a text": (lambda nb: nb.add("told", "print(f'AUC {0.85:.2f}')"), "told: states '0.85' in"),
-    "result printed as a number": (lambda nb: nb.add("told", "print('AUC', 0.85)"), "told: states '0.85' in"),
-    "result joined": (lambda nb: nb.add("told", "print(', '.join(['AUC 0.85', 'all']))"), "told: states '0.85' in"),
+    "result put into a text": (
+        lambda nb: nb.add("told", "print(f'AUC {0.85:.2f}')"),
+        "told: states '0.85' in",
+    ),
+    "result printed as a number": (
+        lambda nb: nb.add("told", "print('AUC', 0.85)"),
+        "told: states '0.85' in",
+    ),
+    "result joined": (
+        lambda nb: nb.add("told", "print(', '.join(['AUC 0.85', 'all']))"),
+        "told: states '0.85' in",
+    ),
     "result as the last text": (lambda nb: nb.add("told", "'AUC 0.85'"), "told: states '0.85' in"),
-    "dead link": (lambda nb: nb.prose("[Next](06_gone.ipynb)"), "promise: links to 06_gone.ipynb, which isn't there"),
-    "dead heading": (lambda nb: nb.prose("[above](#Nowhere)"), "promise: links to #Nowhere, which is no heading"),
+    "dead link": (
+        lambda nb: nb.prose("[Next](06_gone.ipynb)"),
+        "promise: links to 06_gone.ipynb, which isn't there",
+    ),
+    "dead heading": (
+        lambda nb: nb.prose("[above](#Nowhere)"),
+        "promise: links to #Nowhere, which is no heading",
+    ),
     "picture in prose": (
         lambda nb: nb.prose("![A run](images/run.png)"),
         "promise: shows a picture that no run has made",
@@ -215,21 +283,42 @@ STATIC_FAULTS = {
         lambda nb: nb.prose('<img src="x.png" alt="x">'),
         "promise: shows a picture that no run has made",
     ),
-    "id of a machine": (lambda nb: nb["seeded"].update(id="1f2e3d4c"), "1f2e3d4c: has an id that isn't made of words"),
-    "id by chance a word": (lambda nb: nb["seeded"].update(id="deadbeef"), "deadbeef: has an id that isn't made of"),
-    "id twice": (lambda nb: nb["seeded"].update(id="unseeded"), "Non-unique cell id 'unseeded' detected"),
-    "other kernel": (lambda nb: nb.notebook.metadata.kernelspec.update(name="base"), "notebook: got other metadata"),
-    "other minor version": (lambda nb: nb.notebook.update(nbformat_minor=4), "notebook: isn't valid nbformat"),
+    "id of a machine": (
+        lambda nb: nb["seeded"].update(id="1f2e3d4c"),
+        "1f2e3d4c: has an id that isn't made of words",
+    ),
+    "id by chance a word": (
+        lambda nb: nb["seeded"].update(id="deadbeef"),
+        "deadbeef: has an id that isn't made of",
+    ),
+    "id twice": (
+        lambda nb: nb["seeded"].update(id="unseeded"),
+        "Non-unique cell id 'unseeded' detected",
+    ),
+    "other kernel": (
+        lambda nb: nb.notebook.metadata.kernelspec.update(name="base"),
+        "notebook: got other metadata",
+    ),
+    "other minor version": (
+        lambda nb: nb.notebook.update(nbformat_minor=4),
+        "notebook: isn't valid nbformat",
+    ),
     "two cells of parameters": (
         lambda nb: nb["seeded"].metadata.update(tags=["parameters"]),
         "parameters: notebook 00_environment: got 2 cells tagged 'parameters'",
     ),
-    "computed parameter": (lambda nb: nb.source("parameters", "seed = 0", "seed = 1 - 1"), "parameters: notebook 00"),
+    "computed parameter": (
+        lambda nb: nb.source("parameters", "seed = 0", "seed = 1 - 1"),
+        "parameters: notebook 00",
+    ),
     "parameter without comment": (
         lambda nb: nb.source("parameters", "  # where", "\n# where"),
         "'run_dir' has no comment",
     ),
-    "parameter left out": (lambda nb: nb.source("parameters", "seed = 0", "sead = 0"), "parameters: lacks 'seed'"),
+    "parameter left out": (
+        lambda nb: nb.source("parameters", "seed = 0", "sead = 0"),
+        "parameters: lacks 'seed'",
+    ),
     "parameter that is never read": (
         lambda nb: nb.source("parameters", "seed = 0", "speed = 3  # how fast\nseed = 0"),
         "parameters: 'speed' is read by no cell",
@@ -258,14 +347,20 @@ STATIC_FAULTS = {
     "parameter whose name means an argument": (
         lambda nb: [
             nb.source("parameters", "seed = 0", "speed = 3  # how fast\nseed = 0"),
-            nb.source("load-case", "the_case = load", "drive = lambda speed: speed * 2\nthe_case = load"),
+            nb.source(
+                "load-case", "the_case = load", "drive = lambda speed: speed * 2\nthe_case = load"
+            ),
         ],
         "parameters: 'speed' is read by no cell",
     ),
     "parameter whose name means a turn of a loop": (
         lambda nb: [
             nb.source("parameters", "seed = 0", "speed = 3  # how fast\nseed = 0"),
-            nb.source("load-case", "the_case = load", "fast = [speed + 1 for speed in range(3)]\nthe_case = load"),
+            nb.source(
+                "load-case",
+                "the_case = load",
+                "fast = [speed + 1 for speed in range(3)]\nthe_case = load",
+            ),
         ],
         "parameters: 'speed' is read by no cell",
     ),
@@ -307,7 +402,12 @@ def test_an_empty_figure_has_one_colour_and_no_more(original, tmp_path, colours,
 def test_an_error_that_is_meant_is_no_fault(original, tmp_path):
     """A cell tagged raises-exception may store its error."""
     planted = Planting(original)
-    planted.add("meant", "1 / 0", metadata={"tags": ["raises-exception"]}, outputs=[nbformat.v4.new_output(**ERROR)])
+    planted.add(
+        "meant",
+        "1 / 0",
+        metadata={"tags": ["raises-exception"]},
+        outputs=[nbformat.v4.new_output(**ERROR)],
+    )
     assert check_notebook(planted.write(tmp_path / NOTEBOOK.name)) == []
 
 
@@ -329,24 +429,39 @@ def test_a_file_that_is_no_notebook_is_found(tmp_path):
         ("## 2. Results of 3 runs\n\n1. The first\n2. and 5 more", ["3", "5"]),
         ("A scale from 0 to 1; a coin reaches 0, perfection 1.", []),
         ("A 95 % interval and the 90% confidence level (Efron, 1979).", []),
-        ("SHA-256, UTF-8, float32, $L_2$, `seed=7`, [01 Data](01_data.ipynb), notebook 3, 02.3", []),
-        ("The labels 0, 1, 2 or 3; codes 0, 1, 2; status 503 (RFC 9457); the 99th percentile; near 1 it is $-1$.", []),
+        (
+            "SHA-256, UTF-8, float32, $L_2$, `seed=7`, [01 Data](01_data.ipynb), notebook 3, 02.3",
+            [],
+        ),
+        (
+            "The labels 0, 1, 2 or 3; codes 0, 1, 2; status 503 (RFC 9457); the 99th percentile; near 1 it is $-1$.",
+            [],
+        ),
         ("The middle 95 % differ in 32-bit floats.", []),
         (
             "Within five per cent; above two thirds is *high*. Three quarters came back, twelve percent late: ¾.",
             ["Three quarters", "twelve percent", "¾"],
         ),
-        ("`AUC 0.845`, $\\mathrm{AUC} = 0.85 \\pm 0.01$, `x ≈ 3 %`", ["0.845", "0.85", "0.01", "3 %"]),
+        (
+            "`AUC 0.845`, $\\mathrm{AUC} = 0.85 \\pm 0.01$, `x ≈ 3 %`",
+            ["0.845", "0.85", "0.01", "3 %"],
+        ),
         ("`fit(lr=0.01)`, `lr=0.5`, $x^{0.5}$", []),
         ("```\nAUC: 0.85\n```", ["0.85"]),
         ("## Sources of error\n\nOf 28 rows\n\n**Reference rows** are 2670", ["28", "2670"]),
-        ("lowest at step 812; figure 0.85; step 3; the 14th epoch; 1e-3", ["812", "0.85", "14", "1", "-3"]),
+        (
+            "lowest at step 812; figure 0.85; step 3; the 14th epoch; 1e-3",
+            ["812", "0.85", "14", "1", "-3"],
+        ),
         ("83 % of intervals; a 95 % interval", ["83 %"]),
         ("## 14 columns\n\n## 2. Rows\n\n## 03 Evaluation", ["14"]),
         ("Duplicates: 0. AUC = 0, and all are 1.", ["0", "0", "1"]),
         ("(n = 1781) changed in 2017, as (Efron, 1979) says", ["1781", "2017"]),
         ('<img alt="AUC 0.85" width=300>', ["0.85"]),
-        ("```\nx = 0.85\n```\n<!-- 3 --> <img width=300> &#8211; https://example.org/v2 [b](page-12.html)", []),
+        (
+            "```\nx = 0.85\n```\n<!-- 3 --> <img width=300> &#8211; https://example.org/v2 [b](page-12.html)",
+            [],
+        ),
         ("**Time:** 30 minutes. **Prerequisites:** 00.", []),
         ("## Seeds\n\n*About 5 minutes.*\n\nMuch is drawn.", []),
         ("It takes *about 5 minutes.*", ["5"]),
@@ -375,14 +490,25 @@ def plant_strict_faults(nb):
     nb["finish-too-early"].metadata.tags = ["raises-exception"]
     nb["doctor"].outputs[0].data.pop("text/html")
     nb.add("control", "1 + 1;")
-    nb.add("native", "import os\n\n_ = os.write(2, b'W torch: look out')\nimport time\n\ntime.sleep(0.5)")
+    nb.add(
+        "native",
+        "import os\n\n_ = os.write(2, b'W torch: look out')\nimport time\n\ntime.sleep(0.5)",
+    )
     nb.add("magic", "%nosuch")
     nb.add("shell", "!exit 3")
     nb.add("leaves", "import sys\n\nsys.exit(0)")
     nb.add("warns", "import warnings\n\nwarnings.warn('look out')")
     nb.add("updates", "shown = display(1, display_id=True)\nshown.update(2)", outputs=[])
-    nb.add("other-error", "1 / 0", metadata={"tags": ["raises-exception"]}, outputs=[nbformat.v4.new_output(**ERROR)])
-    nb.add("later", "import asyncio\n\n\nasync def tell():\n    print('late')\n\n\ntask = asyncio.create_task(tell())")
+    nb.add(
+        "other-error",
+        "1 / 0",
+        metadata={"tags": ["raises-exception"]},
+        outputs=[nbformat.v4.new_output(**ERROR)],
+    )
+    nb.add(
+        "later",
+        "import asyncio\n\n\nasync def tell():\n    print('late')\n\n\ntask = asyncio.create_task(tell())",
+    )
     nb.add("after-later", "await asyncio.sleep(0.2)")
     nb.add("dies", "import os\n\nos.kill(os.getpid(), 9)")
     nb.add("after-death", "2")
@@ -435,7 +561,9 @@ def test_a_fault_that_only_a_run_can_tell_is_found(original, tmp_path):
     expected = plant_strict_faults(planted)
     claims = tmp_path / "claims.toml"
     claims.write_text(CLAIMS)
-    told = run_strictly([planted.write(tmp_path / NOTEBOOK.name)], f"--claims={claims}", cwd=tmp_path)[NOTEBOOK.stem]
+    told = run_strictly(
+        [planted.write(tmp_path / NOTEBOOK.name)], f"--claims={claims}", cwd=tmp_path
+    )[NOTEBOOK.stem]
     assert {name for name, (text, _) in told.items() if text} == set(expected)
     for name, message in expected.items():
         assert message in told[name][0], name
@@ -447,7 +575,9 @@ def test_a_cell_without_an_end_is_found(tmp_path):
     notebook = nbformat.v4.new_notebook(metadata={})
     number = count(1)
     for name, source in {"endless": "while True:\n    print('.')", "next": "1"}.items():
-        notebook.cells.append(nbformat.v4.new_code_cell(source, id=name, execution_count=next(number)))
+        notebook.cells.append(
+            nbformat.v4.new_code_cell(source, id=name, execution_count=next(number))
+        )
     path = tmp_path / "endless.ipynb"
     nbformat.write(notebook, path)
     told = run_strictly([path], "--nbval-cell-timeout=1", cwd=tmp_path)["endless"]

@@ -3,13 +3,19 @@
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from lepton_lib.artefacts import MAKES, STEPS
+from lepton_lib.artefacts import OUTPUTS, STEPS
 
 METRICS = {
     "00_environment": {},
     "01_data": {"rows_kept": 1000, "rows_dropped": 3},
     "02_training": {"model": "ensemble", "validation_loss": 0.5},
-    "03_evaluation": {"metric": "auc", "value": 0.84, "low": 0.81, "high": 0.87, "gate_passed": True},
+    "03_evaluation": {
+        "metric": "auc",
+        "value": 0.84,
+        "low": 0.81,
+        "high": 0.87,
+        "gate_passed": True,
+    },
     "04_deployment": {"latency_ms": 0.2, "latency_ms_p99": 0.41},
     "05_monitoring": {"drift": "none", "decision": "keep"},
 }
@@ -23,12 +29,12 @@ TRAINING = (
 def work(step, names):
     """The one cell that does a step's work."""
     earlier = STEPS[STEPS.index(step) - 1] if step != STEPS[0] else None
-    read = f"step.input({MAKES[earlier][0]!r})" if earlier else "pass"
+    read = f"step.input({OUTPUTS[earlier][0]!r})" if earlier else "pass"
     return (
-        "from lepton_lib.artefacts import MAKES, Run\n"
+        "from lepton_lib.artefacts import OUTPUTS, Run\n"
         f"parameters = dict({', '.join(f'{name}={name}' for name in names)})\n"
         f"step = Run(run_dir).start({step!r}, case=case, parameters=parameters)\n{read}\n"
-        f"for name in MAKES[{step!r}]:\n"
+        f"for name in OUTPUTS[{step!r}]:\n"
         "    step.write_json(name, [name, parameters])\n"
         f"step.finish(**{METRICS[step]!r})"
     )
@@ -55,6 +61,11 @@ def write_loop(folder, **extra):
         training = TRAINING if step == "02_training" else ""
         names = ["case", "seed", *(["epochs", "lr", "model", "shuffle"] if training else [])]
         before = [("before", extra[f"n{step[:2]}"])] if f"n{step[:2]}" in extra else []
-        cells = [f"# {step}", ("parameters", PARAMETERS + training, "parameters"), *before, ("work", work(step, names))]
+        cells = [
+            f"# {step}",
+            ("parameters", PARAMETERS + training, "parameters"),
+            *before,
+            ("work", work(step, names)),
+        ]
         paths.append(write_notebook(folder / "notebooks" / f"{step}.ipynb", *cells))
     return paths

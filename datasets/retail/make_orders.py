@@ -12,7 +12,10 @@ import pandas as pd
 
 from lepton_lib.utils import sha256_of, write_atomic
 
-HISTORY, HORIZON = pd.Timedelta(days=180), pd.Timedelta(days=60)  # what is looked back on, and ahead
+HISTORY, HORIZON = (
+    pd.Timedelta(days=180),
+    pd.Timedelta(days=60),
+)  # what is looked back on, and ahead
 TEST = pd.Timestamp("2011-07-01")
 GAP = pd.Timestamp("2011-05-01")  # whose sixty days may reach into the test part
 
@@ -38,7 +41,9 @@ def days_of(lines: pd.DataFrame) -> pd.DataFrame:
         "domestic": (lines["Country"] == "United Kingdom").map({True: "yes", False: "no"}),
     })[goods & (cancelled | (lines["Quantity"] > 0))]  # fmt: skip
     days = table.groupby(["day", "customer", "cancelled"], as_index=False)
-    return days.agg(pounds=("pounds", "sum"), products=("product", "nunique"), domestic=("domestic", "first"))
+    return days.agg(
+        pounds=("pounds", "sum"), products=("product", "nunique"), domestic=("domestic", "first")
+    )
 
 
 def orders_of(days: pd.DataFrame) -> pd.DataFrame:
@@ -54,7 +59,9 @@ def orders_of(days: pd.DataFrame) -> pd.DataFrame:
         for place, order in enumerate(orders.itertuples()):
             ago = (moments[place] - moments[:place]) / np.timedelta64(1, "D")
             known, later = ago <= HISTORY.days, moments[place + 1 : place + 2]
-            returned = (moments[place] - returns.get(customer, moments[:0])) / np.timedelta64(1, "D")
+            returned = (moments[place] - returns.get(customer, moments[:0])) / np.timedelta64(
+                1, "D"
+            )
             rows.append({
                 "day": order.day,
                 "customer": customer,

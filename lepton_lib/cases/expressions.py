@@ -1,8 +1,8 @@
 """Small formulas over columns, as they stand in case.toml: ``amount / price``, ``step < 160 and fault != '0'``.
 
-A formula is parsed once, checked against a short list of what is allowed, and evaluated with Python's own operators,
-so the same text works on NumPy arrays, pandas columns and torch tensors (and is exported with the model's graph).
-Nothing is ever passed to ``eval``.
+A formula is parsed once, checked against a short list of what is allowed, and evaluated with
+Python's own operators, so the same text works on NumPy arrays, pandas columns and torch tensors
+(and is exported with the model's graph). Nothing is ever passed to ``eval``.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Expression:
     """A parsed formula.
 
     Args:
-        text: The formula. Arithmetic ``+ - * /``, comparisons, ``and``, ``or``, ``not``, numbers, quoted strings and
-            column names; nothing else.
+        text: The formula. Arithmetic ``+ - * /``, comparisons, ``and``, ``or``, ``not``, numbers,
+            quoted strings and column names; nothing else.
         arithmetic: Refuse comparisons, logic and strings: what a numeric feature may be made of.
 
     Raises:
@@ -69,7 +69,9 @@ class Expression:
     def __repr__(self) -> str:
         return f"Expression({self.text!r})"
 
-    def _compile(self, node: ast.AST, names: dict[str, None], arithmetic: bool) -> Callable[[Mapping[str, Any]], Any]:
+    def _compile(
+        self, node: ast.AST, names: dict[str, None], arithmetic: bool
+    ) -> Callable[[Mapping[str, Any]], Any]:
         def compile_part(part: ast.AST) -> Callable[[Mapping[str, Any]], Any]:
             return self._compile(part, names, arithmetic)
 
@@ -103,18 +105,26 @@ class Expression:
             case ast.BinOp(left=left, op=op, right=right) if isinstance(op, _ARITHMETIC):
                 constant = not any(isinstance(part, ast.Name) for part in ast.walk(right))
                 if isinstance(op, ast.Div) and constant and compile_part(right)({}) == 0:
-                    raise ValueError(f"{ast.unparse(node)!r} divides by zero in the formula {self.text!r}")
+                    raise ValueError(
+                        f"{ast.unparse(node)!r} divides by zero in the formula {self.text!r}"
+                    )
                 return fold([_BINARY[type(op)]], [left, right])
             case ast.Compare(left=left, ops=[op], comparators=[right]) if (
-                not arithmetic and type(op) in _BINARY and any(isinstance(part, ast.Name) for part in ast.walk(node))
+                not arithmetic
+                and type(op) in _BINARY
+                and any(isinstance(part, ast.Name) for part in ast.walk(node))
             ):
                 for one, other in ((left, right), (right, left)):
                     if isinstance(one, ast.Name) and isinstance(other, ast.Constant):
                         self.compared.append((one.id, other.value))
                 return fold([_BINARY[type(op)]], [left, right])
-            case ast.BoolOp(op=op, values=parts) if not arithmetic and all(map(_is_condition, parts)):
+            case ast.BoolOp(op=op, values=parts) if not arithmetic and all(
+                map(_is_condition, parts)
+            ):
                 return fold([_BINARY[type(op)]] * (len(parts) - 1), parts)
         allowed = "+ - * / ( ), numbers and column names"
         if not arithmetic:
             allowed += ", one comparison at a time, 'and', 'or', 'not', quoted strings"
-        raise ValueError(f"{ast.unparse(node)!r} is not allowed in the formula {self.text!r}; allowed: {allowed}")
+        raise ValueError(
+            f"{ast.unparse(node)!r} is not allowed in the formula {self.text!r}; allowed: {allowed}"
+        )

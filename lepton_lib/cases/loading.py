@@ -16,14 +16,18 @@ from lepton_lib.utils import course_folders, sha256_of
 
 def _search_path() -> list[Path]:
     """Folders that may hold cases: LEPTON_DATASETS, then datasets/ here, above, and beside the library."""
-    places = [Path(entry) for entry in os.environ.get("LEPTON_DATASETS", "").split(os.pathsep) if entry]
+    places = [
+        Path(entry) for entry in os.environ.get("LEPTON_DATASETS", "").split(os.pathsep) if entry
+    ]
     places += course_folders("datasets")
     return [place for place in dict.fromkeys(places) if place.is_dir()]
 
 
 def list_cases() -> list[str]:
     """The names of the cases that can be loaded by name."""
-    return sorted({toml.parent.name for place in _search_path() for toml in place.glob("*/case.toml")})
+    return sorted(
+        {toml.parent.name for place in _search_path() for toml in place.glob("*/case.toml")}
+    )
 
 
 def load_case(name: str | Path, *, verify: bool = True) -> Case:
@@ -31,10 +35,12 @@ def load_case(name: str | Path, *, verify: bool = True) -> Case:
 
     Args:
         name: A case's name, such as ``"credit"``, or the path of a folder that holds a case.toml.
-        verify: Compare the data files with their hashes. Only a step that makes such a file has reason not to.
+        verify: Compare the data files with their hashes. Only a step that makes such a file has
+            reason not to.
 
     Raises:
-        CaseError: No such case; or the file, a key of it, a data file or a hash is wrong: which, got, expected, remedy.
+        CaseError: No such case; or the file, a key of it, a data file or a hash is wrong: which,
+            got, expected, remedy.
     """
     folder = _find(name)
     file = folder / "case.toml"
@@ -42,7 +48,7 @@ def load_case(name: str | Path, *, verify: bool = True) -> Case:
         raw = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise CaseError(
-            str(file), got=f"text that is not TOML ({error})", expected="a TOML file in UTF-8", remedy="Mend that line."
+            str(file), f"text that is not TOML ({error})", "a TOML file in UTF-8", "Mend that line."
         ) from error
     try:
         case = Case.model_validate(_tuples(raw))
@@ -51,9 +57,9 @@ def load_case(name: str | Path, *, verify: bool = True) -> Case:
     if case.name != folder.resolve().name:
         raise CaseError(
             f"{file}, key 'name'",
-            got=repr(case.name),
-            expected=f"the folder's name, {folder.resolve().name!r}",
-            remedy="Rename one of them.",
+            repr(case.name),
+            f"the folder's name, {folder.resolve().name!r}",
+            "Rename one of them.",
         )
     case._folder = folder
     for key, part in (("data", case.data), ("records", case.records)):
@@ -72,9 +78,9 @@ def _find(name: str | Path) -> Path:
                 return place / name
     raise CaseError(
         f"case {str(name)!r}",
-        got="no such case",
-        expected=f"one of {list_cases()}, or a folder that holds a case.toml",
-        remedy="Check the name, or make one with `lepton new-case FILE --target COLUMN`.",
+        "no such case",
+        f"one of {list_cases()}, or a folder that holds a case.toml",
+        "Check the name, or make one with `lepton new-case FILE --target COLUMN`.",
     )
 
 
@@ -99,28 +105,28 @@ def _explain(file: Path, error: ValidationError) -> CaseError:
         got, message = "nothing", "a value"
     if others:
         remedy += f" ({others} more problem{'s' if others > 1 else ''} after this one.)"
-    return CaseError(f"{file}, key '{key}'", got=got, expected=message, remedy=remedy)
+    return CaseError(f"{file}, key '{key}'", got, message, remedy)
 
 
 def _verify(file: Path, key: str, path: Path, sha256: str) -> None:
     if not path.is_file():
         raise CaseError(
             f"{file}, key '{key}.file'",
-            got=f"no file {path.name!r}",
-            expected="a file in the case's folder",
-            remedy="Put it there, or correct the name.",
+            f"no file {path.name!r}",
+            "a file in the case's folder",
+            "Put it there, or correct the name.",
         )
     if not path.resolve().is_relative_to(file.parent.resolve()):
         raise CaseError(
             f"{file}, key '{key}.file'",
-            got=f"{path.name!r}, a link that leaves the folder",
-            expected="a file in the case's folder",
-            remedy="Copy the file into it.",
+            f"{path.name!r}, a link that leaves the folder",
+            "a file in the case's folder",
+            "Copy the file into it.",
         )
     if (actual := sha256_of(path)) != sha256:
         raise CaseError(
             f"{file}, key '{key}.sha256'",
-            got=f"{sha256[:12]}…",
-            expected=f"{actual[:12]}…, the hash of {path.name!r} as it lies there",
-            remedy=f'If the change is wanted, set {key}.sha256 = "{actual}"; if not, bring the file back.',
+            f"{sha256[:12]}…",
+            f"{actual[:12]}…, the hash of {path.name!r} as it lies there",
+            f'If the change is wanted, set {key}.sha256 = "{actual}"; if not, bring the file back.',
         )

@@ -1,6 +1,7 @@
 """Raw records, as a client posts them, to the model's raw input matrix.
 
-The service and the notebooks both go through here, so training and serving can't disagree about what a value means.
+The service and the notebooks both go through here, so training and serving can't disagree about
+what a value means.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from lepton_lib.cases.schema import Case
 from lepton_lib.cases.sections import Column
 from lepton_lib.errors import DataError, RecordError
 
-LARGEST = float(np.finfo(np.float32).max)  # the model's inputs are float32: what lies beyond would become infinite
+# the model's inputs are float32: what lies beyond would become infinite
+LARGEST = float(np.finfo(np.float32).max)
 _EXACT = 2.0**53  # from here on an integer, read as a float, may be another number
 _PART = {"hour": lambda t: t.hour, "weekday": lambda t: t.weekday(), "month": lambda t: t.month - 1}
 
@@ -34,8 +36,9 @@ def encode_records(case: Case, records: Sequence[Mapping[str, Any]]) -> np.ndarr
         float32 ``(n, len(case.fields))``; NaN where a value is missing.
 
     Raises:
-        RecordError: An unknown field, a wrong type, a value out of range or not among the categories, or a missing
-            value in a column that isn't nullable: which record and field, got, expected.
+        RecordError: An unknown field, a wrong type, a value out of range or not among the
+            categories, or a missing value in a column that isn't nullable: which record and field,
+            got, expected.
     """
     with contextlib.suppress(msgspec.ValidationError, RecursionError, ValueError):
         return case.reader.rows(msgspec.convert(records, case.reader.records))
@@ -46,7 +49,8 @@ class Reader:
     """Reads a case's records in one sweep, a column at a time, and knows only that something is wrong, not what.
 
     Attributes:
-        records: The type of a list of records, as msgspec decodes it: kinds, ranges and categories checked.
+        records: The type of a list of records, as msgspec decodes it: kinds, ranges and categories
+            checked.
     """
 
     def __init__(self, case: Case) -> None:
@@ -55,9 +59,15 @@ class Reader:
             low, high = limits(column)
             kinds = {"category": Literal[column.categories or ("",)], "timestamp": str}
             kind: Any = kinds.get(column.kind, Annotated[float, msgspec.Meta(ge=low, le=high)])
-            fields.append((f"f{len(fields)}", kind | None, None) if column.nullable else (f"f{len(fields)}", kind))
+            fields.append(
+                (f"f{len(fields)}", kind | None, None)
+                if column.nullable
+                else (f"f{len(fields)}", kind)
+            )
         names = {field[0]: column.name for field, column in zip(fields, case.inputs, strict=True)}
-        record = msgspec.defstruct("Record", fields, rename=names, kw_only=True, forbid_unknown_fields=True, gc=False)
+        record = msgspec.defstruct(
+            "Record", fields, rename=names, kw_only=True, forbid_unknown_fields=True, gc=False
+        )
         self.records: Any = list[record]  # type: ignore[valid-type]
         self._columns = case.inputs
         self._width = len(case.fields)
@@ -70,13 +80,18 @@ class Reader:
         """The raw input matrix of records of this reader's type, as `encode_records` gives it.
 
         Raises:
-            ValueError: A moment is none, or a number so large that only one look at its digits tells its range.
+            ValueError: A moment is none, or a number so large that only one look at its digits
+                tells its range.
         """
         values: list[Sequence[float]] = []
         given = zip(*map(msgspec.structs.astuple, records), strict=True)
         for column, codes, cells in zip(self._columns, self._codes, given, strict=bool(records)):
             if column.kind == "number":
-                values.append([math.nan if cell is None else cell for cell in cells] if column.nullable else cells)
+                values.append(
+                    [math.nan if cell is None else cell for cell in cells]
+                    if column.nullable
+                    else cells
+                )
             elif column.kind == "category":
                 values.append([codes[cell] for cell in cells])
             else:
@@ -84,7 +99,8 @@ class Reader:
                 if any(moment is not None and moment.tzinfo is not None for moment in moments):
                     raise ValueError("a time zone")
                 values += [
-                    [math.nan if moment is None else _PART[part](moment) for moment in moments] for part in column.parts
+                    [math.nan if moment is None else _PART[part](moment) for moment in moments]
+                    for part in column.parts
                 ]
         matrix = np.array(values, dtype=np.float32).reshape(self._width, len(records))
         if (np.abs(matrix) >= _EXACT).any():
@@ -100,17 +116,17 @@ def _encode_one_by_one(case: Case, records: Sequence[Mapping[str, Any]]) -> np.n
         if not isinstance(record, Mapping):
             raise DataError(
                 f"record {position}",
-                got=repr(record)[:80],
-                expected="an object of field names and values",
-                remedy="Send such an object.",
+                repr(record)[:80],
+                "an object of field names and values",
+                "Send such an object.",
             )
         if unknown := [name for name in record if name not in known]:
             raise RecordError(
                 position,
                 str(unknown[0])[:80],
-                got="a field that the case doesn't know",
-                expected=f"only {sorted(known)}",
-                remedy="Take it out, or check its spelling.",
+                "a field that the case doesn't know",
+                f"only {sorted(known)}",
+                "Take it out, or check its spelling.",
             )
         row: list[float] = []
         for column in case.inputs:
@@ -127,7 +143,11 @@ def _encode_value(column: Column, value: Any, position: int) -> list[float]:
         return [math.nan] * width
     if column.kind == "number":
         low, high = limits(column)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not low <= value <= high
+        ):
             raise _refusal(column, position, repr(value)[:80])
         return [float(value)]
     if not isinstance(value, str):
@@ -143,7 +163,10 @@ def _encode_value(column: Column, value: Any, position: int) -> list[float]:
 
 def limits(column: Column) -> tuple[float, float]:
     """The least and the greatest number that the column accepts."""
-    return -LARGEST if column.min is None else column.min, LARGEST if column.max is None else column.max
+    return (
+        -LARGEST if column.min is None else column.min,
+        LARGEST if column.max is None else column.max,
+    )
 
 
 def parse_moment(text: str) -> datetime | None:
@@ -158,9 +181,9 @@ def _refusal(column: Column, position: int, got: str) -> RecordError:
     return RecordError(
         position,
         column.name,
-        got=got,
-        expected=describe(column),
-        remedy="Send such a value" + (", or null." if column.nullable else "."),
+        got,
+        describe(column),
+        "Send such a value" + (", or null." if column.nullable else "."),
     )
 
 

@@ -91,8 +91,8 @@ class Case(Section):
     def fields(self) -> tuple[Field, ...]:
         """The raw input matrix ``(n, len(fields))``, column by column.
 
-        A number stands as it is, a category as its index in ``categories``, a timestamp as one index for each of its
-        parts. NaN means missing.
+        A number stands as it is, a category as its index in ``categories``, a timestamp as one
+        index for each of its parts. NaN means missing.
         """
         fields: list[Field] = []
         for column in self.inputs:
@@ -101,7 +101,9 @@ class Case(Section):
             elif column.kind == "category":
                 fields.append(Field(column.name, "category", len(column.categories)))
             else:
-                fields += [Field(f"{column.name}.{part}", "category", PARTS[part]) for part in column.parts]
+                fields += [
+                    Field(f"{column.name}.{part}", "category", PARTS[part]) for part in column.parts
+                ]
         return tuple(fields)
 
     @cached_property
@@ -129,45 +131,68 @@ class Case(Section):
             raise ValueError("at least one column with role 'input'")
         wanted = {"binary": "two", "multiclass": "three or more", "regression": "no"}[self.task]
         n_classes = len(self.target.classes)
-        if (self.task == "regression") != (n_classes == 0) or (self.task == "binary") != (n_classes == 2):
-            raise ValueError(f"{wanted} classes in [[target.classes]] for a {self.task} task; got {n_classes}")
+        if (self.task == "regression") != (n_classes == 0) or (self.task == "binary") != (
+            n_classes == 2
+        ):
+            raise ValueError(
+                f"{wanted} classes in [[target.classes]] for a {self.task} task; got {n_classes}"
+            )
         if len(set(self.classes)) != n_classes:
             raise ValueError("every class named once")
         values = [value for entry in self.target.classes for value in entry.values]
         if len(set(values)) != len(values):
             raise ValueError("every value of the target in one class only")
         if self.target.column in headers:
-            raise ValueError(f"the target column {self.target.column!r} in [target] only, not among the columns")
+            raise ValueError(
+                f"the target column {self.target.column!r} in [target] only, not among the columns"
+            )
         numbers = {column.name for column in self.inputs if column.kind == "number"}
         for position, feature in enumerate(self.features):
             if feature.name in (*names, *(earlier.name for earlier in self.features[:position])):
                 raise ValueError(f"a feature name that nothing else has; got {feature.name!r}")
             if unknown := set(feature.formula.names) - numbers:
-                raise ValueError(f"feature {feature.name!r} to use number inputs only; got {sorted(unknown)}")
+                raise ValueError(
+                    f"feature {feature.name!r} to use number inputs only; got {sorted(unknown)}"
+                )
         for rule in self.rules:
             if unknown := set(rule.formula.names) - set(names) - {TARGET}:
-                raise ValueError(f"rule {rule.drop!r} to use known columns only; got {sorted(unknown)}")
-            for name, value in rule.formula.compared:  # a number never equals a word, which nobody would notice
+                raise ValueError(
+                    f"rule {rule.drop!r} to use known columns only; got {sorted(unknown)}"
+                )
+            # a number never equals a word, which nobody would notice
+            for name, value in rule.formula.compared:
                 number = n_classes == 0 if name == TARGET else self.column(name).kind == "number"
                 if isinstance(value, str) == number:
-                    raise ValueError(f"rule {rule.drop!r} to compare {name!r} with a {'number' if number else 'word'}")
-        for where, used in (("data.unique", self.data.unique), ("split.column", (self.split.column,))):
+                    raise ValueError(
+                        f"rule {rule.drop!r} to compare {name!r} with a {'number' if number else 'word'}"
+                    )
+        for where, used in (
+            ("data.unique", self.data.unique),
+            ("split.column", (self.split.column,)),
+        ):
             if unknown := set(filter(None, used)) - set(names):
                 raise ValueError(f"{where} to name known columns; got {sorted(unknown)}")
         if self.split.method != "stratified":
             by = self.column(self.split.column)
             if (
                 by.nullable
-                or by.kind not in {"time": ("timestamp", "number"), "given": ("category",)}[self.split.method]
+                or by.kind
+                not in {"time": ("timestamp", "number"), "given": ("category",)}[self.split.method]
             ):
                 wanted = {"time": "timestamp or number", "given": "category"}[self.split.method]
                 raise ValueError(f"split.column to be a {wanted} that isn't nullable")
             if self.split.method == "given" and set(by.categories) != {"train", "test"}:
-                raise ValueError("the categories 'train' and 'test' in the column of a 'given' split")
+                raise ValueError(
+                    "the categories 'train' and 'test' in the column of a 'given' split"
+                )
         if self.records and set(self.records.paths) != set(names) | {TARGET}:
             odd = sorted(set(self.records.paths) ^ (set(names) | {TARGET}))
-            raise ValueError(f"records.paths to name every column and {TARGET!r} once; at fault: {odd}")
-        needs = dict.fromkeys(("auc", "accuracy", "log_loss", "calibration_error", "group_gap"), n_classes > 0)
+            raise ValueError(
+                f"records.paths to name every column and {TARGET!r} once; at fault: {odd}"
+            )
+        needs = dict.fromkeys(
+            ("auc", "accuracy", "log_loss", "calibration_error", "group_gap"), n_classes > 0
+        )
         needs |= {"mean_absolute_error": n_classes == 0, "cost": self.costs is not None}
         for metric in self.charter.criteria:
             if not needs.get(metric, True) or (metric == "group_gap" and not self.sensitive):
@@ -177,7 +202,11 @@ class Case(Section):
         if self.costs:
             for named in (list(self.costs.matrix), *map(list, self.costs.matrix.values())):
                 if set(named) != set(self.classes):
-                    raise ValueError(f"costs.matrix to name the classes {list(self.classes)}; got {sorted(named)}")
+                    raise ValueError(
+                        f"costs.matrix to name the classes {list(self.classes)}; got {sorted(named)}"
+                    )
             if unknown := set(self.costs.decisions) - set(self.classes):
-                raise ValueError(f"costs.decisions to name the classes {list(self.classes)}; got {sorted(unknown)}")
+                raise ValueError(
+                    f"costs.decisions to name the classes {list(self.classes)}; got {sorted(unknown)}"
+                )
         return self

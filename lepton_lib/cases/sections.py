@@ -24,8 +24,10 @@ Metric = Literal[
     "latency_ms",
     "drift_psi",
 ]
-PARTS: dict[str, int] = {"hour": 24, "weekday": 7, "month": 12}  # of a timestamp: how many values each has
-TARGET = "target"  # the column of the cleaned tables that holds the class index, or the number to predict
+# of a timestamp: how many values each has
+PARTS: dict[str, int] = {"hour": 24, "weekday": 7, "month": 12}
+# the column of the cleaned tables that holds the class index, or the number to predict
+TARGET = "target"
 
 
 def _inside(name: str) -> str:
@@ -81,7 +83,8 @@ class Data(Section):
     encoding: Annotated[str, AfterValidator(_known)] = "utf-8"
     skip_rows: int = Key(default=0, ge=0)  # lines between the header and the first row
     duplicates: Literal["error", "drop"] = "error"
-    unique: tuple[str, ...] = ()  # columns whose values tell two rows apart; later rows with the same are dropped
+    # columns whose values tell two rows apart; later rows with the same are dropped
+    unique: tuple[str, ...] = ()
 
 
 class Records(Section):
@@ -96,16 +99,18 @@ class Records(Section):
         paths = [tuple(path.split(".")) for path in self.paths.values()]
         for path in paths:
             if "" in path or sum(other[: len(path)] == path for other in paths) > 1:
-                raise ValueError(f"paths of which none is empty or leads through another; got {'.'.join(path)!r}")
+                raise ValueError(
+                    f"paths of which none is empty or leads through another; got {'.'.join(path)!r}"
+                )
         return self
 
 
 class Column(Section):
     """One column of the table.
 
-    A value that breaks its column's rule (not a number, out of range, not one of the categories) is an error, or
-    becomes missing where ``on_invalid`` says so. A row with a missing value in a column that isn't ``nullable`` is
-    dropped. Both are counted.
+    A value that breaks its column's rule (not a number, out of range, not one of the categories) is
+    an error, or becomes missing where ``on_invalid`` says so. A row with a missing value in a
+    column that isn't ``nullable`` is dropped. Both are counted.
     """
 
     name: Identifier
@@ -116,7 +121,8 @@ class Column(Section):
     min: float | None = None
     max: float | None = None
     categories: tuple[str, ...] = ()
-    parts: tuple[Literal["hour", "weekday", "month"], ...] = ()  # what the model sees of a timestamp
+    # what the model sees of a timestamp
+    parts: tuple[Literal["hour", "weekday", "month"], ...] = ()
     missing: tuple[str, ...] = ()  # marks that mean "missing", besides the empty cell
     nullable: bool = False
     on_invalid: Literal["error", "missing"] = "error"
@@ -132,19 +138,27 @@ class Column(Section):
     @model_validator(mode="after")
     def _kind_has_what_it_needs(self) -> Self:
         if self.name == TARGET:
-            raise ValueError(f"a name other than {TARGET!r}, which the cleaned tables use for the label")
-        if self.kind == "category" and (not self.categories or len(set(self.categories)) != len(self.categories)):
+            raise ValueError(
+                f"a name other than {TARGET!r}, which the cleaned tables use for the label"
+            )
+        if self.kind == "category" and (
+            not self.categories or len(set(self.categories)) != len(self.categories)
+        ):
             raise ValueError("a category column with its categories listed, each once")
         if self.kind == "text" and self.role == "input":
             raise ValueError("role 'ignored' on a text column: no model here reads text")
         if self.sensitive and self.kind not in ("number", "category"):
-            raise ValueError(f"a number or a category where groups are compared; got sensitive on a {self.kind}")
+            raise ValueError(
+                f"a number or a category where groups are compared; got sensitive on a {self.kind}"
+            )
         if self.kind != "category" and self.categories:
             raise ValueError(f"no categories on a {self.kind} column")
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError("min no greater than max")
         if self.kind == "timestamp" and self.role == "input" and not self.parts:
-            raise ValueError('parts of the timestamp that the model may see, such as ["hour", "weekday"]')
+            raise ValueError(
+                'parts of the timestamp that the model may see, such as ["hour", "weekday"]'
+            )
         if self.kind == "number" and self.sensitive and not self.cuts:
             raise ValueError("cuts that make groups of a sensitive number, such as [30, 50]")
         if list(self.cuts) != sorted(set(self.cuts)):
@@ -200,8 +214,9 @@ class Rule(Section):
 class Split(Section):
     """How the rows are divided.
 
-    ``stratified`` draws rows at random with the classes' shares kept; ``time`` cuts at points in time (``column``) and
-    never shuffles; ``given`` takes the parts that ``column`` names (``train`` and ``test``).
+    ``stratified`` draws rows at random with the classes' shares kept; ``time`` cuts at points in
+    time (``column``) and never shuffles; ``given`` takes the parts that ``column`` names (``train``
+    and ``test``).
     """
 
     method: Literal["stratified", "time", "given"]
@@ -274,8 +289,10 @@ class Policy(Section):
 
     min_rows: int = Key(default=100, ge=30)  # served rows in a window; fewer wait for the next
     min_labels: int = Key(default=50, ge=30)  # labels that have come in, before a loss is judged
-    patience: int = Key(default=2, ge=1)  # windows in a row with an alarm, before anything is trained
+    # windows in a row with an alarm, before anything is trained
+    patience: int = Key(default=2, ge=1)
     cool_down_hours: float = Key(default=24.0, ge=0)  # after an action, before the next training
-    shadow_windows: int = Key(default=1, ge=1)  # in which a challenger answers unseen, before it may be promoted
+    # in which a challenger answers unseen, before it may be promoted
+    shadow_windows: int = Key(default=1, ge=1)
     max_broken: Share = 0.01  # of a column's values, before the source is to be mended
     level: Share = 0.05  # chance of any false alarm among a window's tests

@@ -27,7 +27,7 @@ def source_folder() -> Path:
     for path in find_notebooks().values():
         return next(parent for parent in path.parents if parent.name == "notebooks")
     remedy = "Go to the course's folder."
-    raise ParameterError("notebooks/", got="no notebook", expected="the course's notebooks", remedy=remedy)
+    raise ParameterError("notebooks/", "no notebook", "the course's notebooks", remedy)
 
 
 def keys_in(source: str) -> list[str]:
@@ -38,7 +38,11 @@ def keys_in(source: str) -> list[str]:
 def check_calls(tree: ast.AST) -> Iterator[ast.Call]:
     """The calls of ``check`` and ``checkpoint`` with a key and an answer, however they are reached."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and len(node.args) == 2 and isinstance(node.args[0], ast.Constant):
+        if (
+            isinstance(node, ast.Call)
+            and len(node.args) == 2
+            and isinstance(node.args[0], ast.Constant)
+        ):
             name = getattr(node.func, "attr", getattr(node.func, "id", ""))
             if name in {"check", "checkpoint"} and isinstance(node.args[0].value, str):
                 yield node
@@ -58,7 +62,9 @@ def names(source: str) -> tuple[set[str], set[str]]:
         tables += table.get_children()
         for symbol in table.get_symbols():
             if table.get_type() == "module" or symbol.is_global():
-                bound |= {symbol.get_name()} if symbol.is_assigned() or symbol.is_imported() else set()
+                bound |= (
+                    {symbol.get_name()} if symbol.is_assigned() or symbol.is_imported() else set()
+                )
                 read |= {symbol.get_name()} if symbol.is_referenced() else set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Attribute | ast.Subscript) and not isinstance(node.ctx, ast.Load):
@@ -83,8 +89,8 @@ def _root(node: ast.expr) -> set[str]:
 def fill_in(nb: Any, answers: Mapping[str, str] | None = None) -> Any:
     """A copy of the notebook in which every exercise is answered.
 
-    The answer takes the place of what defines the same names before the call of ``check`` or ``checkpoint``; imports
-    and given values stay.
+    The answer takes the place of what defines the same names before the call of ``check`` or
+    ``checkpoint``; imports and given values stay.
 
     Args:
         nb: The notebook, as the course has it.
@@ -115,7 +121,9 @@ def _filled(source: str, answers: Mapping[str, str]) -> str:
                 parts.append((f"{answer}\n", set()))
             else:
                 row, given = call.args[1].lineno - 1, call.args[1]
-                lines[row] = f'{lines[row][: given.col_offset]}"{answer}"{lines[row][given.end_col_offset :]}'
+                lines[row] = (
+                    f'{lines[row][: given.col_offset]}"{answer}"{lines[row][given.end_col_offset :]}'
+                )
         text = "\n".join(lines[statement.lineno - 1 : statement.end_lineno])
         parts.append((text, set() if calls else names(text)[0]))
     return "\n".join(text for text, _ in parts)

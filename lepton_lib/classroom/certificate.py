@@ -17,7 +17,14 @@ from string import Template
 from lepton_lib.errors import ExerciseError
 from lepton_lib.exercises import ProgressCard
 from lepton_lib.exercises.definitions import definition_files, read_definitions
-from lepton_lib.exercises.progress import CORRECT, WORK_FILE, Standing, read_events, standings, work_folder
+from lepton_lib.exercises.progress import (
+    CORRECT,
+    WORK_FILE,
+    Standing,
+    read_events,
+    standings,
+    work_folder,
+)
 
 LENGTH = 60  # characters of a name, at most
 _CODE = re.compile(r"LEPTON-(\d{8})-(\d{1,4})-(\d{1,4})-([A-Z2-7]{16})")
@@ -36,18 +43,26 @@ def cards(folder: Path | None = None) -> list[ProgressCard]:
     if found is None:
         raise ExerciseError(
             str(folder or Path.cwd()),
-            got=f"no work folder (it would hold {WORK_FILE})",
-            expected="the folder that `make learn` or `lepton work` has made",
-            remedy="Go there, or name it.",
+            f"no work folder (it would hold {WORK_FILE})",
+            "the folder that `make learn` or `lepton work` has made",
+            "Go there, or name it.",
         )
     known = standings(read_events(found))
     return [
-        ProgressCard(number, {key: (d.title, known.get(key, Standing())) for key, d in read_definitions(path).items()})
+        ProgressCard(
+            number,
+            {
+                key: (d.title, known.get(key, Standing()))
+                for key, d in read_definitions(path).items()
+            },
+        )
         for number, path in definition_files().items()
     ]
 
 
-def make_certificate(name: str, folder: Path | None = None, *, day: datetime.date | None = None) -> str:
+def make_certificate(
+    name: str, folder: Path | None = None, *, day: datetime.date | None = None
+) -> str:
     """The certificate as SVG.
 
     Args:
@@ -61,7 +76,7 @@ def make_certificate(name: str, folder: Path | None = None, *, day: datetime.dat
     name = " ".join(name.split())
     if not 1 <= len(name) <= LENGTH or not name.isprintable():
         expected = f"1 to {LENGTH} characters that can be printed"
-        raise ExerciseError("the name", got=f"{len(name)} characters", expected=expected, remedy="Shorten or mend it.")
+        raise ExerciseError("the name", f"{len(name)} characters", expected, "Shorten or mend it.")
     lines: Mapping[str, tuple[str, Standing]] = {
         key: line for card in cards(folder) for key, line in card.lines.items()
     }
@@ -69,9 +84,9 @@ def make_certificate(name: str, folder: Path | None = None, *, day: datetime.dat
     if open_ or not lines:
         raise ExerciseError(
             "the certificate",
-            got=f"{len(open_)} of {len(lines)} not done yet: {', '.join(open_[:8])}{' ...' if len(open_) > 8 else ''}",
-            expected="every exercise and question correct",
-            remedy="`lepton progress` shows where you are.",
+            f"{len(open_)} of {len(lines)} not done yet: {', '.join(open_[:8])}{' ...' if len(open_) > 8 else ''}",
+            "every exercise and question correct",
+            "`lepton progress` shows where you are.",
         )
     seen = sum(standing.seen for _, standing in lines.values())
     return _draw(name, f"{day or datetime.date.today():%Y%m%d}", len(lines), seen)
@@ -98,9 +113,9 @@ def verify(text: str, name: str = "") -> str:
             return f"Genuine: {name}, {_date(day)}, {_done(int(n_done), int(n_seen))}. {_PROVES}"
     raise ExerciseError(
         "the certificate",
-        got="something that was not issued so" if code else "no code",
-        expected="a certificate as it was issued, or its code and the name on it",
-        remedy="Ask for the file as `lepton certificate` wrote it.",
+        "something that was not issued so" if code else "no code",
+        "a certificate as it was issued, or its code and the name on it",
+        "Ask for the file as `lepton certificate` wrote it.",
     )
 
 
@@ -108,7 +123,9 @@ _PROVES = "The code proves that nothing was changed; it doesn't prove who did th
 
 
 def _code(name: str, day: str, n_done: int, n_seen: int) -> str:
-    digest = hashlib.sha256(f"lepton certificate\n{name}\n{day}\n{n_done}\n{n_seen}".encode()).digest()
+    digest = hashlib.sha256(
+        f"lepton certificate\n{name}\n{day}\n{n_done}\n{n_seen}".encode()
+    ).digest()
     return f"LEPTON-{day}-{n_done}-{n_seen}-{base64.b32encode(digest[:10]).decode()}"
 
 

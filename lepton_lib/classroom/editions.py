@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lepton_lib.classroom.cells import fill_in, keys_in, source_folder
-from lepton_lib.errors import usable
+from lepton_lib.errors import wrap_os_errors
 from lepton_lib.exercises.definitions import Exercise, find_definition
 from lepton_lib.runs import find_notebooks, refresh_notebooks
 from lepton_lib.runs.execution import Listener
@@ -84,14 +84,15 @@ def hand_out(
 ) -> list[Path]:
     """Make all editions in ``learners/``, ``instructor/`` and ``slides/``; former ones there are replaced.
 
-    The learners' notebooks have no output. The instructor's have every answer, are run, and have a note after each
-    exercise. The slides are pages that need no network: headings, figures and tasks, by arrow keys or swipes;
-    the key n shows the notes, and printed each slide is a page.
+    The learners' notebooks have no output. The instructor's have every answer, are run, and have a
+    note after each exercise. The slides are pages that need no network: headings, figures and
+    tasks, by arrow keys or swipes; the key n shows the notes, and printed each slide is a page.
 
     Args:
         folder: Where.
         notebooks: The course's own by default.
-        nbgrader: Whether a test that nbgrader grades follows each exercise, for learners and instructor.
+        nbgrader: Whether a test that nbgrader grades follows each exercise, for learners and
+            instructor.
         progress: As for `run_notebook`, while the instructor's edition is run.
 
     Returns:
@@ -105,7 +106,7 @@ def hand_out(
 
     paths = list(find_notebooks().values()) if notebooks is None else list(notebooks)
     source = source_folder()
-    with usable(folder, remedy="Choose another."):
+    with wrap_os_errors(folder, remedy="Choose another."):
         for edition in EDITIONS:
             shutil.rmtree(folder / edition, ignore_errors=True)
             (folder / edition).mkdir(parents=True)
@@ -116,12 +117,17 @@ def hand_out(
             nb = _tested(read_notebook(path)) if nbgrader else read_notebook(path)
             write_atomic(folder / "learners" / path.name, nbformat.writes(nb) + "\n")
             write_atomic(folder / "instructor" / path.name, nbformat.writes(fill_in(nb)) + "\n")
-            write_atomic(folder / "slides" / f"{path.stem}.html", slides_page(nbformat.read(path, 4), path.stem))
+            write_atomic(
+                folder / "slides" / f"{path.stem}.html",
+                slides_page(nbformat.read(path, 4), path.stem),
+            )
     answered = [folder / "instructor" / path.name for path in paths]
     refresh_notebooks(answered, progress=progress)
     for path in answered:
         write_atomic(path, nbformat.writes(_noted(nbformat.read(path, 4))) + "\n")
-    return sorted(path for edition in EDITIONS for path in (folder / edition).rglob("*") if path.is_file())
+    return sorted(
+        path for edition in EDITIONS for path in (folder / edition).rglob("*") if path.is_file()
+    )
 
 
 def _tested(nb: Any) -> Any:
@@ -137,10 +143,24 @@ def _tested(nb: Any) -> Any:
                 "from lepton_lib.exercises import progress_card\n\n"
                 f'assert progress_card("{key[:2]}").lines["{key}"][1].status == "correct", "{key} is not correct yet"'
             )
-            # Over source, type, grade, solution, locked, name and points: nbgrader.utils.compute_checksum, of 0.9.
-            checksum = hashlib.md5(f"{source}codeTrueFalseTrue{name}1.0".encode(), usedforsecurity=False).hexdigest()
-            metadata = {"schema_version": 3, "grade_id": name, "grade": True, "points": 1, "locked": True}
-            metadata |= {"solution": False, "task": False, "cell_type": "code", "checksum": checksum}
+            # Over source, type, grade, solution, locked, name and points:
+            # nbgrader.utils.compute_checksum, of 0.9.
+            checksum = hashlib.md5(
+                f"{source}codeTrueFalseTrue{name}1.0".encode(), usedforsecurity=False
+            ).hexdigest()
+            metadata = {
+                "schema_version": 3,
+                "grade_id": name,
+                "grade": True,
+                "points": 1,
+                "locked": True,
+            }
+            metadata |= {
+                "solution": False,
+                "task": False,
+                "cell_type": "code",
+                "checksum": checksum,
+            }
             cells.append(new_code_cell(source, id=name, metadata={"nbgrader": metadata}))
     nb.cells = cells
     return nb
@@ -156,7 +176,9 @@ def _noted(nb: Any) -> Any:
         for key in keys_in(cell.source) if cell.cell_type == "code" else []:
             definition = find_definition(key)
             wrong = definition.wrong
-            messages = [one.message for one in wrong] if isinstance(wrong, tuple) else list(wrong.values())
+            messages = (
+                [one.message for one in wrong] if isinstance(wrong, tuple) else list(wrong.values())
+            )
             kind = f", to {definition.kind}" if isinstance(definition, Exercise) else ""
             lines = [
                 f"**For the instructor, {key}**: {definition.minutes:g} minutes{kind}. "
@@ -186,7 +208,8 @@ def slides_page(nb: Any, stem: str) -> str:
                     paragraphs = part.strip().split("\n\n")
                     whole = re.match(r"### (Exercise|Question) ", part)
                     most = len(paragraphs) if whole else 3
-                    while most < len(paragraphs) and paragraphs[most - 1][-1] not in ".!?*`)":  # "After this you can"
+                    # "After this you can"
+                    while most < len(paragraphs) and paragraphs[most - 1][-1] not in ".!?*`)":
                         most += 1
                     text, rest = "\n\n".join(paragraphs[:most]), "\n\n".join(paragraphs[most:])
                     shown = new_markdown_cell(text, id="slide")

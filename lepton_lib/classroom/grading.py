@@ -1,7 +1,7 @@
 """Reads a folder of learners' notebooks, runs each in a process of its own, and judges what they gave.
 
-It never stops: whatever a notebook is or does, its learner has a row with what could be learnt. It is no supervision of
-an exam: a notebook says nothing of who wrote it.
+It never stops: whatever a notebook is or does, its learner has a row with what could be learnt. It
+is no supervision of an exam: a notebook says nothing of who wrote it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from lepton_lib.artefacts import STEPS
 from lepton_lib.classroom.cells import source_folder
 from lepton_lib.classroom.values import decode
-from lepton_lib.errors import usable
+from lepton_lib.errors import wrap_os_errors
 from lepton_lib.exercises import judge
 from lepton_lib.exercises.definitions import definition_files, read_definitions
 from lepton_lib.exercises.progress import CORRECT, NOT_ATTEMPTED, NOT_YET
@@ -84,13 +84,14 @@ class Learner:
 def find_learners(folder: Path) -> list[Learner]:
     """The learners of a folder: each notebook in it is one's, and each folder in it with its notebooks.
 
-    Folders are searched to the bottom. Hidden files, other files and copies that `lepton work` keeps are passed over.
+    Folders are searched to the bottom. Hidden files, other files and copies that `lepton work`
+    keeps are passed over.
 
     Raises:
         RunError: The folder can't be read.
     """
     found = []
-    with usable(
+    with wrap_os_errors(
         folder,
         got="a folder that can't be read",
         expected="the folder with the learners' notebooks",
@@ -102,12 +103,18 @@ def find_learners(folder: Path) -> list[Learner]:
             name = path.name if path.is_symlink() or path.is_dir() or folders else path.stem
             one = Learner(name.encode("utf-8", "replace").decode())
             if path.is_symlink():
-                one.notes = ["a link, which isn't followed"] if _is_notebook(path) or path.is_dir() else []
+                one.notes = (
+                    ["a link, which isn't followed"] if _is_notebook(path) or path.is_dir() else []
+                )
             elif path.is_dir():
                 for place, inside, files in os.walk(path):
                     inside[:] = sorted(name for name in inside if name[0] != ".")
-                    own = [Path(place, name) for name in sorted(files) if ".before-update" not in name]
-                    one.notebooks += [path for path in own if _is_notebook(path) and _is_plain(path)]
+                    own = [
+                        Path(place, name) for name in sorted(files) if ".before-update" not in name
+                    ]
+                    one.notebooks += [
+                        path for path in own if _is_notebook(path) and _is_plain(path)
+                    ]
                 one.notes = [] if one.notebooks else ["a folder without a notebook in it"]
             elif _is_notebook(path):
                 one.notebooks = [path] if _is_plain(path) else []
@@ -121,7 +128,8 @@ def _is_plain(path: Path) -> bool:
 
 
 def _is_notebook(path: Path) -> bool:
-    return path.name[0] != "." and path.suffix.lower() == ".ipynb"  # .IPYNB, too, as some USB sticks have it
+    # .IPYNB, too, as some USB sticks have it
+    return path.name[0] != "." and path.suffix.lower() == ".ipynb"
 
 
 def grade(
@@ -139,27 +147,40 @@ def grade(
 
     Raises:
         RunError: The folder can't be read.
-        NotebookError: The course's own notebooks, which leave what a later notebook reads, don't run here.
+        NotebookError: The course's own notebooks, which leave what a later notebook reads, don't
+            run here.
     """
     limits = limits or Limits()
     learners = find_learners(folder)
-    with tempfile.TemporaryDirectory(prefix="lepton-class-") as place, ThreadPoolExecutor(limits.jobs) as pool:
+    with (
+        tempfile.TemporaryDirectory(prefix="lepton-class-") as place,
+        ThreadPoolExecutor(limits.jobs) as pool,
+    ):
         desk = _Desk(Path(place), limits)
         desk.prepare(path for learner in learners for path in learner.notebooks)
         try:
-            runs = [[(path, pool.submit(desk.run, path)) for path in learner.notebooks] for learner in learners]
+            runs = [
+                [(path, pool.submit(desk.run, path)) for path in learner.notebooks]
+                for learner in learners
+            ]
             for learner, own in zip(learners, runs, strict=True):
                 for path, events in own:
                     try:
                         _take(learner, path, events.result())
                     except Exception as error:  # what a learner's process writes may be anything
-                        learner.notes.append(f"{path.name}: its results can't be read ({type(error).__name__})")
+                        learner.notes.append(
+                            f"{path.name}: its results can't be read ({type(error).__name__})"
+                        )
                 if progress is not None:
                     progress(learner)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
             desk.close()
-    keys = [key for number in sorted({key[:2] for one in learners for key in one.results}) for key in _keys(number)]
+    keys = [
+        key
+        for number in sorted({key[:2] for one in learners for key in one.results})
+        for key in _keys(number)
+    ]
     for learner in learners:
         why = learner.notes[0] if learner.notes and not learner.results else ""
         rest = Result(NOT_RUN, why) if why else Result(NOT_ATTEMPTED, "not handed in")
@@ -195,7 +216,11 @@ def _take(learner: Learner, path: Path, events: list[dict[str, Any]]) -> None:
         learner.notes.append(f"{path.name}: {end or 'no exercise of the course in it'}")
     for number in sorted(numbers):
         for key in _keys(number):
-            rest = Result(NOT_RUN, f"the notebook came to no end: {end}") if end else Result(NOT_RUN, "its cell fails")
+            rest = (
+                Result(NOT_RUN, f"the notebook came to no end: {end}")
+                if end
+                else Result(NOT_RUN, "its cell fails")
+            )
             rest = rest if key in keys else Result(NOT_ATTEMPTED, "its cell isn't there")
             _add(learner.results, key, known.get(key, rest))
 
@@ -235,7 +260,10 @@ class _Desk:
         before = [step for step in STEPS if step[:2] < max(numbers) <= STEPS[-1][:2]]
         if before:
             self.artefacts = self.place / "runs"
-            run_loop(run_dir=self.artefacts / "credit", notebooks=[find_notebook(step) for step in before])
+            run_loop(
+                run_dir=self.artefacts / "credit",
+                notebooks=[find_notebook(step) for step in before],
+            )
 
     def run(self, path: Path) -> list[dict[str, Any]]:
         """Run one notebook, and again as a whole if a cell lacked something that the first run left out."""
@@ -244,7 +272,9 @@ class _Desk:
             lacks = any("failed" in event and not event["keys"] for event in events)
             if lacks and any(event.get("sliced") for event in events):
                 again = self._run(path, Path(place, "whole"), "whole")
-                events = max(events, again, key=lambda events: sum("key" in event for event in events))
+                events = max(
+                    events, again, key=lambda events: sum("key" in event for event in events)
+                )
         return events
 
     def _run(self, path: Path, place: Path, extent: str) -> list[dict[str, Any]]:
@@ -255,13 +285,23 @@ class _Desk:
             shutil.copyfile(path, place / "work" / "notebook.ipynb")
         except OSError as error:
             return [{"unreadable": error.strerror}]
-        for name, target in (("notebooks", self.course), ("datasets", self.course.parent / "datasets")):
+        for name, target in (
+            ("notebooks", self.course),
+            ("datasets", self.course.parent / "datasets"),
+        ):
             (place / name).symlink_to(target)
         if self.artefacts is not None:
             shutil.copytree(self.artefacts, place / "runs")
         results = place.with_suffix(".results")  # beside what the notebook may change
         limits = [str(self.limits.cell_seconds), str(self.limits.seconds), extent]
-        words = [sys.executable, "-m", "lepton_lib.classroom.learner", "notebook.ipynb", str(results), *limits]
+        words = [
+            sys.executable,
+            "-m",
+            "lepton_lib.classroom.learner",
+            "notebook.ipynb",
+            str(results),
+            *limits,
+        ]
         words += [str(folder) for folder in (place, *self.writable)]
         process = subprocess.Popen(
             words,
@@ -275,7 +315,8 @@ class _Desk:
         self.running.add(process)
         try:
             code = process.wait(self.limits.seconds)
-            number = code - 128 if code > 128 else -code  # as shells tell it, where it has a namespace of its own
+            # as shells tell it, where it has a namespace of its own
+            number = code - 128 if code > 128 else -code
             killed = [f" was ended by {one.name}" for one in signal.Signals if one == number]
             stopped = f"its process{killed[0] if killed else ' ended'}"
         except subprocess.TimeoutExpired:
@@ -283,7 +324,11 @@ class _Desk:
         finally:
             self._end(process)
         events = _read_events(results)
-        return events if events and events[-1].keys() & {"end", "unreadable"} else [*events, {"stopped": stopped}]
+        return (
+            events
+            if events and events[-1].keys() & {"end", "unreadable"}
+            else [*events, {"stopped": stopped}]
+        )
 
     def _environment(self, place: Path) -> dict[str, str]:
         library = str(Path(__file__).resolve().parents[2])
@@ -300,7 +345,9 @@ class _Desk:
             "OMP_NUM_THREADS": "1",
             "TQDM_DISABLE": "1",
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-            "LEPTON_DATASETS": os.pathsep.join(filter(None, [os.environ.get("LEPTON_DATASETS", ""), *cases])),
+            "LEPTON_DATASETS": os.pathsep.join(
+                filter(None, [os.environ.get("LEPTON_DATASETS", ""), *cases])
+            ),
         }
 
     def _end(self, process: subprocess.Popen[bytes]) -> None:

@@ -1,7 +1,8 @@
 """Runs one learner's notebook, in a process of its own, and writes down what it gave to each exercise, as plain data.
 
-Nothing here judges, for a notebook may change everything in its process: the values are judged elsewhere. Only the
-exercises and the cells that they read from are run; a line is written as soon as something is known.
+Nothing here judges, for a notebook may change everything in its process: the values are judged
+elsewhere. Only the exercises and the cells that they read from are run; a line is written as soon
+as something is known.
 """
 
 from __future__ import annotations
@@ -44,10 +45,15 @@ class CellTimeout(BaseException):
 def isolate(cpu_seconds: int, writable: Sequence[str]) -> None:
     """Limit memory, processor time and files; take the network away, but for the loopback.
 
-    Where the machine allows it (Linux with user namespaces) that holds for every program, no other process can be
-    reached, and nothing can be written but in the folders ``writable``; else Python alone refuses to connect.
+    Where the machine allows it (Linux with user namespaces) that holds for every program, no other
+    process can be reached, and nothing can be written but in the folders ``writable``; else Python
+    alone refuses to connect.
     """
-    for kind, most in ((resource.RLIMIT_DATA, DATA), (resource.RLIMIT_FSIZE, FILE), (resource.RLIMIT_CPU, cpu_seconds)):
+    for kind, most in (
+        (resource.RLIMIT_DATA, DATA),
+        (resource.RLIMIT_FSIZE, FILE),
+        (resource.RLIMIT_CPU, cpu_seconds),
+    ):
         with contextlib.suppress(ValueError, OSError):  # where a lower limit holds already
             resource.setrlimit(kind, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -64,10 +70,16 @@ def isolate(cpu_seconds: int, writable: Sequence[str]) -> None:
         places = [os.fsencode(folder) for folder in writable]
         for place in places:
             libc.mount(place, place, None, ctypes.c_ulong(BIND), None)
-        for place, add, remove, flags in [(b"/", READ_ONLY, 0, DEEP), *((place, 0, READ_ONLY, 0) for place in places)]:
-            libc.syscall(SET_ATTRIBUTES, -100, place, flags, struct.pack("4Q", add, remove, 0, 0), 32)
+        for place, add, remove, flags in [
+            (b"/", READ_ONLY, 0, DEEP),
+            *((place, 0, READ_ONLY, 0) for place in places),
+        ]:
+            libc.syscall(
+                SET_ATTRIBUTES, -100, place, flags, struct.pack("4Q", add, remove, 0, 0), 32
+            )
         os.chdir(here)  # in the mounts as they are now
-        for _ in range(2):  # the first process of the namespace, with which all the others end, and the notebook's
+        # the first process of the namespace, with which all the others end, and the notebook's
+        for _ in range(2):
             if child := os.fork():
                 code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
                 sys.exit(code if code >= 0 else 128 - code)
@@ -82,7 +94,13 @@ def isolate(cpu_seconds: int, writable: Sequence[str]) -> None:
 
 
 def main(
-    path: Path, results: Path, *, cell_seconds: int, cpu_seconds: int, whole: bool, writable: Sequence[str]
+    path: Path,
+    results: Path,
+    *,
+    cell_seconds: int,
+    cpu_seconds: int,
+    whole: bool,
+    writable: Sequence[str],
 ) -> None:
     """Run the notebook at ``path``; events go to ``results``, a line of JSON each."""
     descriptor = os.open(results, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -100,7 +118,10 @@ def main(
 
         return tell(unreadable=first_line(error)[:200])
     needed = [cell for cell in cells if cell["source"].strip()] if whole else plan(cells)
-    tell(keys=sorted({key for cell in cells for key in cell["keys"]}), sliced=len(needed) < len(cells))
+    tell(
+        keys=sorted({key for cell in cells for key in cell["keys"]}),
+        sliced=len(needed) < len(cells),
+    )
     _run(needed, untouched, tell, cell_seconds)
     tell(end=True)
 
@@ -117,8 +138,12 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], dict[str, str]]:
     from lepton_lib.runs.parameters import read_notebook
 
     nb = nbformat.reads(path.read_text("utf-8-sig"), as_version=4)
-    sources = [(str(cell.get("id", "")), str(cell.source)) for cell in nb.cells if cell.cell_type == "code"]
-    numbers = {key[:2] for _, source in sources for key in keys_in(source)} & set(definition_files())
+    sources = [
+        (str(cell.get("id", "")), str(cell.source)) for cell in nb.cells if cell.cell_type == "code"
+    ]
+    numbers = {key[:2] for _, source in sources for key in keys_in(source)} & set(
+        definition_files()
+    )
     numbers = numbers or set(definition_files())  # no check is left: then the cells' ids tell
     untouched, place = {}, {}  # the source by key; key and name by the cell's id
     for number in numbers:
@@ -162,12 +187,16 @@ def plan(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
     needed = []
     for cell, parts in zip(reversed(cells), reversed(parsed), strict=True):
         bound = set().union(*(part[1] for part in parts))
-        hidden = any(word in cell["source"] for word in ("import *", "exec(", "globals(", "get_ipython("))
+        hidden = any(
+            word in cell["source"] for word in ("import *", "exec(", "globals(", "get_ipython(")
+        )
         if not (cell["keys"] or hidden or bound & wanted):
             continue
         needed.append(cell)
         for part, binds, read in reversed(parts):
-            if isinstance(part, ast.Assign | ast.AnnAssign | ast.Import | ast.ImportFrom | ast.FunctionDef):
+            if isinstance(
+                part, ast.Assign | ast.AnnAssign | ast.Import | ast.ImportFrom | ast.FunctionDef
+            ):
                 wanted -= binds
             new = read - wanted
             while new:
@@ -176,7 +205,12 @@ def plan(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return needed[::-1]
 
 
-def _run(cells: list[dict[str, Any]], untouched: dict[str, str], tell: Callable[..., None], cell_seconds: int) -> None:
+def _run(
+    cells: list[dict[str, Any]],
+    untouched: dict[str, str],
+    tell: Callable[..., None],
+    cell_seconds: int,
+) -> None:
     from IPython.core.interactiveshell import InteractiveShell
 
     from lepton_lib.classroom.cells import check_calls
@@ -193,7 +227,11 @@ def _run(cells: list[dict[str, Any]], untouched: dict[str, str], tell: Callable[
 
     def collect(kind: str, key: str, value: Any) -> Any:
         signal.setitimer(signal.ITIMER_REAL, 0)  # what follows isn't the learner's time
-        tell(key=key, value=answer_of(key, value), untouched=at_work[0]["as given"] == untouched.get(key))
+        tell(
+            key=key,
+            value=answer_of(key, value),
+            untouched=at_work[0]["as given"] == untouched.get(key),
+        )
         right = checkpoint(key, value) if kind == "checkpoint" else None
         signal.setitimer(signal.ITIMER_REAL, cell_seconds, 1.0)
         return right
@@ -216,12 +254,18 @@ def _run(cells: list[dict[str, Any]], untouched: dict[str, str], tell: Callable[
             signal.setitimer(signal.ITIMER_REAL, cell_seconds, 1.0)
             done = shell.run_cell(source, silent=True, store_history=False)
             error = done.error_before_exec or done.error_in_exec
-        except BaseException as raised:  # whatever a learner's code does, the next cell has its turn
+        except (
+            BaseException
+        ) as raised:  # whatever a learner's code does, the next cell has its turn
             error = raised
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
         if error is not None:
-            said = f"no end within {cell_seconds} s" if isinstance(error, CellTimeout) else first_line(error)[:200]
+            said = (
+                f"no end within {cell_seconds} s"
+                if isinstance(error, CellTimeout)
+                else first_line(error)[:200]
+            )
             tell(failed=cell["id"], keys=cell["keys"], error=said)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lepton_lib.artefacts import MAKES, STEPS, Run
+from lepton_lib.artefacts import OUTPUTS, STEPS, Run
 from lepton_lib.classroom.cells import keys_in
 from lepton_lib.errors import ExerciseError, ParameterError
 from lepton_lib.exercises.definitions import find_definition
@@ -50,13 +50,22 @@ def sections(path: Path) -> list[Section]:
         if is_code(cell):
             title, minutes, keys = found[-1]
             here = keys_in(cell.source)
-            found[-1] = (title, minutes + (_exercise_minutes(here) if here else CODE_MINUTES), [*keys, *here])
+            found[-1] = (
+                title,
+                minutes + (_exercise_minutes(here) if here else CODE_MINUTES),
+                [*keys, *here],
+            )
             continue
-        before, *parts = _SECTION.split(_LINE.sub("", cell.source)) if cell.cell_type == "markdown" else [""]
+        before, *parts = (
+            _SECTION.split(_LINE.sub("", cell.source)) if cell.cell_type == "markdown" else [""]
+        )
         found[-1] = (found[-1][0], found[-1][1] + len(before.split()) / WORDS, found[-1][2])
         for title, text in zip(parts[::2], parts[1::2], strict=True):
             found.append((title, len(f"{title} {text}".split()) / WORDS, []))
-    return [Section(path.stem, title, max(1, round(minutes)), tuple(keys)) for title, minutes, keys in found]
+    return [
+        Section(path.stem, title, max(1, round(minutes)), tuple(keys))
+        for title, minutes, keys in found
+    ]
 
 
 def _exercise_minutes(keys: Sequence[str]) -> float:
@@ -107,18 +116,23 @@ class Plan(NamedTuple):
                 lines.append(f"{clock}  {BREAK:3} min  break")
             else:
                 task = f"  ({', '.join(section.exercises)})" if section.exercises else ""
-                lines.append(f"{clock}  {section.minutes:3} min  {section.notebook[:2]} {section.title}{task}")
+                lines.append(
+                    f"{clock}  {section.minutes:3} min  {section.notebook[:2]} {section.title}{task}"
+                )
         lines.append(f"{self.minutes // 60}:{self.minutes % 60:02}  end")
         if self.left:
             lines.append("To read before or after:")
-            lines += [f"      {one.minutes:3} min  {one.notebook[:2]} {one.title}" for one in self.left]
+            lines += [
+                f"      {one.minutes:3} min  {one.notebook[:2]} {one.title}" for one in self.left
+            ]
         return "\n".join(lines)
 
 
 def plan(minutes: int, goals: Sequence[str] = ()) -> Plan:
     """Which sections fit into a lesson, in the notebooks' order, with breaks.
 
-    Each notebook's introduction and its sections with exercises come in first, then the rest, as long as they fit.
+    Each notebook's introduction and its sections with exercises come in first, then the rest, as
+    long as they fit.
 
     Args:
         minutes: That the lesson has, with its breaks.
@@ -128,15 +142,20 @@ def plan(minutes: int, goals: Sequence[str] = ()) -> Plan:
         ParameterError: A goal is no step, or nothing fits.
     """
     paths = [_notebook_of(goal) for goal in dict.fromkeys(goals)] or loop_notebooks()
-    every = [section for path in sorted(paths, key=lambda path: path.stem) for section in sections(path)]
-    order = sorted(range(len(every)), key=lambda k: (not (every[k].exercises or every[k].title == "Introduction"), k))
+    every = [
+        section for path in sorted(paths, key=lambda path: path.stem) for section in sections(path)
+    ]
+    order = sorted(
+        range(len(every)),
+        key=lambda k: (not (every[k].exercises or every[k].title == "Introduction"), k),
+    )
     chosen: set[int] = set()
     for k in order:
         if _laid_out([every[i] for i in sorted(chosen | {k})])[1] <= minutes:
             chosen.add(k)
     if not chosen:
         raise ParameterError(
-            "the plan", got=f"{minutes} minutes", expected="time for one section", remedy="Allow more minutes."
+            "the plan", f"{minutes} minutes", "time for one section", "Allow more minutes."
         )
     items, end = _laid_out([every[k] for k in sorted(chosen)])
     return Plan(items, [section for k, section in enumerate(every) if k not in chosen], end)
@@ -161,7 +180,7 @@ def _notebook_of(goal: str) -> Path:
             return path
     known = ", ".join(stem.partition("_")[2] for stem in find_notebooks())
     raise ParameterError(
-        f"goal {goal!r}", got="no such step", expected=f"one of: {known}", remedy="Check its spelling."
+        f"goal {goal!r}", "no such step", f"one of: {known}", "Check its spelling."
     )
 
 
@@ -174,7 +193,8 @@ def jump(name: str, run_dir: Path, *, progress: Listener | None = None) -> list[
         progress: As for `run_loop`.
 
     Returns:
-        Each step before the notebook with a short hash over what it left, which is the same on every seat.
+        Each step before the notebook with a short hash over what it left, which is the same on
+        every seat.
 
     Raises:
         ParameterError: It is no notebook of the loop.
@@ -184,14 +204,16 @@ def jump(name: str, run_dir: Path, *, progress: Listener | None = None) -> list[
     stem = find_notebook(name).stem
     if stem not in STEPS:
         raise ParameterError(
-            f"notebook {stem!r}", got="no step of the loop", expected=", ".join(STEPS), remedy="Take one of them."
+            f"notebook {stem!r}", "no step of the loop", ", ".join(STEPS), "Take one of them."
         )
     before = STEPS[: STEPS.index(stem)]
     if before:
-        run_loop(run_dir=run_dir, notebooks=[find_notebook(step) for step in before], progress=progress)
+        run_loop(
+            run_dir=run_dir, notebooks=[find_notebook(step) for step in before], progress=progress
+        )
     steps = Run(run_dir).manifest["steps"]
     found = []
     for step in before:
-        files = {file: steps[step]["files"][file] for file in MAKES[step] if file not in MEASURED}
+        files = {file: steps[step]["files"][file] for file in OUTPUTS[step] if file not in MEASURED}
         found.append((step, hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()[:12]))
     return found

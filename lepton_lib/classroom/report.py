@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 
 from lepton_lib.classroom.grading import NOT_RUN, Learner
-from lepton_lib.errors import usable
+from lepton_lib.errors import wrap_os_errors
 from lepton_lib.exercises.definitions import find_definition
 from lepton_lib.exercises.progress import CORRECT, NOT_ATTEMPTED, NOT_YET
 from lepton_lib.runs.pages import page, table
@@ -33,7 +33,10 @@ def shared_misconceptions(learners: Sequence[Learner]) -> list[tuple[int, str, s
         for key, result in learner.results.items():
             if result.status == NOT_YET:
                 counts[key, result.message] = counts.get((key, result.message), 0) + 1
-    return sorted(((n, key, message) for (key, message), n in counts.items()), key=lambda entry: (-entry[0], entry[1:]))
+    return sorted(
+        ((n, key, message) for (key, message), n in counts.items()),
+        key=lambda entry: (-entry[0], entry[1:]),
+    )
 
 
 def write_report(learners: Sequence[Learner], folder: Path) -> list[Path]:
@@ -42,7 +45,7 @@ def write_report(learners: Sequence[Learner], folder: Path) -> list[Path]:
     Raises:
         RunError: It can't be written to.
     """
-    with usable(folder, remedy="Copy the notebooks to a folder of your own first."):
+    with wrap_os_errors(folder, remedy="Copy the notebooks to a folder of your own first."):
         write_atomic(folder / "class.csv", to_csv(learners))
         write_atomic(folder / "class.html", to_html(learners))
     return [folder / "class.csv", folder / "class.html"]
@@ -57,7 +60,9 @@ def to_csv(learners: Sequence[Learner]) -> str:
     for learner in learners:
         states = [result.status for result in learner.results.values()]
         row = [learner.name, learner.n_correct, *states, "; ".join(learner.notes)]
-        writer.writerow([f"'{cell}" if str(cell)[:1] in "=+-@\t\r\n" and cell != "" else cell for cell in row])
+        writer.writerow(
+            [f"'{cell}" if str(cell)[:1] in "=+-@\t\r\n" and cell != "" else cell for cell in row]
+        )
     return file.getvalue()
 
 
@@ -66,12 +71,19 @@ def to_html(learners: Sequence[Learner]) -> str:
     keys = list(learners[0].results) if learners else []
     titles = {key: find_definition(key).title for key in keys}
     shared = [
-        [f'<span class="many">{n} of {len(learners)}</span>', f"{key} {escape(titles[key])}", escape(message)]
+        [
+            f'<span class="many">{n} of {len(learners)}</span>',
+            f"{key} {escape(titles[key])}",
+            escape(message),
+        ]
         for n, key, message in shared_misconceptions(learners)
     ]
     rows = [
         [escape(one.name), f"{one.n_correct} of {len(keys)}"]
-        + [f'<span class="{_MARKS[result.status]}">{result.status}</span>' for result in one.results.values()]
+        + [
+            f'<span class="{_MARKS[result.status]}">{result.status}</span>'
+            for result in one.results.values()
+        ]
         for one in learners
     ]
     why = [

@@ -74,10 +74,18 @@ def decode(entry: Any) -> Any:
         import pandas as pd
 
         rows, index, columns = map(decode, content)
-        return pd.Series(rows, index=index) if columns is None else pd.DataFrame(rows, index=index, columns=columns)
+        return (
+            pd.Series(rows, index=index)
+            if columns is None
+            else pd.DataFrame(rows, index=index, columns=columns)
+        )
     if kind == "array":
         import numpy as np
 
         return np.array(decode(content)).reshape(entry["shape"])
     name = str(content)
-    return (lambda: None) if name == "function" else type(name if name.isidentifier() else "object", (), {})()
+    return (
+        (lambda: None)
+        if name == "function"
+        else type(name if name.isidentifier() else "object", (), {})()
+    )

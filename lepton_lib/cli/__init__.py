@@ -24,21 +24,27 @@ for part in (running, service, watching, classroom):
 
 def main() -> None:
     """The entry point: a mistake that the reader can mend is one message on stderr, never a traceback."""
-    # nbformat's jsonschema takes a second to get ready for a format that no notebook has, unless this can't be found.
+    # nbformat's jsonschema takes a second to get ready for a format that no notebook has, unless
+    # this can't be found.
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # None is what the import system asks for
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that kernels are ended
+    # so that kernels are ended
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         app()
     except NotebookError as error:
         sys.exit(_told(error, FAILED))
     except LeptonError as error:
         sys.exit(_told(error, USAGE))
-    except (OSError, UnicodeError, OverflowError) as error:  # a path, a text or a number that the machine refuses
+    except (
+        OSError,
+        UnicodeError,
+        OverflowError,
+    ) as error:  # a path, a text or a number that the machine refuses
         told = LeptonError(
             str(getattr(error, "filename", None) or "the command"),
-            got=str(getattr(error, "strerror", None) or error),
-            expected="a path or a value that this machine takes",
-            remedy="Check the command's words, and that the files are yours.",
+            str(getattr(error, "strerror", None) or error),
+            "a path or a value that this machine takes",
+            "Check the command's words, and that the files are yours.",
         )
         sys.exit(_told(told, FAILED))
 

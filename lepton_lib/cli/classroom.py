@@ -17,7 +17,9 @@ app = typer.Typer()
 
 @app.command()
 def work(
-    folder: Annotated[Path, typer.Argument(help="Beside notebooks/, so that relative names lead on.")] = Path("work"),
+    folder: Annotated[
+        Path, typer.Argument(help="Beside notebooks/, so that relative names lead on.")
+    ] = Path("work"),
     *,
     open_: Annotated[bool, typer.Option("--open", help="Then open JupyterLab there.")] = False,
 ) -> None:
@@ -38,7 +40,9 @@ def work(
 
 @app.command()
 def progress(
-    folder: Annotated[Path | None, typer.Argument(help="A work folder; the one around here, or work/.")] = None,
+    folder: Annotated[
+        Path | None, typer.Argument(help="A work folder; the one around here, or work/.")
+    ] = None,
 ) -> None:
     """Show what is done of all exercises."""
     from lepton_lib.classroom.certificate import cards
@@ -48,7 +52,9 @@ def progress(
     for card in found:
         typer.echo(card)
     lines = [standing for card in found for _, standing in card.lines.values()]
-    typer.echo(f"In all {sum(standing.status == CORRECT for standing in lines)} of {len(lines)} done.")
+    typer.echo(
+        f"In all {sum(standing.status == CORRECT for standing in lines)} of {len(lines)} done."
+    )
 
 
 @app.command()
@@ -57,7 +63,10 @@ def certificate(
     *,
     out: Annotated[Path, typer.Option(help="The drawing to write.")] = Path("certificate.svg"),
     verify: Annotated[
-        str, typer.Option(metavar="FILE|CODE", help="Say whether one is genuine; a code needs the name.")
+        str,
+        typer.Option(
+            metavar="FILE|CODE", help="Say whether one is genuine; a code needs the name."
+        ),
     ] = "",
     folder: Annotated[Path | None, typer.Option("--work", help="The work folder.")] = None,
 ) -> None:
@@ -79,7 +88,9 @@ def certificate(
 
 @app.command()
 def grade(
-    folder: Annotated[Path, typer.Argument(help="Learners' notebooks: a file or a folder for each.")],
+    folder: Annotated[
+        Path, typer.Argument(help="Learners' notebooks: a file or a folder for each.")
+    ],
     *,
     seconds: Annotated[int, typer.Option(min=1, help="That one notebook may take.")] = 120,
     cell_seconds: Annotated[int, typer.Option(min=1, help="That one cell may take.")] = 20,
@@ -87,8 +98,8 @@ def grade(
 ) -> None:
     """Run a class's notebooks and write class.csv and class.html: who has done what, and what the class mistakes.
 
-    Each runs in a process of its own, with limits on time, memory and files, and without a network. It helps to teach;
-    it is no exam supervision: it doesn't know who wrote a notebook.
+    Each runs in a process of its own, with limits on time, memory and files, and without a network.
+    It helps to teach; it is no exam supervision: it doesn't know who wrote a notebook.
     """
     from lepton_lib.classroom.grading import Limits, grade
     from lepton_lib.classroom.report import NO_EXAM, write_report
@@ -96,7 +107,9 @@ def grade(
     learners = grade(
         folder,
         limits=Limits(seconds, cell_seconds, jobs),
-        progress=lambda one: typer.echo(f"{one.name:<32} {one.n_correct:3} correct  {'; '.join(one.notes)}", err=True),
+        progress=lambda one: typer.echo(
+            f"{one.name:<32} {one.n_correct:3} correct  {'; '.join(one.notes)}", err=True
+        ),
     )
     written = write_report(learners, folder)
     typer.echo(f"{NO_EXAM}\nTo read: {written[-1]}")
@@ -106,7 +119,9 @@ def grade(
 def handout(
     folder: Annotated[Path, typer.Argument(help="Where: learners/, instructor/ and slides/.")],
     *,
-    nbgrader: Annotated[bool, typer.Option("--nbgrader", help="With a test after each exercise for nbgrader.")] = False,
+    nbgrader: Annotated[
+        bool, typer.Option("--nbgrader", help="With a test after each exercise for nbgrader.")
+    ] = False,
 ) -> None:
     """Make what is handed out: notebooks to fill in, answered and executed ones with notes, and slides."""
     from lepton_lib.classroom.editions import hand_out
@@ -118,8 +133,12 @@ def handout(
 
 @app.command()
 def plan(
-    minutes: Annotated[int, typer.Option(min=1, help="That the lesson has, with its breaks.")] = 180,
-    goals: Annotated[str, typer.Option(help="Steps by name or number, as data,training; all by default.")] = "",
+    minutes: Annotated[
+        int, typer.Option(min=1, help="That the lesson has, with its breaks.")
+    ] = 180,
+    goals: Annotated[
+        str, typer.Option(help="Steps by name or number, as data,training; all by default.")
+    ] = "",
 ) -> None:
     """Say which sections fit into a lesson, in order, with breaks."""
     from lepton_lib.classroom.pacing import plan
@@ -139,4 +158,7 @@ def jump(
         left = jump(notebook, out, progress=show)
     for step, digest in left:
         typer.echo(f"{step:<16} {digest}")
-    typer.echo(f"{out} is ready for {notebook}." + (" Compare the codes with your neighbour's." if left else ""))
+    typer.echo(
+        f"{out} is ready for {notebook}."
+        + (" Compare the codes with your neighbour's." if left else "")
+    )

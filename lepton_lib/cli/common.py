@@ -13,9 +13,12 @@ if TYPE_CHECKING:
     from lepton_lib.runs import Event
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130  # exit codes
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder in which 04_deployment has run.")]
+RunFolder = Annotated[
+    Path, typer.Argument(metavar="RUN", help="A run folder in which 04_deployment has run.")
+]
 Trust = Annotated[
-    list[str] | None, typer.Option(metavar="KEY", help="A public key whose signature counts; your own by default.")
+    list[str] | None,
+    typer.Option(metavar="KEY", help="A public key whose signature counts; your own by default."),
 ]
 
 
@@ -33,13 +36,21 @@ class Progress:
                 from tqdm import tqdm
 
                 form = "{desc:<16} {bar:24} {n_fmt:>3}/{total_fmt} cells {elapsed}"
-                width = min(80, shutil.get_terminal_size().columns)  # nrows: some terminals say that they have none
+                # nrows: some terminals say that they have none
+                width = min(80, shutil.get_terminal_size().columns)
                 self.bar = tqdm(
-                    total=event.total, desc=event.notebook, bar_format=form, ncols=width, nrows=24, disable=False
+                    total=event.total,
+                    desc=event.notebook,
+                    bar_format=form,
+                    ncols=width,
+                    nrows=24,
+                    disable=False,
                 )
             self.bar.update(event.done - self.bar.n)
         elif event.state != "running":
-            cells = f"{event.done:3}/{event.total} cells {event.seconds:6.1f} s" if event.total else ""
+            cells = (
+                f"{event.done:3}/{event.total} cells {event.seconds:6.1f} s" if event.total else ""
+            )
             if self.bar is None or event.state == "failed":
                 self.close()
                 typer.echo(f"{event.notebook:<16} {event.state:<12} {cells}".rstrip(), err=True)

@@ -16,15 +16,24 @@ app = typer.Typer()
 
 @app.command()
 def run(
-    notebook: Annotated[str, typer.Argument(help="A stem, its prefix or a path; 'loop' for 00 to 05.")] = "loop",
+    notebook: Annotated[
+        str, typer.Argument(help="A stem, its prefix or a path; 'loop' for 00 to 05.")
+    ] = "loop",
     *,
-    case: Annotated[str | None, typer.Option(help="A case's name, or a folder with a case.toml.")] = None,
+    case: Annotated[
+        str | None, typer.Option(help="A case's name, or a folder with a case.toml.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder; runs/CASE by default.")] = None,
     parameter: Annotated[
-        list[str] | None, typer.Option("-p", metavar="NAME=VALUE", help="A parameter; as often as needed.")
+        list[str] | None,
+        typer.Option("-p", metavar="NAME=VALUE", help="A parameter; as often as needed."),
     ] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Run every step, also those that are done already.")] = False,
-    whole: Annotated[bool, typer.Option("--whole", help="Run the cells of exercises and lessons, too.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Run every step, also those that are done already.")
+    ] = False,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Run the cells of exercises and lessons, too.")
+    ] = False,
 ) -> None:
     """Run one notebook, or the whole loop, into a run folder."""
     from lepton_lib.runs import find_notebook, run_loop, run_notebook
@@ -34,13 +43,24 @@ def run(
     notebooks = loop_notebooks() if notebook == "loop" else [find_notebook(notebook)]
     if "case" in given:
         given["case"] = _case_by_name(given["case"])
-    run_dir = Path(given.pop("run_dir", "") or Path("runs", given.get("case") or _default_case(notebooks)))
+    run_dir = Path(
+        given.pop("run_dir", "") or Path("runs", given.get("case") or _default_case(notebooks))
+    )
     show = Progress()
     try:
         if notebook == "loop":
-            run_loop(run_dir=run_dir, parameters=given, notebooks=notebooks, progress=show, whole=whole, fresh=fresh)
+            run_loop(
+                run_dir=run_dir,
+                parameters=given,
+                notebooks=notebooks,
+                progress=show,
+                whole=whole,
+                fresh=fresh,
+            )
         else:
-            executed = run_notebook(notebooks[0], run_dir=run_dir, parameters=given, progress=show, whole=whole)
+            executed = run_notebook(
+                notebooks[0], run_dir=run_dir, parameters=given, progress=show, whole=whole
+            )
     except KeyboardInterrupt:
         show.close()
         typer.echo("Interrupted. The same command goes on from there.", err=True)
@@ -51,7 +71,9 @@ def run(
         from lepton_lib.artefacts import Run
         from lepton_lib.runs import Summary
 
-        typer.echo(f"\n{Summary.of(Run(run_dir)).to_text()}\n\nAll of it on one page: {run_dir / 'index.html'}")
+        typer.echo(
+            f"\n{Summary.of(Run(run_dir)).to_text()}\n\nAll of it on one page: {run_dir / 'index.html'}"
+        )
     else:
         typer.echo(f"To read: {executed.with_suffix('.html')}")
 
@@ -63,10 +85,10 @@ def _parameters(pairs: list[str], case: str | None, out: Path | None) -> dict[st
     for pair in pairs:
         name, sign, value = pair.partition("=")
         if not sign or not name.strip():
-            raise ParameterError(f"-p {pair}", got="no '='", expected="name=value", remedy="Write -p epochs=10.")
+            raise ParameterError(f"-p {pair}", "no '='", "name=value", "Write -p epochs=10.")
         if name.strip() in given:
             raise ParameterError(
-                f"parameter {name.strip()!r}", got="two values", expected="one", remedy="Take one of them out."
+                f"parameter {name.strip()!r}", "two values", "one", "Take one of them out."
             )
         given[name.strip()] = value
     return given
@@ -118,18 +140,24 @@ def cases() -> None:
 def new_case(
     file: Annotated[Path, typer.Argument(help="A CSV file.")],
     target: Annotated[str, typer.Option(help="The column to predict.")],
-    out: Annotated[Path | None, typer.Option(help="The new case's folder; datasets/NAME by default.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The new case's folder; datasets/NAME by default.")
+    ] = None,
 ) -> None:
     """Draft a case from a CSV file."""
     from lepton_lib.data import draft_case
 
     drafted = draft_case(file, target=target, folder=out)
-    typer.echo(f"Drafted {drafted}: read and correct it, then `lepton run loop --case {drafted.parent}`.")
+    typer.echo(
+        f"Drafted {drafted}: read and correct it, then `lepton run loop --case {drafted.parent}`."
+    )
 
 
 @app.command()
 def notebooks(
-    names: Annotated[list[str] | None, typer.Argument(help="Stems, prefixes or paths; all by default.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Stems, prefixes or paths; all by default.")
+    ] = None,
 ) -> None:
     """Re-execute stored notebooks; write their outputs back, and how many minutes their sections take."""
     from lepton_lib.classroom.pacing import stamp_minutes

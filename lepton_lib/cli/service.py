@@ -21,12 +21,22 @@ def serve(
     trust: Trust = None,
     *,
     require_key: Annotated[bool, typer.Option("--require-key", help="Demand an API key.")] = False,
-    no_keys: Annotated[bool, typer.Option("--no-keys", help="Let everybody ask, on any address.")] = False,
+    no_keys: Annotated[
+        bool, typer.Option("--no-keys", help="Let everybody ask, on any address.")
+    ] = False,
 ) -> None:
     """Serve a run's model over HTTP."""
     from lepton_lib.serving import serve as serve_run
 
-    serve_run(run_dir, host=host, port=port, workers=workers, trust=trust, require_key=require_key, no_keys=no_keys)
+    serve_run(
+        run_dir,
+        host=host,
+        port=port,
+        workers=workers,
+        trust=trust,
+        require_key=require_key,
+        no_keys=no_keys,
+    )
 
 
 @app.command()
@@ -62,9 +72,15 @@ def roll_back(run_dir: RunFolder, trust: Trust = None) -> None:
 def log(
     run_dir: RunFolder,
     *,
-    find: Annotated[str | None, typer.Option(metavar="ID", help="Show a prediction or request.")] = None,
-    erase: Annotated[str | None, typer.Option(metavar="ID", help="Remove a prediction or request for good.")] = None,
-    keep_days: Annotated[float | None, typer.Option(min=0, metavar="N", help="Remove what is older.")] = None,
+    find: Annotated[
+        str | None, typer.Option(metavar="ID", help="Show a prediction or request.")
+    ] = None,
+    erase: Annotated[
+        str | None, typer.Option(metavar="ID", help="Remove a prediction or request for good.")
+    ] = None,
+    keep_days: Annotated[
+        float | None, typer.Option(min=0, metavar="N", help="Remove what is older.")
+    ] = None,
     parquet: Annotated[Path | None, typer.Option(metavar="FILE", help="Export as a table.")] = None,
     trust: Trust = None,
 ) -> None:
@@ -77,7 +93,9 @@ def log(
     if find is not None:
         typer.echo(upkeep.describe(run_dir, find, trust=trust))
     if parquet is not None:
-        typer.echo(f"{upkeep.export(path, upkeep.case_of(run_dir, trust=trust), parquet)} predictions in {parquet}.")
+        typer.echo(
+            f"{upkeep.export(path, upkeep.case_of(run_dir, trust=trust), parquet)} predictions in {parquet}."
+        )
     if erase is not None:
         typer.echo(f"{upkeep.erase(path, erase)} predictions erased.")
     if keep_days is not None:
@@ -103,7 +121,9 @@ app.add_typer(keys, name="keys")
 
 @keys.command("add")
 def add_key(
-    run_dir: RunFolder, name: str, rate: Annotated[float, typer.Option(help="Requests a second.")] = 100.0
+    run_dir: RunFolder,
+    name: str,
+    rate: Annotated[float, typer.Option(help="Requests a second.")] = 100.0,
 ) -> None:
     """Make a key; it is shown this once."""
     from lepton_lib.serving import guards

@@ -31,34 +31,39 @@ MAX_CATEGORIES = 30  # more distinct words than that are text, not categories
 MAX_CLASSES = 20  # more distinct whole numbers than that are a quantity, not classes
 MOST_NUMBERS = 0.9  # a column with such a share of numbers is a number column with mistakes in it
 _MARKS = ("NA", "N/A", "NaN", "nan", "NULL", "null", "?")  # mean "missing" in any column
-_NUMBER_MARKS = ("None", "none", "-", "--", ".")  # mean "missing" among numbers, but may be a category's name
-_ID_HEADER = re.compile(r"(^|[\s_.-])(?i:id|uid|uuid|guid|index|key|no|row|rownames)$|[a-z]I[Dd]$|^(?i:unnamed.*)?$")
+# mean "missing" among numbers, but may be a category's name
+_NUMBER_MARKS = ("None", "none", "-", "--", ".")
+_ID_HEADER = re.compile(
+    r"(^|[\s_.-])(?i:id|uid|uuid|guid|index|key|no|row|rownames)$|[a-z]I[Dd]$|^(?i:unnamed.*)?$"
+)
 _AGREE = "a placeholder: to be agreed before any work"
 
 
 def draft_case(csv: Path, *, target: str, folder: Path | None = None) -> Path:
     """Make a case from any table: a copy of it, and a case.toml that loads and runs, to be corrected by hand.
 
-    Encoding, delimiter, task, kinds, ranges, categories and marks for missing values are read off the table. Columns
-    that a model can learn nothing from (identifiers, long texts, constants) are ignored.
+    Encoding, delimiter, task, kinds, ranges, categories and marks for missing values are read off
+    the table. Columns that a model can learn nothing from (identifiers, long texts, constants) are
+    ignored.
 
     Args:
         csv: The table, a text file with one header line; packed if its name ends in ``.gz``.
         target: The header of the column to predict.
-        folder: The folder to make, whole or not at all; its name becomes the case's name. Without one it is named
-            after the file, in ``datasets/``.
+        folder: The folder to make, whole or not at all; its name becomes the case's name. Without
+            one it is named after the file, in ``datasets/``.
 
     Returns:
         The case.toml.
 
     Raises:
         CaseError: The folder exists already, or its name can't name a case.
-        DataError: The file is no such table, has no such column, or its rows are too few or of one class only.
+        DataError: The file is no such table, has no such column, or its rows are too few or of one
+            class only.
     """
     folder = folder or Path("datasets", _identifier(csv.name.split(".")[0], "my_case", set()))
     _check_folder(folder)
     if not csv.is_file():
-        raise DataError(str(csv), got="no such file", expected="a table", remedy="Check the path.")
+        raise DataError(str(csv), "no such file", "a table", "Check the path.")
     encoding, text = _sniff_encoding(csv)
     delimiter = _sniff_delimiter(text)
     cells = read_cells(csv, delimiter=delimiter, encoding=encoding)
@@ -69,14 +74,16 @@ def draft_case(csv: Path, *, target: str, folder: Path | None = None) -> Path:
     )
     if frame.empty:
         raise DataError(
-            csv.name, got="a header and no rows", expected="rows", remedy="Check that the export was complete."
+            csv.name, "a header and no rows", "rows", "Check that the export was complete."
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as beside:
         work = Path(beside) / folder.name
         work.mkdir()
         shutil.copyfile(csv, work / csv.name)
-        sections = _describe(frame, target, folder.name, work / csv.name, delimiter=delimiter, encoding=encoding)
+        sections = _describe(
+            frame, target, folder.name, work / csv.name, delimiter=delimiter, encoding=encoding
+        )
         (work / "case.toml").write_text(_to_toml(sections), encoding="utf-8")
         case = load_case(work)
         for part in split(clean(read_table(case), case)[0], case, seed=0).values():
@@ -89,16 +96,16 @@ def _check_folder(folder: Path) -> None:
     if folder.exists():
         raise CaseError(
             str(folder),
-            got="a folder that exists",
-            expected="a new one",
-            remedy="Choose another name, or move the old one away.",
+            "a folder that exists",
+            "a new one",
+            "Choose another name, or move the old one away.",
         )
     if not re.fullmatch(r"[a-z_][a-z0-9_]*", folder.name):
         raise CaseError(
             str(folder),
-            got=f"the name {folder.name!r}",
-            expected="small letters a-z, digits and underscores",
-            remedy=f"Try {_identifier(folder.name, 'my_case', set())!r}.",
+            f"the name {folder.name!r}",
+            "small letters a-z, digits and underscores",
+            f"Try {_identifier(folder.name, 'my_case', set())!r}.",
         )
 
 
@@ -107,22 +114,22 @@ def _check_headers(csv: Path, headers: list[str], target: str) -> None:
     for position, header in enumerate(headers):
         if header in headers[:position]:
             raise DataError(
-                where, got=f"two columns {header!r}", expected="every name once", remedy="Rename one of them."
+                where, f"two columns {header!r}", "every name once", "Rename one of them."
             )
     if target not in headers:
         near = difflib.get_close_matches(target, headers, n=1, cutoff=0.5)
         raise DataError(
             where,
-            got=f"no column {target!r}",
-            expected=f"one of {headers[:20]}{' …' * (len(headers) > 20)}",
-            remedy=f"Did you mean {near[0]!r}?" if near else "Name the column to predict.",
+            f"no column {target!r}",
+            f"one of {headers[:20]}{' …' * (len(headers) > 20)}",
+            f"Did you mean {near[0]!r}?" if near else "Name the column to predict.",
         )
     if len(headers) == 1:
         raise DataError(
             where,
-            got="one column",
-            expected="columns to learn from beside the target",
-            remedy="Check the delimiter: a comma, a semicolon, a tabulator or a bar is recognised.",
+            "one column",
+            "columns to learn from beside the target",
+            "Check the delimiter: a comma, a semicolon, a tabulator or a bar is recognised.",
         )
 
 
@@ -132,11 +139,14 @@ def _sniff_encoding(csv: Path) -> tuple[str, str]:
         data = gzip.decompress(csv.read_bytes()) if csv.suffix == ".gz" else csv.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(
-            csv.name, got=f"a broken file ({error})", expected="a table", remedy="Fetch it again."
+            csv.name, f"a broken file ({error})", "a table", "Fetch it again."
         ) from error
     utf16 = data.startswith((b"\xff\xfe", b"\xfe\xff"))
-    # Of GBK only the part with both bytes above 0xA0 is recognised: French or German in Latin-1 hardly ever looks so.
-    for encoding, strict in [("utf-16", "utf-16")] if utf16 else [("utf-8", "utf-8-sig"), ("gb18030", "gb2312")]:
+    # Of GBK only the part with both bytes above 0xA0 is recognised: French or German in Latin-1
+    # hardly ever looks so.
+    for encoding, strict in (
+        [("utf-16", "utf-16")] if utf16 else [("utf-8", "utf-8-sig"), ("gb18030", "gb2312")]
+    ):
         try:
             text = data.decode(strict)
         except UnicodeDecodeError:
@@ -145,9 +155,9 @@ def _sniff_encoding(csv: Path) -> tuple[str, str]:
             return encoding, text
     raise DataError(
         csv.name,
-        got="bytes that are neither UTF-8, UTF-16 with its mark, nor GB 2312",
-        expected="a text file",
-        remedy="Save it as CSV in UTF-8 (in a spreadsheet: 'CSV UTF-8').",
+        "bytes that are neither UTF-8, UTF-16 with its mark, nor GB 2312",
+        "a text file",
+        "Save it as CSV in UTF-8 (in a spreadsheet: 'CSV UTF-8').",
     )
 
 
@@ -174,13 +184,15 @@ def _describe(
     """The sections of the draft, in their order: heading and entries."""
     task, target_section, labelled = _describe_target(frame[target], target, file.name)
     taken = {TARGET}
-    columns = [_describe_column(frame[header], taken) for header in frame.columns if header != target]
+    columns = [
+        _describe_column(frame[header], taken) for header in frame.columns if header != target
+    ]
     if all(column.get("role") == "ignored" for column in columns):
         raise DataError(
             file.name,
-            got="only identifiers, long texts and constants beside the target",
-            expected="at least one column to learn from",
-            remedy="Add columns that say something about the row.",
+            "only identifiers, long texts and constants beside the target",
+            "at least one column to learn from",
+            "Add columns that say something about the row.",
         )
     times = [c["name"] for c in columns if c["kind"] == "timestamp" and not c.get("nullable")]
     by = frame[[c.get("source", c["name"]) for c in columns if c["name"] in times[:1]]]
@@ -194,7 +206,14 @@ def _describe(
             "task": task,
         },
     )
-    yield "[source]", {"origin": f"{file.name}: to be stated", "licence": "to be stated", "citation": "to be stated"}
+    yield (
+        "[source]",
+        {
+            "origin": f"{file.name}: to be stated",
+            "licence": "to be stated",
+            "citation": "to be stated",
+        },
+    )
     data: dict[str, Any] = {"file": file.name, "sha256": sha256_of(file), "row": "to be described"}
     if delimiter != ",":
         data["delimiter"] = delimiter
@@ -220,8 +239,14 @@ def _describe(
     if labelled and len(labelled) <= MAX_CLASSES:
         yield "[costs]", {"unit": "wrong decisions; a placeholder: not all of them cost the same"}
         for truth in labelled:
-            yield f"[costs.matrix.{_quote(truth)}]", {entry: float(entry != truth) for entry in labelled}
-    yield "[charter]", {"stop": ["to be agreed before any work"], "risks": ["to be listed before any work"]}
+            yield (
+                f"[costs.matrix.{_quote(truth)}]",
+                {entry: float(entry != truth) for entry in labelled},
+            )
+    yield (
+        "[charter]",
+        {"stop": ["to be agreed before any work"], "risks": ["to be listed before any work"]},
+    )
     if labelled:
         yield "[charter.criteria.auc]", {"at_least": 0.6, "why": _AGREE}
         yield "[charter.criteria.calibration_error]", {"at_most": 0.2, "why": _AGREE}
@@ -229,12 +254,17 @@ def _describe(
         values = pd.to_numeric(frame[target], errors="coerce")
         error = float((values - values.median()).abs().mean())
         why = f"{_AGREE}; the median alone has this error"
-        yield "[charter.criteria.mean_absolute_error]", {"at_most": float(f"{error:.4g}"), "why": why}
+        yield (
+            "[charter.criteria.mean_absolute_error]",
+            {"at_most": float(f"{error:.4g}"), "why": why},
+        )
     yield "[charter.criteria.latency_ms]", {"at_most": 100.0, "why": _AGREE}
     yield "[charter.criteria.drift_psi]", {"at_most": 0.3, "why": _AGREE}
 
 
-def _describe_target(values: pd.Series, target: str, file: str) -> tuple[str, dict[str, Any], list[str]]:
+def _describe_target(
+    values: pd.Series, target: str, file: str
+) -> tuple[str, dict[str, Any], list[str]]:
     """Task, [target], classes: numbers in rising order, words by falling frequency, so that the rare is positive."""
     counts = values[~values.isin(["", *_MARKS])].value_counts()
     numbers = pd.to_numeric(pd.Series(counts.index, dtype="str"), errors="coerce")
@@ -245,11 +275,13 @@ def _describe_target(values: pd.Series, target: str, file: str) -> tuple[str, di
     if len(counts) < 2:
         raise DataError(
             where,
-            got=f"one class only, {counts.index[0]!r}" if len(counts) else "no values",
-            expected="at least two",
-            remedy="Predict another column, or collect rows of other classes.",
+            f"one class only, {counts.index[0]!r}" if len(counts) else "no values",
+            "at least two",
+            "Predict another column, or collect rows of other classes.",
         )
-    few = len(counts) == 2 or (whole and len(counts) <= MAX_CLASSES and counts.min() >= MIN_ROWS_PER_CLASS)
+    few = len(counts) == 2 or (
+        whole and len(counts) <= MAX_CLASSES and counts.min() >= MIN_ROWS_PER_CLASS
+    )
     if numeric and not few:
         return "regression", section, []  # a mark among quantities is told with its line instead
     if marks := [mark for mark in _MARKS if (values == mark).any()]:
@@ -257,12 +289,16 @@ def _describe_target(values: pd.Series, target: str, file: str) -> tuple[str, di
     if len(counts) > MAX_CLASSES:
         raise DataError(
             where,
-            got=f"{len(counts)} different words",
-            expected=f"numbers, or at most {MAX_CLASSES} classes",
-            remedy="Predict another column, or merge its values into classes first.",
+            f"{len(counts)} different words",
+            f"numbers, or at most {MAX_CLASSES} classes",
+            "Predict another column, or merge its values into classes first.",
         )
     names = [str(name) for name in counts.index]
-    classes = sorted(names, key=float) if numeric else sorted(names, key=lambda name: (-counts[name], name))
+    classes = (
+        sorted(names, key=float)
+        if numeric
+        else sorted(names, key=lambda name: (-counts[name], name))
+    )
     return "binary" if len(classes) == 2 else "multiclass", section, classes
 
 

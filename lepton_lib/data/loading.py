@@ -10,18 +10,22 @@ import torch
 
 from lepton_lib.errors import DataError
 
-CHUNK_ROWS = 16_384  # rows gathered at a time when shuffling: small enough for the cache, large enough to be rare
+# rows gathered at a time when shuffling: small enough for the cache, large enough to be rare
+CHUNK_ROWS = 16_384
 
 
 class Dataset:
     """Inputs and labels of one length, as tensors.
 
     Args:
-        inputs: ``(n, d)`` tensor, array or numeric data frame; becomes float32. float32 memory is shared, not copied.
-        labels: ``(n,)`` tensor, array or series; whole numbers become int64 (classes), others float32.
+        inputs: ``(n, d)`` tensor, array or numeric data frame; becomes float32. float32 memory is
+            shared, not copied.
+        labels: ``(n,)`` tensor, array or series; whole numbers become int64 (classes), others
+            float32.
 
     Raises:
-        DataError: The lengths differ, there is no row, labels have columns, or something isn't numeric.
+        DataError: The lengths differ, there is no row, labels have columns, or something isn't
+            numeric.
     """
 
     def __init__(self, inputs: Any, labels: Any) -> None:
@@ -31,9 +35,9 @@ class Dataset:
         if labels.ndim != 1 or self.inputs.shape[:1] != labels.shape or len(labels) == 0:
             raise DataError(
                 "Dataset",
-                got=f"inputs of shape {tuple(self.inputs.shape)} and labels of shape {tuple(labels.shape)}",
-                expected="(n, ...) and (n,), with n at least 1",
-                remedy="Take both from the same rows, the labels as one column.",
+                f"inputs of shape {tuple(self.inputs.shape)} and labels of shape {tuple(labels.shape)}",
+                "(n, ...) and (n,), with n at least 1",
+                "Take both from the same rows, the labels as one column.",
             )
 
     def __len__(self) -> int:
@@ -51,8 +55,9 @@ class Dataset:
 class DataLoader:
     """Iterates over a data set in batches ``((b, d), (b,))``.
 
-    A table that fits in memory needs no worker processes and no collating: unshuffled batches are views, shuffled ones
-    are views of chunks that were gathered with one ``index_select`` each. There is never a second copy of the data.
+    A table that fits in memory needs no worker processes and no collating: unshuffled batches are
+    views, shuffled ones are views of chunks that were gathered with one ``index_select`` each.
+    There is never a second copy of the data.
 
     Args:
         dataset: What to iterate over.
@@ -75,13 +80,13 @@ class DataLoader:
         generator: torch.Generator | None = None,
     ) -> None:
         if batch_size < 1:
-            raise DataError("batch_size", got=batch_size, expected="at least 1", remedy="Choose 64, for example.")
+            raise DataError("batch_size", batch_size, "at least 1", "Choose 64, for example.")
         if drop_last and batch_size > len(dataset):
             raise DataError(
                 "batch_size",
-                got=f"{batch_size} with drop_last and {len(dataset)} rows",
-                expected="at least one whole batch",
-                remedy="Choose a smaller batch, or keep the last one.",
+                f"{batch_size} with drop_last and {len(dataset)} rows",
+                "at least one whole batch",
+                "Choose a smaller batch, or keep the last one.",
             )
         self.dataset = dataset
         self.batch_size = batch_size
@@ -97,10 +102,13 @@ class DataLoader:
         inputs, labels = self.dataset.inputs, self.dataset.labels
         n = len(self) * self.batch_size if self.drop_last else len(inputs)
         if not self.shuffle:
-            yield from zip(inputs[:n].split(self.batch_size), labels[:n].split(self.batch_size), strict=True)
+            yield from zip(
+                inputs[:n].split(self.batch_size), labels[:n].split(self.batch_size), strict=True
+            )
             return
         order = torch.randperm(len(inputs), generator=self.generator)[:n].to(inputs.device)
-        chunk_rows = max(CHUNK_ROWS // self.batch_size, 1) * self.batch_size  # so that batches don't straddle chunks
+        # so that batches don't straddle chunks
+        chunk_rows = max(CHUNK_ROWS // self.batch_size, 1) * self.batch_size
         for chunk in order.split(chunk_rows):
             yield from zip(
                 inputs.index_select(0, chunk).split(self.batch_size),
@@ -116,9 +124,9 @@ def _to_tensor(values: Any, what: str) -> torch.Tensor:
     if array.dtype.kind not in "biuf":
         raise DataError(
             what,
-            got=f"values of type {array.dtype}",
-            expected="numbers",
-            remedy="Encode categories first: data.encode(frame, case) does.",
+            f"values of type {array.dtype}",
+            "numbers",
+            "Encode categories first: data.encode(frame, case) does.",
         )
     array = np.ascontiguousarray(array)
     # torch can't promise not to write, so memory that pandas has marked read-only is copied.

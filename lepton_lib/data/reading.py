@@ -29,13 +29,20 @@ def read_table(case: Case) -> pd.DataFrame:
     """Read the case's table as text.
 
     Returns:
-        A raw frame ``(n, columns + target)``: columns by their names in case.toml, index = line number in the file.
+        A raw frame ``(n, columns + target)``: columns by their names in case.toml, index = line
+        number in the file.
 
     Raises:
-        DataError: Not a table in the stated encoding and delimiter; columns missing or too many; no rows.
+        DataError: Not a table in the stated encoding and delimiter; columns missing or too many; no
+            rows.
     """
     path, wanted = case.path(case.data.file), _headers(case)
-    cells = read_cells(path, delimiter=case.data.delimiter, encoding=case.data.encoding, skip_rows=case.data.skip_rows)
+    cells = read_cells(
+        path,
+        delimiter=case.data.delimiter,
+        encoding=case.data.encoding,
+        skip_rows=case.data.skip_rows,
+    )
     _, headers = next(cells)
     _check_headers(case, path, headers)
     numbered = list(cells)
@@ -44,17 +51,21 @@ def read_table(case: Case) -> pd.DataFrame:
     return _named(frame[list(wanted)].rename(columns=wanted), path)
 
 
-def read_cells(path: Path, *, delimiter: str, encoding: str, skip_rows: int = 0) -> Iterator[tuple[int, list[str]]]:
+def read_cells(
+    path: Path, *, delimiter: str, encoding: str, skip_rows: int = 0
+) -> Iterator[tuple[int, list[str]]]:
     """The lines of a table as their numbers and cells, the header first; empty lines are no rows.
 
     Args:
         path: The file; packed if its name ends in ``.gz``.
         delimiter: What stands between two cells.
-        encoding: The text's encoding; a byte-order mark before UTF-8 is not part of the first header.
+        encoding: The text's encoding; a byte-order mark before UTF-8 is not part of the first
+            header.
         skip_rows: Lines between the header and the first row.
 
     Raises:
-        DataError: The file is empty or not text in that encoding, or a line has more or fewer cells than the header.
+        DataError: The file is empty or not text in that encoding, or a line has more or fewer cells
+            than the header.
     """
     with _reading(path, encoding) as file:
         reader = csv.reader(file, delimiter=delimiter, strict=True)
@@ -62,9 +73,9 @@ def read_cells(path: Path, *, delimiter: str, encoding: str, skip_rows: int = 0)
         if not any(headers):
             raise DataError(
                 path.name,
-                got="an empty first line" if headers or reader.line_num else "an empty file",
-                expected="a header and rows",
-                remedy="Check that the export was complete.",
+                "an empty first line" if headers or reader.line_num else "an empty file",
+                "a header and rows",
+                "Check that the export was complete.",
             )
         yield 1, headers
         for _ in range(skip_rows):
@@ -74,9 +85,9 @@ def read_cells(path: Path, *, delimiter: str, encoding: str, skip_rows: int = 0)
             if cells and len(cells) != len(headers):
                 raise DataError(
                     f"{path.name}, line {line}",
-                    got=f"{len(cells)} cell{'s' * (len(cells) != 1)}",
-                    expected=f"{len(headers)}, one for each column",
-                    remedy=f"Mend that line; a cell that holds {delimiter!r} has to stand in quotes.",
+                    f"{len(cells)} cell{'s' * (len(cells) != 1)}",
+                    f"{len(headers)}, one for each column",
+                    f"Mend that line; a cell that holds {delimiter!r} has to stand in quotes.",
                 )
             if cells:
                 yield line, cells
@@ -88,22 +99,23 @@ def _reading(path: Path, encoding: str) -> Iterator[TextIO]:
     """Open a text file, packed or not; what goes wrong while it is read becomes a `DataError` that names it."""
     opener = gzip.open if path.suffix == ".gz" else open
     try:
-        codec = "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding  # however it is spelt
+        # however it is spelt
+        codec = "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
         with opener(path, "rt", encoding=codec, newline="") as file:
             yield file
     except UnicodeError as error:
         raise DataError(
             path.name,
-            got=f"bytes that are not {encoding} ({getattr(error, 'reason', error)})",
-            expected=f"text in {encoding}",
-            remedy="Save it as UTF-8, or set data.encoding in case.toml.",
+            f"bytes that are not {encoding} ({getattr(error, 'reason', error)})",
+            f"text in {encoding}",
+            "Save it as UTF-8, or set data.encoding in case.toml.",
         ) from error
     except (csv.Error, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise DataError(
             path.name,
-            got=f"a file that breaks off or apart ({error})",
-            expected="a whole table",
-            remedy="Fetch it again, or mend its quotes.",
+            f"a file that breaks off or apart ({error})",
+            "a whole table",
+            "Fetch it again, or mend its quotes.",
         ) from error
 
 
@@ -119,25 +131,25 @@ def _check_headers(case: Case, path: Path, headers: Iterable[str]) -> None:
         got = f"one column, {headers[0][:60]!r}"
         raise DataError(
             f"{path.name}, line 1",
-            got=got,
-            expected=f"{len(wanted)} columns divided by {case.data.delimiter!r}",
-            remedy="Set data.delimiter in case.toml to the character between the names.",
+            got,
+            f"{len(wanted)} columns divided by {case.data.delimiter!r}",
+            "Set data.delimiter in case.toml to the character between the names.",
         )
     for header in wanted:
         if header not in headers:
             raise DataError(
                 f"{path.name}, line 1",
-                got=f"no column {header!r}",
-                expected=f"the columns {wanted}",
-                remedy="Add the column, or take it out of case.toml.",
+                f"no column {header!r}",
+                f"the columns {wanted}",
+                "Add the column, or take it out of case.toml.",
             )
     for position, header in enumerate(headers):
         if header not in wanted or header in headers[:position]:
             raise DataError(
                 f"{path.name}, line 1",
-                got=f"a {'second ' * (header in wanted)}column {header!r}",
-                expected=f"only the columns {wanted}",
-                remedy='Describe it in case.toml; role = "ignored" if nobody should use it.',
+                f"a {'second ' * (header in wanted)}column {header!r}",
+                f"only the columns {wanted}",
+                'Describe it in case.toml; role = "ignored" if nobody should use it.',
             )
 
 
@@ -145,9 +157,9 @@ def _named(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
     if frame.empty:
         raise DataError(
             path.name,
-            got="a header and no rows",
-            expected="one row for each example",
-            remedy="Check that the export was complete.",
+            "a header and no rows",
+            "one row for each example",
+            "Check that the export was complete.",
         )
     frame.attrs["file"] = path.name  # so that an error in cleaning names the file that was read
     return frame
@@ -157,14 +169,15 @@ def read_records(case: Case) -> pd.DataFrame:
     """Read the case's nested JSON lines into the same raw frame as `read_table`.
 
     Raises:
-        DataError: The case has no such file, a line isn't JSON, or a path leads nowhere: file, line, got, expected.
+        DataError: The case has no such file, a line isn't JSON, or a path leads nowhere: file,
+            line, got, expected.
     """
     if case.records is None:
         raise DataError(
             f"case {case.name!r}",
-            got="no [records] section",
-            expected="a file of JSON lines and its paths",
-            remedy="Read the table instead, or describe the records in case.toml.",
+            "no [records] section",
+            "a file of JSON lines and its paths",
+            "Read the table instead, or describe the records in case.toml.",
         )
     path = case.path(case.records.file)
     rows: dict[int, dict[str, str]] = {}
@@ -174,14 +187,17 @@ def read_records(case: Case) -> pd.DataFrame:
         except ValueError as error:
             raise DataError(
                 f"{path.name}, line {number}",
-                got=f"no JSON ({error})",
-                expected="one JSON object a line",
-                remedy="Mend or remove that line.",
+                f"no JSON ({error})",
+                "one JSON object a line",
+                "Mend or remove that line.",
             ) from error
         rows[number] = {
-            name: _text(_follow(record, name, where, path, number)) for name, where in case.records.paths.items()
+            name: _text(_follow(record, name, where, path, number))
+            for name, where in case.records.paths.items()
         }
-    frame = pd.DataFrame.from_dict(rows, orient="index", columns=[*(c.name for c in case.columns), TARGET], dtype=str)
+    frame = pd.DataFrame.from_dict(
+        rows, orient="index", columns=[*(c.name for c in case.columns), TARGET], dtype=str
+    )
     frame.index.name = "line"
     return _named(frame, path)
 
@@ -197,9 +213,9 @@ def _follow(record: Any, name: str, where: str, path: Path, number: int) -> Any:
         if not isinstance(value, dict) or key not in value:
             raise DataError(
                 f"{path.name}, line {number}",
-                got=f"no {where!r}",
-                expected=f"the value of {name!r} there, or null",
-                remedy="Mend the record, or the path in [records.paths] of case.toml.",
+                f"no {where!r}",
+                f"the value of {name!r} there, or null",
+                "Mend the record, or the path in [records.paths] of case.toml.",
             )
         value = value[key]
     return value
@@ -217,7 +233,8 @@ def nest_records(raw: pd.DataFrame, case: Case) -> Iterator[str]:
         case: The case; its ``[records.paths]`` say where each column goes.
 
     Yields:
-        One JSON object a row. Missing values become null, numbers numbers; what is neither stays the text it was.
+        One JSON object a row. Missing values become null, numbers numbers; what is neither stays
+        the text it was.
     """
     assert case.records is not None
     numbers = {column.name for column in case.columns if column.kind == "number"}

@@ -1,7 +1,7 @@
 """Tables as their case describes them: checked, cleaned, split, encoded.
 
-A *raw* frame holds text only, as `reading` leaves it; a *clean* frame holds numbers, categories and timestamps, and
-the label in the column ``target``.
+A *raw* frame holds text only, as `reading` leaves it; a *clean* frame holds numbers, categories and
+timestamps, and the label in the column ``target``.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ def find_problems(raw: pd.DataFrame, case: Case) -> pd.DataFrame:
     """Every value that breaks its column's rule: not a number, not finite, out of range, not among the categories.
 
     Returns:
-        One line a value: ``line``, ``column``, ``got``, ``expected``, ``becomes`` (``"error"`` or ``"missing"``).
+        One line a value: ``line``, ``column``, ``got``, ``expected``, ``becomes`` (``"error"`` or
+        ``"missing"``).
     """
     problems: list[tuple[Any, str, str, str, str]] = []
     for column in case.columns:
@@ -66,12 +67,16 @@ def find_problems(raw: pd.DataFrame, case: Case) -> pd.DataFrame:
         for line, got in raw.loc[invalid, column.name].items():
             problems.append((line, column.name, got, describe(column), column.on_invalid))
     _, wrong, expected = _parse_target(raw, case)
-    problems += [(line, TARGET, got, expected, "error") for line, got in raw.loc[wrong, TARGET].items()]
+    problems += [
+        (line, TARGET, got, expected, "error") for line, got in raw.loc[wrong, TARGET].items()
+    ]
     return pd.DataFrame(problems, columns=["line", "column", "got", "expected", "becomes"])
 
 
 def _target_values(case: Case) -> dict[str, int]:
-    return {value: index for index, entry in enumerate(case.target.classes) for value in entry.values}
+    return {
+        value: index for index, entry in enumerate(case.target.classes) for value in entry.values
+    }
 
 
 def _parse(text: pd.Series, column: Column) -> tuple[pd.Series, pd.Series]:
@@ -84,7 +89,9 @@ def _parse(text: pd.Series, column: Column) -> tuple[pd.Series, pd.Series]:
         values = values.where(values.between(*limits(column)))
     elif column.kind == "category":
         known = text.where(text.isin(column.categories) & ~missing)
-        values = pd.Series(pd.Categorical(known, categories=list(column.categories)), index=text.index)
+        values = pd.Series(
+            pd.Categorical(known, categories=list(column.categories)), index=text.index
+        )
     elif column.kind == "text":
         values = text.mask(missing)
     else:
@@ -96,7 +103,14 @@ def _parse_target(raw: pd.DataFrame, case: Case) -> tuple[pd.Series, pd.Series, 
     """Labels (missing where there is none), which cells are invalid, and what is expected of them."""
     target, known = case.target, _target_values(case)
     if not known:
-        bounds = Column(name="label", kind="number", meaning="", min=target.min, max=target.max, missing=target.missing)
+        bounds = Column(
+            name="label",
+            kind="number",
+            meaning="",
+            min=target.min,
+            max=target.max,
+            missing=target.missing,
+        )
         return *_parse(raw[TARGET], bounds), describe(bounds)
     text = raw[TARGET].str.strip()
     values = text.map(known)
@@ -106,23 +120,25 @@ def _parse_target(raw: pd.DataFrame, case: Case) -> tuple[pd.Series, pd.Series, 
 def clean(raw: pd.DataFrame, case: Case) -> tuple[pd.DataFrame, Cleaning]:
     """Turn text into values and leave out what must not be learnt from, counting everything.
 
-    In this order: exact duplicates, values that break a rule, rows without a label, rows with a missing value where
-    none is allowed, the case's rules, repeated keys.
+    In this order: exact duplicates, values that break a rule, rows without a label, rows with a
+    missing value where none is allowed, the case's rules, repeated keys.
 
     Returns:
-        The clean frame (float64, categories, datetimes; ``target`` int64 class index or float64) and the counts.
+        The clean frame (float64, categories, datetimes; ``target`` int64 class index or float64)
+        and the counts.
 
     Raises:
-        DataError: A value breaks the rule of a column that allows no such value, or duplicates where none may be.
+        DataError: A value breaks the rule of a column that allows no such value, or duplicates
+            where none may be.
     """
     report, file = Cleaning(rows_read=len(raw)), raw.attrs.get("file", case.data.file)
     repeated = raw.duplicated()
     if repeated.any() and case.data.duplicates == "error":
         raise DataError(
             f"{file}, line {raw.index[repeated][0]}",
-            got=f"{repeated.sum()} rows that repeat an earlier one",
-            expected="no duplicate rows",
-            remedy='Remove them, or set data.duplicates = "drop" in case.toml.',
+            f"{repeated.sum()} rows that repeat an earlier one",
+            "no duplicate rows",
+            'Remove them, or set data.duplicates = "drop" in case.toml.',
         )
     _count(report.dropped, "exact duplicate", repeated)
     raw = raw[~repeated]
@@ -131,13 +147,17 @@ def clean(raw: pd.DataFrame, case: Case) -> tuple[pd.DataFrame, Cleaning]:
         first = fatal.iloc[0]
         raise DataError(
             f"{file}, line {first['line']}, column {first['column']!r}",
-            got=repr(first["got"]),
-            expected=first["expected"],
-            remedy=f"Mend the value, or correct the column in case.toml ({len(fatal)} such values in all).",
+            repr(first["got"]),
+            first["expected"],
+            f"Mend the value, or correct the column in case.toml ({len(fatal)} such values in all).",
         )
-    report.mended = {str(name): int(count) for name, count in problems["column"].value_counts(sort=False).items()}
+    report.mended = {
+        str(name): int(count) for name, count in problems["column"].value_counts(sort=False).items()
+    }
 
-    frame = pd.DataFrame({column.name: _parse(raw[column.name], column)[0] for column in case.columns})
+    frame = pd.DataFrame(
+        {column.name: _parse(raw[column.name], column)[0] for column in case.columns}
+    )
     frame[TARGET] = _parse_target(raw, case)[0]
     for name in [TARGET, *(column.name for column in case.columns if not column.nullable)]:
         frame = _drop(frame, frame[name].isna(), f"no {name}", report)
@@ -147,17 +167,24 @@ def clean(raw: pd.DataFrame, case: Case) -> tuple[pd.DataFrame, Cleaning]:
         if case.classes:
             names[TARGET] = frame[TARGET].map(dict(enumerate(case.classes)))
         try:
-            hit = rule.formula({str(name): values.loc[frame.index] for name, values in names.items()})
+            hit = rule.formula(
+                {str(name): values.loc[frame.index] for name, values in names.items()}
+            )
         except TypeError as error:
             raise DataError(
                 f"case {case.name!r}, rule {rule.drop!r}",
-                got=f"a comparison that makes no sense ({error})",
-                expected="numbers beside number columns, quoted words beside the others",
-                remedy="Mend the rule in case.toml.",
+                f"a comparison that makes no sense ({error})",
+                "numbers beside number columns, quoted words beside the others",
+                "Mend the rule in case.toml.",
             ) from error
         frame = _drop(frame, hit, rule.why, report)
     if case.data.unique:
-        frame = _drop(frame, frame.duplicated(list(case.data.unique)), f"repeats {', '.join(case.data.unique)}", report)
+        frame = _drop(
+            frame,
+            frame.duplicated(list(case.data.unique)),
+            f"repeats {', '.join(case.data.unique)}",
+            report,
+        )
     report.missing = {str(name): int(n) for name, n in frame.isna().sum().items() if n}
     return frame, report
 
@@ -188,38 +215,48 @@ def split(frame: pd.DataFrame, case: Case, *, seed: int) -> dict[str, pd.DataFra
         if (count := int(counts.get(index, 0))) < MIN_ROWS_PER_CLASS:
             raise DataError(
                 f"{case.data.file}, class {name!r}" if case.classes else case.data.file,
-                got=f"{count} rows",
-                expected=f"at least {MIN_ROWS_PER_CLASS}",
-                remedy="Collect more, or merge classes in case.toml.",
+                f"{count} rows",
+                f"at least {MIN_ROWS_PER_CLASS}",
+                "Collect more, or merge classes in case.toml.",
             )
     plan = case.split
     if plan.method == "time":
         ordered = frame.sort_values(plan.column, kind="stable")
         first = round(len(frame) * (1 - plan.validation - plan.test))
         second = round(len(frame) * (1 - plan.test))
-        parts = {"train": ordered[:first], "validation": ordered[first:second], "test": ordered[second:]}
+        parts = {
+            "train": ordered[:first],
+            "validation": ordered[first:second],
+            "test": ordered[second:],
+        }
     elif plan.method == "given":
         train, test = frame[frame[plan.column] == "train"], frame[frame[plan.column] == "test"]
         groups = train.groupby(TARGET) if case.classes else [(0, train)]
         # The last rows of each class, in the file's order: neighbours in time stay on one side.
-        held = pd.concat([rows.iloc[round(len(rows) * (1 - plan.validation)) :] for _, rows in groups]).index
+        held = pd.concat(
+            [rows.iloc[round(len(rows) * (1 - plan.validation)) :] for _, rows in groups]
+        ).index
         parts = {"train": train.drop(held), "validation": train.loc[held], "test": test}
     else:
         from sklearn.model_selection import train_test_split
 
         labels = frame[TARGET] if case.classes else None
-        rest, test = train_test_split(frame, test_size=plan.test, stratify=labels, random_state=seed)
+        rest, test = train_test_split(
+            frame, test_size=plan.test, stratify=labels, random_state=seed
+        )
         labels = rest[TARGET] if case.classes else None
         share = plan.validation / (1 - plan.test)
-        train, validation = train_test_split(rest, test_size=share, stratify=labels, random_state=seed)
+        train, validation = train_test_split(
+            rest, test_size=share, stratify=labels, random_state=seed
+        )
         parts = {"train": train, "validation": validation, "test": test}
     for name, rows in parts.items():
         if rows.empty or (case.classes and rows[TARGET].nunique() < len(case.classes)):
             raise DataError(
                 f"{case.data.file}, {name} part",
-                got=f"{len(rows)} rows",
-                expected="rows of every class",
-                remedy="Change [split] in case.toml, or collect more.",
+                f"{len(rows)} rows",
+                "rows of every class",
+                "Change [split] in case.toml, or collect more.",
             )
     return parts
 
@@ -234,7 +271,8 @@ def encode(frame: pd.DataFrame, case: Case) -> tuple[np.ndarray, np.ndarray]:
     """Lay a clean frame out as the model's raw input, as ``case.fields`` says.
 
     Returns:
-        Inputs float32 ``(n, len(case.fields))``, NaN where missing; labels int64 ``(n,)``, or float32 for regression.
+        Inputs float32 ``(n, len(case.fields))``, NaN where missing; labels int64 ``(n,)``, or
+        float32 for regression.
     """
     columns: list[np.ndarray] = []
     for column in case.inputs:

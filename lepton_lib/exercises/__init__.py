@@ -1,6 +1,7 @@
 """Exercises that answer at once: `check`, `hint`, `solution`, `checkpoint`, and a card of what is done.
 
-The value is passed in; no name of the notebook is read. An answer never raises and has the same text on every run.
+The value is passed in; no name of the notebook is read. An answer never raises and has the same
+text on every run.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ from lepton_lib.exercises.progress import (
 )
 from lepton_lib.utils import first_line
 
-_session: list[tuple[str, str]] = []  # this session's events, for the ladder of hints and for readers without a folder
+# this session's events, for the ladder of hints and for readers without a folder
+_session: list[tuple[str, str]] = []
 
 
 class Feedback:
@@ -103,12 +105,18 @@ def checkpoint(key: str, answer: Any) -> Any:
     feedback = check(key, answer)
     right = feedback.status == CORRECT
     if not right:
-        feedback = Feedback(feedback.status, f"{feedback.text}\nThe notebook goes on with the right answer.")
+        feedback = Feedback(
+            feedback.status, f"{feedback.text}\nThe notebook goes on with the right answer."
+        )
     display(feedback)  # type: ignore[no-untyped-call]  # IPython has no types
     if right:
         return answer
     definition = find_definition(key)
-    return definition.answer if isinstance(definition, Question) else definition.value_of(definition.answer)
+    return (
+        definition.answer
+        if isinstance(definition, Question)
+        else definition.value_of(definition.answer)
+    )
 
 
 def hint(key: str) -> Feedback:
@@ -129,7 +137,9 @@ def solution(key: str) -> Feedback:
         definition = find_definition(key)
     except ExerciseError as error:
         return Feedback(NOT_YET, str(error))
-    return _told(key, SOLUTION, f"{key} solution:\n\n{definition.answer.strip()}\n\n{definition.why}")
+    return _told(
+        key, SOLUTION, f"{key} solution:\n\n{definition.answer.strip()}\n\n{definition.why}"
+    )
 
 
 class ProgressCard:
@@ -144,7 +154,9 @@ class ProgressCard:
         rows = [f"Notebook {self.number}: {done} of {len(self.lines)} done"]
         for key, (title, standing) in self.lines.items():
             mark = {CORRECT: "[x]", NOT_YET: "[~]"}.get(standing.status, "[ ]")
-            rows.append(f"  {mark} {key:<6} {title}{' (with the solution)' if standing.seen else ''}")
+            rows.append(
+                f"  {mark} {key:<6} {title}{' (with the solution)' if standing.seen else ''}"
+            )
         return "\n".join(rows)
 
 
@@ -160,11 +172,13 @@ def progress_card(number: str) -> ProgressCard:
     files = definition_files()
     if number not in files:
         remedy = "Write the notebook's number with two digits."
-        raise ExerciseError(f"notebook {number!r}", got="no exercises", expected=f"one of {list(files)}", remedy=remedy)
+        raise ExerciseError(f"notebook {number!r}", "no exercises", f"one of {list(files)}", remedy)
     folder = work_folder()
     known = standings(read_events(folder) if folder else _session)
     definitions = read_definitions(files[number])
-    return ProgressCard(number, {key: (d.title, known.get(key, Standing())) for key, d in definitions.items()})
+    return ProgressCard(
+        number, {key: (d.title, known.get(key, Standing())) for key, d in definitions.items()}
+    )
 
 
 def _told(key: str, event: str, text: str) -> Feedback:
@@ -181,9 +195,14 @@ def _judge_letter(question: Question, answer: Any) -> tuple[str, str]:
         return NOT_ATTEMPTED, "put a letter in quotes in place of the dots."
     letter = answer.strip().strip("()").casefold() if isinstance(answer, str) else ""
     if letter not in tuple(question.options):
-        return NOT_YET, f"got {kind_of(answer)}, expected one letter of {', '.join(question.options)}, in quotes"
+        return (
+            NOT_YET,
+            f"got {kind_of(answer)}, expected one letter of {', '.join(question.options)}, in quotes",
+        )
     hashed = letter_hash(question.salt, letter)
-    return (CORRECT, question.why) if hashed == question.right else (NOT_YET, question.wrong[hashed])
+    return (
+        (CORRECT, question.why) if hashed == question.right else (NOT_YET, question.wrong[hashed])
+    )
 
 
 def _judge_value(exercise: Exercise, answer: Any) -> tuple[str, str]:
@@ -193,13 +212,21 @@ def _judge_value(exercise: Exercise, answer: Any) -> tuple[str, str]:
         return _compare(exercise, answer)
     if not isinstance(answer, Tried):
         if not callable(answer) or isinstance(answer, type):
-            return NOT_YET, f"got {kind_of(answer)}, expected a function: pass it without calling it"
+            return (
+                NOT_YET,
+                f"got {kind_of(answer)}, expected a function: pass it without calling it",
+            )
         answer = try_out(exercise, answer)
     given = answer.outcomes
     if given is None:
-        return NOT_YET, "your function doesn't end on a small input: is there a loop that never stops?"
+        return (
+            NOT_YET,
+            "your function doesn't end on a small input: is there a loop that never stops?",
+        )
     expected = _made(exercise, exercise.answer)
-    if all(value is None or value is ... for value in given) and not all(value is None for value in expected):
+    if all(value is None or value is ... for value in given) and not all(
+        value is None for value in expected
+    ):
         return NOT_ATTEMPTED, "the function returns nothing yet."
     return _compare(exercise, given)
 
@@ -225,12 +252,18 @@ def _compare(exercise: Exercise, given: Any) -> tuple[str, str]:
         if isinstance(given, Raised):
             return NOT_YET, f"your function fails on an input that it should take ({given.message})"
         if isinstance(expected, Raised):
-            return NOT_YET, f"your function accepts an input that it should refuse with {expected.kind}"
+            return (
+                NOT_YET,
+                f"your function accepts an input that it should refuse with {expected.kind}",
+            )
     got, wanted = kind_of(given), kind_of(expected)
     what = "what your function returns" if exercise.inputs is not None else "your answer"
     if got != wanted:
         return NOT_YET, f"{what} is {got}, expected {wanted}"
-    return NOT_YET, f'{what} is {got}, as expected, but not the right one. hint("{exercise.key}") helps'
+    return (
+        NOT_YET,
+        f'{what} is {got}, as expected, but not the right one. hint("{exercise.key}") helps',
+    )
 
 
 @functools.cache
@@ -240,4 +273,13 @@ def _made(exercise: Exercise, code: str) -> Any:
     return value if exercise.inputs is None else outcomes(value, exercise.arguments(), seconds=60.0)
 
 
-__all__ = ["Feedback", "ProgressCard", "check", "checkpoint", "hint", "judge", "progress_card", "solution"]
+__all__ = [
+    "Feedback",
+    "ProgressCard",
+    "check",
+    "checkpoint",
+    "hint",
+    "judge",
+    "progress_card",
+    "solution",
+]

@@ -1,7 +1,7 @@
 """What an exercise is: its answer as code, the wrong answers that are known, hints. Knows the files, not the reader.
 
-A definition lies in ``notebooks/exercises/<notebook>.toml``. It is the course's own code and is run as such; nothing
-that a reader writes comes here.
+A definition lies in ``notebooks/exercises/<notebook>.toml``. It is the course's own code and is run
+as such; nothing that a reader writes comes here.
 """
 
 from __future__ import annotations
@@ -43,10 +43,12 @@ class Exercise(_Part):
     Attributes:
         key: ``02.3``: the notebook's number and the exercise's.
         title: A few words.
-        kind: What is asked: to predict a result, to mend code, to write some, or to decide with a reason.
+        kind: What is asked: to predict a result, to mend code, to write some, or to decide with a
+            reason.
         objective: What the reader can do afterwards: "After this you can ...".
         minutes: That it takes.
-        given: Code that runs before the answer's and the wrong answers' code: what the cell or cells before it define.
+        given: Code that runs before the answer's and the wrong answers' code: what the cell or
+            cells before it define.
         answer: Code whose last statement defines the right answer: an assignment or a function.
         inputs: For a function, an expression: the list of argument tuples that it is tried on.
         tolerance: Relative, for numbers; near zero absolute.
@@ -78,9 +80,9 @@ class Exercise(_Part):
             return last.targets[0].id
         raise ExerciseError(
             f"exercise {self.key}",
-            got=f"an answer that ends with {ast.unparse(last)[:40]!r}",
-            expected="an assignment to a name, or a function",
-            remedy="Let the last statement define what is passed to check().",
+            f"an answer that ends with {ast.unparse(last)[:40]!r}",
+            "an assignment to a name, or a function",
+            "Let the last statement define what is passed to check().",
         )
 
     def value_of(self, code: str) -> Any:
@@ -129,7 +131,9 @@ class Question(_Part):
     @property
     def answer(self) -> str:
         """The right letter."""
-        return next(letter for letter in self.options if letter_hash(self.salt, letter) == self.right)
+        return next(
+            letter for letter in self.options if letter_hash(self.salt, letter) == self.right
+        )
 
     @model_validator(mode="after")
     def _each_letter_has_its_message(self) -> Self:
@@ -165,7 +169,9 @@ def read_definitions(path: Path) -> dict[str, Exercise | Question]:
         found: dict[str, Exercise | Question] = {}
         for name, table in tables.items():
             key = f"{number}.{name}"
-            found[key] = (Question if name.startswith("q") else Exercise).model_validate({"key": key, **table})
+            found[key] = (Question if name.startswith("q") else Exercise).model_validate(
+                {"key": key, **table}
+            )
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
@@ -177,7 +183,7 @@ def read_definitions(path: Path) -> dict[str, Exercise | Question]:
 
 def _unusable(where: str, got: str) -> ExerciseError:
     expected = "a definition as lepton_lib.exercises.definitions describes it"
-    return ExerciseError(where, got=got, expected=expected, remedy="Correct the file.")
+    return ExerciseError(where, got, expected, "Correct the file.")
 
 
 def find_definition(key: str) -> Exercise | Question:
@@ -193,7 +199,9 @@ def find_definition(key: str) -> Exercise | Question:
         return known[key]
     raise ExerciseError(
         f"exercise {key!r}",
-        got="a key that no definition has",
-        expected=f"one of {', '.join(known)}" if known else f"a notebook's number first: {', '.join(files) or 'none'}",
-        remedy="Copy the key from the exercise's heading.",
+        "a key that no definition has",
+        f"one of {', '.join(known)}"
+        if known
+        else f"a notebook's number first: {', '.join(files) or 'none'}",
+        "Copy the key from the exercise's heading.",
     )

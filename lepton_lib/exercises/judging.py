@@ -1,7 +1,7 @@
 """Whether two answers are the same, whatever they are; functions are tried, in a time limit. Knows no exercise.
 
-Nothing that an answer does while it is looked at may reach the caller: it may raise, print, change its arguments, end
-the program or never end.
+Nothing that an answer does while it is looked at may reach the caller: it may raise, print, change
+its arguments, end the program or never end.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class Drawing(NamedTuple):
 def same(value: Any, expected: Any, tolerance: float) -> bool:
     """Whether ``value`` is ``expected``: the same kind, shape and names, numbers within the relative tolerance.
 
-    A list, a tuple, an array and a tensor of the same values are the same; so are a figure, its axes and its picture.
+    A list, a tuple, an array and a tensor of the same values are the same; so are a figure, its
+    axes and its picture.
     """
     if isinstance(expected, Raised):
         return isinstance(value, Raised) and value.kind == expected.kind
@@ -49,7 +50,10 @@ def same(value: Any, expected: Any, tolerance: float) -> bool:
         return (
             isinstance(value, Mapping)
             and len(value) == len(expected)
-            and all(key in value and same(value[key], entry, tolerance) for key, entry in expected.items())
+            and all(
+                key in value and same(value[key], entry, tolerance)
+                for key, entry in expected.items()
+            )
         )
     if isinstance(expected, set | frozenset):
         return isinstance(value, set | frozenset) and value == expected
@@ -62,7 +66,9 @@ def same(value: Any, expected: Any, tolerance: float) -> bool:
         return (
             entries is not None
             and len(entries) == len(wanted)
-            and all(same(entry, other, tolerance) for entry, other in zip(entries, wanted, strict=True))
+            and all(
+                same(entry, other, tolerance) for entry, other in zip(entries, wanted, strict=True)
+            )
         )
     return type(value) is type(expected) and bool(value == expected)
 
@@ -89,7 +95,9 @@ def _close(value: Any, expected: Any, tolerance: float) -> bool:
         return type(got) is type(wanted) and got == wanted
     if math.isnan(wanted):
         return math.isnan(got)
-    return math.isclose(got, wanted, rel_tol=tolerance, abs_tol=tolerance * min(1.0, abs(wanted) or 1.0))
+    return math.isclose(
+        got, wanted, rel_tol=tolerance, abs_tol=tolerance * min(1.0, abs(wanted) or 1.0)
+    )
 
 
 def _entries(value: Any) -> list[Any] | None:
@@ -148,11 +156,14 @@ def kind_of(value: Any) -> str:
     return "a function" if callable(value) else f"an object of type {type(value).__name__}"
 
 
-def outcomes(function: Callable[..., Any], inputs: Sequence[tuple[Any, ...]], seconds: float = SECONDS) -> list[Any]:
+def outcomes(
+    function: Callable[..., Any], inputs: Sequence[tuple[Any, ...]], seconds: float = SECONDS
+) -> list[Any]:
     """What a function gives for each input, an exception as `Raised`; each call gets its own copy of the arguments.
 
     Raises:
-        TimeoutError: It took longer; its thread is told to end, which a call into C code does only when it returns.
+        TimeoutError: It took longer; its thread is told to end, which a call into C code does only
+            when it returns.
     """
     found: list[Any] = []
     late = threading.Event()
@@ -161,7 +172,9 @@ def outcomes(function: Callable[..., Any], inputs: Sequence[tuple[Any, ...]], se
         for arguments in inputs:
             try:
                 result = function(*copy.deepcopy(arguments))
-            except BaseException as error:  # sys.exit(), too: whatever it is, it is the function's answer
+            except (
+                BaseException
+            ) as error:  # sys.exit(), too: whatever it is, it is the function's answer
                 result = Raised(type(error).__name__, first_line(error))
             if late.is_set():
                 return
@@ -174,6 +187,8 @@ def outcomes(function: Callable[..., Any], inputs: Sequence[tuple[Any, ...]], se
         if thread.is_alive():
             late.set()
             assert thread.ident is not None
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit)
+            )
             raise TimeoutError
     return found

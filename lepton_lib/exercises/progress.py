@@ -1,7 +1,8 @@
 """What a reader has done, in a file of their work folder: which exercise and how it went, never the answer.
 
-One JSON line an event, appended in one write, so that two kernels don't disturb each other and a crash costs at most
-the line that it cut short. Outside a work folder nothing is written; then a session's own events are all that is known.
+One JSON line an event, appended in one write, so that two kernels don't disturb each other and a
+crash costs at most the line that it cut short. Outside a work folder nothing is written; then a
+session's own events are all that is known.
 """
 
 from __future__ import annotations
@@ -15,7 +16,13 @@ from typing import NamedTuple
 
 WORK_FILE = ".lepton-work.json"  # what makes a folder a work folder
 PROGRESS_FILE = "progress.jsonl"
-CORRECT, NOT_YET, NOT_ATTEMPTED, HINT, SOLUTION = "correct", "not yet", "not attempted", "hint", "solution"
+CORRECT, NOT_YET, NOT_ATTEMPTED, HINT, SOLUTION = (
+    "correct",
+    "not yet",
+    "not attempted",
+    "hint",
+    "solution",
+)
 
 
 class Standing(NamedTuple):
@@ -52,7 +59,8 @@ def keep(key: str, event: str, folder: Path | None) -> None:
     descriptor = os.open(folder / PROGRESS_FILE, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         size = os.fstat(descriptor).st_size
-        torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"  # a crash left half a line: begin a new one
+        # a crash left half a line: begin a new one
+        torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
         os.write(descriptor, ("\n" * torn + line).encode())
     finally:
         os.close(descriptor)
@@ -62,7 +70,9 @@ def read_events(folder: Path) -> list[tuple[str, str]]:
     """The events in a work folder, oldest first; a line that a crash cut short is passed over."""
     events = []
     with contextlib.suppress(FileNotFoundError):
-        for line in (folder / PROGRESS_FILE).read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in (
+            (folder / PROGRESS_FILE).read_text(encoding="utf-8", errors="replace").splitlines()
+        ):
             with contextlib.suppress(ValueError, KeyError, TypeError):
                 entry = json.loads(line)
                 events.append((str(entry["exercise"]), str(entry["event"])))

@@ -39,7 +39,13 @@ class MLP(nn.Module):
     """
 
     def __init__(
-        self, input_size: int, output_size: int, *, hidden_size: int = 64, n_layers: int = 1, dropout: float = 0.5
+        self,
+        input_size: int,
+        output_size: int,
+        *,
+        hidden_size: int = 64,
+        n_layers: int = 1,
+        dropout: float = 0.5,
     ) -> None:
         super().__init__()
         widths = [input_size] + [hidden_size] * n_layers
@@ -57,10 +63,10 @@ class MLP(nn.Module):
 class Ensemble(nn.Module):
     """Several MLPs of one hidden layer in one module, trained side by side with batched matrix products.
 
-    In training every member answers for itself; afterwards the members' *probabilities* are averaged, as
-    Lakshminarayanan, Pritzel and Blundell do (Simple and Scalable Predictive Uncertainty Estimation using Deep
-    Ensembles, 2017, eq. 2).
-    Members differ by their first weights and their dropout.
+    In training every member answers for itself; afterwards the members' *probabilities* are
+    averaged, as Lakshminarayanan, Pritzel and Blundell do (Simple and Scalable Predictive
+    Uncertainty Estimation using Deep Ensembles, 2017, eq. 2). Members differ by their first weights
+    and their dropout.
 
     Args:
         input_size: Width ``d`` of the inputs.
@@ -97,7 +103,8 @@ class Ensemble(nn.Module):
         """Map ``(b, d)`` to each member's logits ``(m, b, k)``."""
         shared = inputs.expand(len(self.hidden_weight), -1, -1)  # (m, b, d), no copy
         hidden = torch.baddbmm(self.hidden_bias, shared, self.hidden_weight).relu()  # (m, b, h)
-        return torch.baddbmm(self.output_bias, self.dropout(hidden), self.output_weight)  # (m, b, k)
+        # (m, b, k)
+        return torch.baddbmm(self.output_bias, self.dropout(hidden), self.output_weight)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Map ``(b, d)`` to the members' logits ``(m, b, k)`` in training, else to their mean's ``(b, k)``."""
@@ -107,7 +114,8 @@ class Ensemble(nn.Module):
         if self.regression:
             return logits.mean(0)
         if logits.shape[-1] == 1:
-            # log(mean p) - log(mean (1 - p)), each by logsumexp: exact where a sigmoid would round to 0 or 1.
+            # log(mean p) - log(mean (1 - p)), each by logsumexp: exact where a sigmoid would round
+            # to 0 or 1.
             positive = torch.nn.functional.logsigmoid(logits).logsumexp(0)
             return positive - torch.nn.functional.logsigmoid(-logits).logsumexp(0)
         return logits.log_softmax(-1).logsumexp(0) - math.log(len(logits))

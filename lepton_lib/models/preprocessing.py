@@ -1,7 +1,8 @@
 """Preprocessing as a part of the model: raw records go in, so training and serving cannot disagree.
 
-Everything that is learnt from data (medians, means, scales, quantiles) is learnt by `Preprocessor.fit` from the rows
-that it is given, which must be training rows only, and is stored with the model's weights.
+Everything that is learnt from data (medians, means, scales, quantiles) is learnt by
+`Preprocessor.fit` from the rows that it is given, which must be training rows only, and is stored
+with the model's weights.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ CLIP = 5.0  # standard deviations: a number beyond them tells the model nothing 
 class Preprocessor(nn.Module):
     """Encodes raw inputs ``(b, d)``, laid out as ``Case.fields`` says, as ``(b, p)`` numbers without gaps.
 
-    - Features are computed by their formulas. A missing number, or one that isn't finite, becomes the training median,
-      with a flag beside it if any training row had it missing.
+    - Features are computed by their formulas. A missing number, or one that isn't finite, becomes
+      the training median, with a flag beside it if any training row had it missing.
     - ``standard``: (x - mean) / standard deviation, clipped at five deviations.
-    - ``piecewise``: beside that, a piecewise-linear encoding over quantile bins: 1 for each bin below x, the fraction
-      within x's own bin, 0 above (Gorishniy, Rubachev and Babenko, On Embeddings for Numerical Features in Tabular Deep
-      Learning, 2022, eq. 1), so that a linear map becomes a piecewise-linear function of every number.
+    - ``piecewise``: beside that, a piecewise-linear encoding over quantile bins: 1 for each bin
+      below x, the fraction within x's own bin, 0 above (Gorishniy, Rubachev and Babenko, On
+      Embeddings for Numerical Features in Tabular Deep Learning, 2022, eq. 1), so that a linear map
+      becomes a piecewise-linear function of every number.
     - A category becomes one-hot; a missing one is all zeros.
 
     Args:
@@ -52,10 +54,10 @@ class Preprocessor(nn.Module):
         super().__init__()
         if encoding not in get_args(Encoding):
             raise ParameterError(
-                "encoding", got=repr(encoding), expected="'standard' or 'piecewise'", remedy="Choose one of them."
+                "encoding", repr(encoding), "'standard' or 'piecewise'", "Choose one of them."
             )
         if n_bins < 1:
-            raise ParameterError("n_bins", got=n_bins, expected="at least 1", remedy="Start with 12.")
+            raise ParameterError("n_bins", n_bins, "at least 1", "Start with 12.")
         self.config: dict[str, Any] = {
             "fields": [list(field) for field in fields],
             "features": [list(feature) for feature in features],
@@ -71,12 +73,17 @@ class Preprocessor(nn.Module):
         m = len(self.number_names)
         places = torch.tensor([index for _, index in self._numbers], dtype=torch.int64)
         self.register_buffer("number_column", places, persistent=False)
-        self.register_buffer("level_column", torch.tensor([index for index, _ in levels], dtype=torch.int64))
-        self.register_buffer("level", torch.tensor([level for _, level in levels], dtype=torch.float32))
+        self.register_buffer(
+            "level_column", torch.tensor([index for index, _ in levels], dtype=torch.int64)
+        )
+        self.register_buffer(
+            "level", torch.tensor([level for _, level in levels], dtype=torch.float32)
+        )
         self.register_buffer("median", torch.zeros(m))
         self.register_buffer("mean", torch.zeros(m))
         self.register_buffer("scale", torch.ones(m))
-        self.register_buffer("flagged", torch.zeros(0, dtype=torch.int64))  # numbers that get a "missing" flag
+        # numbers that get a "missing" flag
+        self.register_buffer("flagged", torch.zeros(0, dtype=torch.int64))
         self.register_buffer("bin_column", torch.zeros(0, dtype=torch.int64))
         self.register_buffer("bin_start", torch.zeros(0))
         self.register_buffer("bin_width", torch.ones(0))
@@ -94,7 +101,9 @@ class Preprocessor(nn.Module):
     bin_width: torch.Tensor
 
     @classmethod
-    def for_case(cls, case: Case, *, encoding: Encoding = "piecewise", n_bins: int = 12) -> Preprocessor:
+    def for_case(
+        cls, case: Case, *, encoding: Encoding = "piecewise", n_bins: int = 12
+    ) -> Preprocessor:
         """An unfitted preprocessor for a case's fields and features."""
         fields = [(field.name, field.n_categories) for field in case.fields]
         features = [(feature.name, feature.expression) for feature in case.features]
@@ -124,12 +133,13 @@ class Preprocessor(nn.Module):
         if raw.ndim != 2 or raw.shape[1] != width:
             raise DataError(
                 "raw inputs",
-                got=f"an array of shape {tuple(raw.shape)}",
-                expected=f"(n, {width})",
-                remedy="Encode the rows with data.encode(frame, case).",
+                f"an array of shape {tuple(raw.shape)}",
+                f"(n, {width})",
+                "Encode the rows with data.encode(frame, case).",
             )
         if isinstance(raw, np.ndarray):
-            raw = torch.from_numpy(np.require(raw, np.float32, ["C", "W"]))  # a copy of what is read-only
+            # a copy of what is read-only
+            raw = torch.from_numpy(np.require(raw, np.float32, ["C", "W"]))
         return raw.to(self.mean.device, torch.float32)
 
     @staticmethod
@@ -154,7 +164,7 @@ class Preprocessor(nn.Module):
         """
         raw = self.as_raw(raw).cpu()
         if len(raw) == 0:
-            raise DataError("Preprocessor.fit", got="no row", expected="at least one", remedy="Pass the training rows.")
+            raise DataError("Preprocessor.fit", "no row", "at least one", "Pass the training rows.")
         numbers = self.numbers(raw).double()
         missing = ~numbers.isfinite()
         numbers = numbers.masked_fill(missing, torch.nan)
@@ -171,10 +181,14 @@ class Preprocessor(nn.Module):
             columns = np.repeat(np.arange(len(edges)), [len(edge) - 1 for edge in edges])
             self.bin_column = torch.from_numpy(columns).to(device)
             self.bin_start = (
-                torch.from_numpy(np.concatenate([edge[:-1] for edge in edges] or [np.zeros(0)])).float().to(device)
+                torch.from_numpy(np.concatenate([edge[:-1] for edge in edges] or [np.zeros(0)]))
+                .float()
+                .to(device)
             )
             self.bin_width = (
-                torch.from_numpy(np.concatenate([np.diff(edge) for edge in edges] or [np.zeros(0)])).float().to(device)
+                torch.from_numpy(np.concatenate([np.diff(edge) for edge in edges] or [np.zeros(0)]))
+                .float()
+                .to(device)
             )
         return self
 
@@ -185,8 +199,12 @@ class Preprocessor(nn.Module):
         filled = torch.where(missing, self.median, numbers)
         standard = ((filled - self.mean) / self.scale).clamp(-CLIP, CLIP)  # (b, m)
         flags = missing.index_select(1, self.flagged).to(raw.dtype)
-        bins = ((filled.index_select(1, self.bin_column) - self.bin_start) / self.bin_width).clamp(0, 1)  # (b, bins)
-        one_hot = (raw.index_select(1, self.level_column) == self.level).to(raw.dtype)  # NaN equals nothing
+        # (b, bins)
+        bins = ((filled.index_select(1, self.bin_column) - self.bin_start) / self.bin_width).clamp(
+            0, 1
+        )
+        # NaN equals nothing
+        one_hot = (raw.index_select(1, self.level_column) == self.level).to(raw.dtype)
         return torch.cat([standard, flags, bins, one_hot], dim=1)
 
     def output_names(self) -> list[str]:
@@ -199,12 +217,14 @@ class Preprocessor(nn.Module):
             bins.append(f"{names[column]} bin {seen[column]}")
         flags = [f"{names[index]} missing" for index in self.flagged.tolist()]
         levels = [
-            f"{fields[i][0]} = {int(v)}" for i, v in zip(self.level_column.tolist(), self.level.tolist(), strict=True)
+            f"{fields[i][0]} = {int(v)}"
+            for i, v in zip(self.level_column.tolist(), self.level.tolist(), strict=True)
         ]
         return [*names, *flags, *bins, *levels]
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # What fit() learns decides these lengths; take them from the stored state before torch compares shapes.
+        # What fit() learns decides these lengths; take them from the stored state before torch
+        # compares shapes.
         for name in ("flagged", "bin_column", "bin_start", "bin_width"):
             if (stored := state_dict.get(prefix + name)) is not None:
                 setattr(self, name, torch.empty_like(stored, device=self.mean.device))

@@ -33,7 +33,9 @@ class TabularModel(nn.Module):
         config: How to build the same model again; stored beside the weights.
     """
 
-    def __init__(self, preprocessor: Preprocessor, network: nn.Module, task: Task, config: dict[str, Any]) -> None:
+    def __init__(
+        self, preprocessor: Preprocessor, network: nn.Module, task: Task, config: dict[str, Any]
+    ) -> None:
         super().__init__()
         self.preprocessor = preprocessor
         self.network = network
@@ -112,7 +114,10 @@ def build_model(
     model = _assemble(config, preprocessor)
     if case.task == "regression":
         target = torch.as_tensor(labels, dtype=torch.float32)
-        model.target_mean, model.target_scale = target.mean(), target.std(correction=0).clamp_min(1e-12)
+        model.target_mean, model.target_scale = (
+            target.mean(),
+            target.std(correction=0).clamp_min(1e-12),
+        )
     return model
 
 
@@ -128,7 +133,7 @@ def _assemble(config: dict[str, Any], preprocessor: Preprocessor) -> TabularMode
             network = Ensemble(width, outputs, regression=config["task"] == "regression", **options)
         case other:
             raise DataError(
-                "model kind", got=repr(other), expected="'linear', 'mlp' or 'ensemble'", remedy="Choose one of them."
+                "model kind", repr(other), "'linear', 'mlp' or 'ensemble'", "Choose one of them."
             )
     return TabularModel(preprocessor, network, config["task"], config)
 
@@ -138,7 +143,9 @@ def save_model(model: TabularModel, *, weights: Path, config: Path) -> None:
 
     The JSON holds the weights' SHA-256, for safetensors itself reads a flipped byte without a word.
     """
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    state = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
+    }
     write_atomic(weights, save(state))
     write_atomic(config, to_json(model.config | {"weights_sha256": sha256_of(weights)}))
 
@@ -156,7 +163,9 @@ def load_model(*, weights: Path, config: Path) -> TabularModel:
         state = load_file(weights)
         preprocessor = Preprocessor(**description["preprocessor"])
         prefix = "preprocessor."
-        preprocessor.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+        preprocessor.load_state_dict(
+            {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        )
         model = _assemble(description, preprocessor)
         model.load_state_dict(state)
     except (
@@ -171,9 +180,9 @@ def load_model(*, weights: Path, config: Path) -> TabularModel:
     ) as error:
         raise DataError(
             f"{weights.name} and {config.name}",
-            got=f"files that make no model ({first_line(error)})",
-            expected="what save_model wrote",
-            remedy="Run notebook 02_training again.",
+            f"files that make no model ({first_line(error)})",
+            "what save_model wrote",
+            "Run notebook 02_training again.",
         ) from error
     return model.eval()
 
@@ -217,7 +226,10 @@ def export_onnx(model: TabularModel, path: Path) -> None:
         logger.setLevel(level)
     assert program is not None
     proto = program.model_proto
-    for node in [*proto.graph.node, *(node for function in proto.functions for node in function.node)]:
+    for node in [
+        *proto.graph.node,
+        *(node for function in proto.functions for node in function.node),
+    ]:
         del node.metadata_props[:]  # the exporter writes stack traces with this machine's paths
         node.doc_string = ""
     del proto.graph.metadata_props[:]

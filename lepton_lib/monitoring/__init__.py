@@ -19,8 +19,19 @@ from lepton_lib.monitoring.distances import (
     summarise,
     wasserstein,
 )
-from lepton_lib.monitoring.drift import MIN_ROWS, ColumnDrift, DriftReport, count_problems, drift_report
-from lepton_lib.monitoring.performance import estimate_performance, group_performance, performance, row_losses
+from lepton_lib.monitoring.drift import (
+    MIN_ROWS,
+    ColumnDrift,
+    DriftReport,
+    count_problems,
+    drift_report,
+)
+from lepton_lib.monitoring.performance import (
+    estimate_performance,
+    group_performance,
+    performance,
+    row_losses,
+)
 from lepton_lib.monitoring.policy import Decision, Signals, State, advise, choose_model, judge
 from lepton_lib.monitoring.reference import Reference
 

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-SMOOTHING = 0.5  # added to every bin's count (Jeffreys): an empty bin has a small share, and its logarithm is finite
+# added to every bin's count (Jeffreys): an empty bin has a small share, and its logarithm is finite
+SMOOTHING = 0.5
 EXACT_ROWS = 10_000  # up to this many rows the Kolmogorov-Smirnov p-value is exact, as in SciPy
 SPARSE = 5.0  # expected counts below this spoil the chi-square distribution (Cochran's rule)
 DRAWS = 4_999  # of a sparse table: the smallest p is 1 / 5000
@@ -20,7 +21,8 @@ STRIDE = 64  # between the points that are looked at first
 CHUNK = 1 << 16  # values at work at a time, so that no large copy is made
 Z95 = 1.959964  # standard deviations on either side that hold 95 % of a normal distribution
 
-Interval = tuple[float, float, float]  # an estimate, the lower and the upper end of its 95 % interval
+# an estimate, the lower and the upper end of its 95 % interval
+Interval = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class Summary:
     """A column boiled down to what the tests need.
 
     Attributes:
-        values: Numbers in rising order, float64 ``(n,)``, none missing; None where the column holds categories.
+        values: Numbers in rising order, float64 ``(n,)``, none missing; None where the column holds
+            categories.
         counts: Rows of each category; empty for numbers.
         missing: Rows without a value.
     """
@@ -40,7 +43,9 @@ class Summary:
     @property
     def rows(self) -> int:
         """All rows, missing values among them."""
-        return self.missing + (sum(self.counts.values()) if self.values is None else len(self.values))
+        return self.missing + (
+            sum(self.counts.values()) if self.values is None else len(self.values)
+        )
 
 
 def summarise(values: Any) -> Summary:
@@ -58,20 +63,25 @@ def summarise(values: Any) -> Summary:
     if isinstance(series.dtype, pd.CategoricalDtype):
         codes, names = series.cat.codes.to_numpy(), series.cat.categories
     else:
-        codes, names = pd.factorize(series.map(str, na_action="ignore") if series.dtype == object else series)
+        codes, names = pd.factorize(
+            series.map(str, na_action="ignore") if series.dtype == object else series
+        )
     known = codes[codes >= 0]
-    counts = dict(zip(map(str, names), np.bincount(known, minlength=len(names)).tolist(), strict=True))
+    counts = dict(
+        zip(map(str, names), np.bincount(known, minlength=len(names)).tolist(), strict=True)
+    )
     return Summary(None, {name: n for name, n in counts.items() if n}, len(codes) - len(known))
 
 
 def psi(reference: Any, current: Any, *, n_bins: int = 10) -> float:
     """Population stability index: the sum over bins of (q - p) ln(q / p), with shares p and q of the two samples.
 
-    Numbers are cut at the reference's quantiles; a value that fills a quantile by itself gets a bin of its own.
-    Categories stand as they are. Missing values are one more bin. To each count `SMOOTHING` is added.
+    Numbers are cut at the reference's quantiles; a value that fills a quantile by itself gets a bin
+    of its own. Categories stand as they are. Missing values are one more bin. To each count
+    `SMOOTHING` is added.
 
-    With no drift at all it is about ``(filled bins - 1) * (1 / n + 1 / m)``, see `psi_by_chance`: never compare it with
-    a limit without a look at the number of rows.
+    With no drift at all it is about ``(filled bins - 1) * (1 / n + 1 / m)``, see `psi_by_chance`:
+    never compare it with a limit without a look at the number of rows.
 
     Args:
         reference: ``(n,)`` numbers, or categories as text; NaN or None where missing.
@@ -92,8 +102,9 @@ def psi_of_counts(reference: np.ndarray, current: np.ndarray) -> float:
 def psi_by_chance(reference: np.ndarray, current: np.ndarray) -> float:
     """What the PSI of two rows of counts is on average when nothing has drifted: (k - 1) (1 / n + 1 / m).
 
-    The index is, to second order, the chi-square statistic of the two samples times (1 / n + 1 / m) (Yurdakul,
-    Statistical Properties of Population Stability Index, 2018), and that statistic's mean is k - 1.
+    The index is, to second order, the chi-square statistic of the two samples times (1 / n + 1 / m)
+    (Yurdakul, Statistical Properties of Population Stability Index, 2018), and that statistic's
+    mean is k - 1.
     """
     n, m = reference.sum(), current.sum()
     return float((len(reference) - 1) * (1 / n + 1 / m)) if n and m else 0.0
@@ -110,14 +121,19 @@ def bin_counts(reference: Any, current: Any, *, n_bins: int = 10) -> tuple[np.nd
     Returns:
         Two int64 arrays of ``k`` counts, the missing values first.
     """
-    pair = [values if isinstance(values, Summary) else summarise(values) for values in (reference, current)]
+    pair = [
+        values if isinstance(values, Summary) else summarise(values)
+        for values in (reference, current)
+    ]
     if (pair[0].values is None) != (pair[1].values is None):
         pair = [_as_text(summary) for summary in pair]
     if pair[0].values is not None:
         rows = _quantile_counts(pair[0], pair[1], n_bins)
     else:
         names = sorted({*pair[0].counts, *pair[1].counts})
-        rows = [[summary.missing, *(summary.counts.get(name, 0) for name in names)] for summary in pair]
+        rows = [
+            [summary.missing, *(summary.counts.get(name, 0) for name in names)] for summary in pair
+        ]
     counts = np.array(rows, dtype=np.int64)
     counts = counts[:, counts.any(0)]
     return counts[0], counts[1]
@@ -126,7 +142,9 @@ def bin_counts(reference: Any, current: Any, *, n_bins: int = 10) -> tuple[np.nd
 def _as_text(summary: Summary) -> Summary:
     if summary.values is None:
         return summary
-    return Summary(None, summarise(summary.values.astype(str).astype(object)).counts, summary.missing)
+    return Summary(
+        None, summarise(summary.values.astype(str).astype(object)).counts, summary.missing
+    )
 
 
 def _quantile_counts(reference: Summary, current: Summary, n_bins: int) -> list[list[int]]:
@@ -140,19 +158,25 @@ def _quantile_counts(reference: Summary, current: Summary, n_bins: int) -> list[
     rows = []
     for summary in (reference, current):
         values: Any = summary.values
-        ends = [values.searchsorted(edges, "right"), values.searchsorted(edges[repeats > 1], "left")]
-        rows.append([summary.missing, *np.diff(np.sort(np.concatenate([[0], *ends, [len(values)]])))])
+        ends = [
+            values.searchsorted(edges, "right"),
+            values.searchsorted(edges[repeats > 1], "left"),
+        ]
+        rows.append(
+            [summary.missing, *np.diff(np.sort(np.concatenate([[0], *ends, [len(values)]])))]
+        )
     return rows
 
 
 def kolmogorov_smirnov(reference: Any, current: Any) -> tuple[float, float]:
     """The largest distance between two empirical distribution functions, and its p-value: SciPy's, to 1e-12.
 
-    Exact up to 10,000 rows a sample, beyond them by the asymptotic distribution. Ties make it cautious: the p-value is
-    then an upper bound. An empty sample says nothing: statistic 0, p 1.
+    Exact up to 10,000 rows a sample, beyond them by the asymptotic distribution. Ties make it
+    cautious: the p-value is then an upper bound. An empty sample says nothing: statistic 0, p 1.
 
     Args:
-        reference: ``(n,)`` numbers; NaN is left out. In a `Summary` a missing number stands below all others instead.
+        reference: ``(n,)`` numbers; NaN is left out. In a `Summary` a missing number stands below
+            all others instead.
         current: ``(m,)`` numbers, the same.
     """
     (a, u), (b, v) = _ordered(reference), _ordered(current)
@@ -165,7 +189,9 @@ def kolmogorov_smirnov(reference: Any, current: Any) -> tuple[float, float]:
     if max(n, m) <= EXACT_ROWS and bound > 1e-13:
         from scipy.stats import ks_2samp
 
-        low = [np.concatenate([np.full(gaps, -np.inf), values]) for values, gaps in ((a, u), (b, v))]
+        low = [
+            np.concatenate([np.full(gaps, -np.inf), values]) for values, gaps in ((a, u), (b, v))
+        ]
         return statistic, float(ks_2samp(*low, method="exact").pvalue)
     return statistic, _asymptotic(round(rows), statistic)
 
@@ -173,9 +199,9 @@ def kolmogorov_smirnov(reference: Any, current: Any) -> tuple[float, float]:
 def _asymptotic(n: int, distance: float) -> float:
     """The chance of a larger distance of ``n`` values from their own distribution: SciPy's ``kstwo.sf``, to 1e-12.
 
-    In the tail that is twice the chance of a larger distance in one direction (Smirnov), a sum over j = 0 ... n that
-    SciPy adds up term by term, up to n = 1,000,000; beyond, it is content with six digits. The terms vanish smoothly at
-    both ends, so that a coarse grid gives the same sum.
+    In the tail that is twice the chance of a larger distance in one direction (Smirnov), a sum over
+    j = 0 ... n that SciPy adds up term by term, up to n = 1,000,000; beyond, it is content with six
+    digits. The terms vanish smoothly at both ends, so that a coarse grid gives the same sum.
     """
     strength = n * distance * distance
     if n < EXACT_ROWS / 2 or strength < 2.2:
@@ -198,7 +224,8 @@ def _largest_gap(a: np.ndarray, b: np.ndarray, u: int, v: int) -> float:
 
     def gaps(index: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
         """How many of ``a`` lie up to and below those points of ``b``, and the largest gap there."""
-        part = b[index]  # F - G is largest just before a step of G, G - F just after one: b's points are enough
+        # F - G is largest just before a step of G, G - F just after one: b's points are enough
+        part = b[index]
         right = left = a.searchsorted(part, "right") + u
         if len(a) and (a[right - u - 1] == part).any():
             left = a.searchsorted(part, "left") + u
@@ -209,7 +236,8 @@ def _largest_gap(a: np.ndarray, b: np.ndarray, u: int, v: int) -> float:
         return found
     ends = np.append(np.arange(0, size - 1, STRIDE), size - 1)
     right, left, found = gaps(ends)
-    # Both functions rise: between two points no gap is larger than that of one's value here and the other's there.
+    # Both functions rise: between two points no gap is larger than that of one's value here and the
+    # other's there.
     most = np.maximum((ends[1:] + v + 1) / m - right[:-1] / n, left[1:] / n - (ends[:-1] + v) / m)
     near = ends[:-1][most > found]
     for start in range(0, len(near), CHUNK // STRIDE):
@@ -228,18 +256,24 @@ def wasserstein(reference: Any, current: Any) -> float:
         current: ``(m,)``, the same.
     """
     a, b = (_ordered(values)[0] for values in (reference, current))
-    if (len(a) and not np.isfinite(a[[0, -1]]).all()) or (len(b) and not np.isfinite(b[[0, -1]]).all()):
+    if (len(a) and not np.isfinite(a[[0, -1]]).all()) or (
+        len(b) and not np.isfinite(b[[0, -1]]).all()
+    ):
         a, b = a[np.isfinite(a)], b[np.isfinite(b)]
     n, m, total = len(a), len(b), 0.0
     if not n or not m:
         return 0.0
-    # Between the quantile functions, over the shares i / n and j / m, all times n * m: whole numbers.
+    # Between the quantile functions, over the shares i / n and j / m, all times n * m: whole
+    # numbers.
     for start in range(0, n, CHUNK):
         stop = min(start + CHUNK, n)
         if n == m:
             total += m * float(np.abs(a[start:stop] - b[start:stop]).sum())
             continue
-        own, others = np.arange(start, stop) * m, np.arange(-(-start * m // n), -(-stop * m // n)) * n
+        own, others = (
+            np.arange(start, stop) * m,
+            np.arange(-(-start * m // n), -(-stop * m // n)) * n,
+        )
         at = np.sort(np.concatenate([own, others]))
         total += float((np.diff(at, append=stop * m) * np.abs(a[at // m] - b[at // n])).sum())
     return total / n / m
@@ -257,8 +291,9 @@ def _ordered(values: Any) -> tuple[np.ndarray, int]:
 def chi_square(reference: Any, current: Any, *, seed: int = 0) -> tuple[float, float]:
     """Pearson's test that two rows of counts come from the same shares; SciPy's without correction, to 1e-12.
 
-    Where an expected count is below 5 the chi-square distribution no longer fits. The p-value is then the share of
-    `DRAWS` random tables with the same sums whose statistic is no smaller, counting the table itself.
+    Where an expected count is below 5 the chi-square distribution no longer fits. The p-value is
+    then the share of `DRAWS` random tables with the same sums whose statistic is no smaller,
+    counting the table itself.
 
     Args:
         reference: ``(k,)`` counts, from `bin_counts`.
@@ -280,7 +315,9 @@ def chi_square(reference: Any, current: Any, *, seed: int = 0) -> tuple[float, f
         from scipy.special import chdtrc
 
         return statistic, float(chdtrc(table.shape[1] - 1, statistic))
-    draws = np.random.default_rng(seed).multivariate_hypergeometric(table.sum(0), m, size=DRAWS, method="marginals")
+    draws = np.random.default_rng(seed).multivariate_hypergeometric(
+        table.sum(0), m, size=DRAWS, method="marginals"
+    )
     statistics = ((draws - expected) ** 2 / expected).sum(1) * (n + m) / n
     return statistic, float((1 + (statistics >= statistic * (1 - 1e-9)).sum()) / (1 + DRAWS))
 
@@ -288,9 +325,10 @@ def chi_square(reference: Any, current: Any, *, seed: int = 0) -> tuple[float, f
 def holm(p_values: Any) -> np.ndarray:
     """Correct the p-values of many tests, so that a level of 5 % holds for *any false alarm among them*.
 
-    Holm, A Simple Sequentially Rejective Multiple Test Procedure, 1979. It holds however the columns hang together, and
-    they do: a price and a loan move as one. Benjamini and Hochberg's correction is milder, but promises only a share of
-    false names among the named columns; one false name is enough to call people from their beds.
+    Holm, A Simple Sequentially Rejective Multiple Test Procedure, 1979. It holds however the
+    columns hang together, and they do: a price and a loan move as one. Benjamini and Hochberg's
+    correction is milder, but promises only a share of false names among the named columns; one
+    false name is enough to call people from their beds.
 
     Args:
         p_values: ``(n,)``.
@@ -317,16 +355,21 @@ def moments(values: Any) -> Moments:
     """Of ``(n,)`` numbers."""
     array = np.asarray(values, dtype=np.float64).ravel()
     n = len(array)
-    return Moments(float(array.mean()) if n else 0.0, float(array.var(ddof=1)) if n > 1 else math.nan, n)
+    return Moments(
+        float(array.mean()) if n else 0.0, float(array.var(ddof=1)) if n > 1 else math.nan, n
+    )
 
 
 def change_in_mean(reference: Any, current: Any) -> Interval:
     """How much higher the mean of ``current`` ``(m,)`` is than that of ``reference`` ``(n,)``, rows independent.
 
-    The interval is Welch's at 95 %, by the normal distribution; without two values on either side it is unbounded.
-    Either may be given by its `Moments`.
+    The interval is Welch's at 95 %, by the normal distribution; without two values on either side
+    it is unbounded. Either may be given by its `Moments`.
     """
-    a, b = (values if isinstance(values, Moments) else moments(values) for values in (reference, current))
+    a, b = (
+        values if isinstance(values, Moments) else moments(values)
+        for values in (reference, current)
+    )
     value = b.mean - a.mean if a.rows and b.rows else 0.0
     if min(a.rows, b.rows) < 2:
         return value, -math.inf, math.inf

@@ -1,6 +1,7 @@
 """Which columns have moved away from the reference, and which values break their case's rules.
 
-*Reference* rows are those that the model was trained on, *current* rows those that it is asked about.
+*Reference* rows are those that the model was trained on, *current* rows those that it is asked
+about.
 """
 
 from __future__ import annotations
@@ -99,8 +100,12 @@ class DriftReport:
 
     def to_frame(self) -> pd.DataFrame:
         """One line a column: those that drifted first, then by PSI."""
-        frame = pd.DataFrame([asdict(entry) for entry in self.columns], columns=list(ColumnDrift.__annotations__))
-        return frame.sort_values(["verdict", "psi"], ascending=[True, False], kind="stable").set_index("column")
+        frame = pd.DataFrame(
+            [asdict(entry) for entry in self.columns], columns=list(ColumnDrift.__annotations__)
+        )
+        return frame.sort_values(
+            ["verdict", "psi"], ascending=[True, False], kind="stable"
+        ).set_index("column")
 
     def _repr_html_(self) -> str:
         return f"<p>{self}</p>" + str(self._rounded().to_html())
@@ -109,7 +114,11 @@ class DriftReport:
         rows = f"{self.n_current:,} current against {self.n_reference:,} reference rows"
         words = f"Verdict {self.verdict}: {rows}; limit of the PSI {self.limit:g}, level {self.level:g}."
         rest = len(self.columns) - len(self._rounded())
-        return words + (f" Of {rest} more columns none has drifted." if rest else "") + f" {self.note}".rstrip()
+        return (
+            words
+            + (f" Of {rest} more columns none has drifted." if rest else "")
+            + f" {self.note}".rstrip()
+        )
 
     def __repr__(self) -> str:
         return f"{self}\n{self._rounded().to_string()}"
@@ -136,18 +145,22 @@ def drift_report(
 ) -> DriftReport:
     """Compare current rows with reference rows, column by column.
 
-    A column has drifted when its PSI is above the charter's ``drift_psi`` *and* its test, corrected for all columns,
-    rejects at ``level``. The first alone rings at every small window, for chance alone makes a large PSI there; the
-    second alone rings at every large one, for no two populations are quite equal. In the Kolmogorov-Smirnov test a
-    missing number stands below all others, so that a gap is a drift, too.
+    A column has drifted when its PSI is above the charter's ``drift_psi`` *and* its test, corrected
+    for all columns, rejects at ``level``. The first alone rings at every small window, for chance
+    alone makes a large PSI there; the second alone rings at every large one, for no two populations
+    are quite equal. In the Kolmogorov-Smirnov test a missing number stands below all others, so
+    that a gap is a drift, too.
 
     Args:
-        reference: Clean rows, with the case's columns; or what was stored of them, whose rows aren't read again.
-        current: Rows of the same columns; may be empty, hold unknown categories, or lack a column (which is a drift).
+        reference: Clean rows, with the case's columns; or what was stored of them, whose rows
+            aren't read again.
+        current: Rows of the same columns; may be empty, hold unknown categories, or lack a column
+            (which is a drift).
         case: The case.
-        predictions: The model's answers to reference and to current rows, each ``(n,)`` or ``(n, k)``. The reference
-            ones must be of rows that the model has not learnt from: it is surer of those that it has. A stored
-            reference holds its own: then the first of the two isn't looked at.
+        predictions: The model's answers to reference and to current rows, each ``(n,)`` or ``(n,
+            k)``. The reference ones must be of rows that the model has not learnt from: it is surer
+            of those that it has. A stored reference holds its own: then the first of the two isn't
+            looked at.
         level: Chance of any false alarm among all tests.
         min_rows: A window of fewer rows is not judged.
 
@@ -161,29 +174,53 @@ def drift_report(
     criterion = case.charter.criteria.get("drift_psi")
     limit = criterion.at_most if criterion and criterion.at_most is not None else DEFAULT_LIMIT
     few = len(current) < min_rows
-    names = [name for name in reference.names if name not in reference.answers or predictions is not None]
+    names = [
+        name for name in reference.names if name not in reference.answers or predictions is not None
+    ]
     if absent := [name for name in now.names if name not in names]:
         raise DataError(
             "reference",
-            got=f"nothing of {absent[0]!r}",
-            expected="a summary of every input of the case",
-            remedy="Make it again, from data/train.parquet of the same run.",
+            f"nothing of {absent[0]!r}",
+            "a summary of every input of the case",
+            "Make it again, from data/train.parquet of the same run.",
         )
-    found = {name: _compare(reference.summary(name), now.summary(name)) for name in names if name in now.names}
+    found = {
+        name: _compare(reference.summary(name), now.summary(name))
+        for name in names
+        if name in now.names
+    }
     corrected = dict(zip(found, holm([entry["p"] for entry in found.values()]), strict=True))
     columns = []
     for name in names:
         if name not in found:
             verdict: Verdict = "none" if current.empty else "drift"
             columns.append(
-                ColumnDrift(name, 0.0, 0.0, "", 0.0, 1.0, 1.0, None, 1.0, verdict, "no such column in the current rows")
+                ColumnDrift(
+                    name,
+                    0.0,
+                    0.0,
+                    "",
+                    0.0,
+                    1.0,
+                    1.0,
+                    None,
+                    1.0,
+                    verdict,
+                    "no such column in the current rows",
+                )
             )
             continue
         entry, p = found[name], float(corrected[name])
         moved, certain = entry["psi"] > limit, p <= level
         why = "too few rows" if few else _reason(moved, certain)
         columns.append(
-            ColumnDrift(name, **entry, p_holm=p, verdict="drift" if moved and certain and not few else "none", why=why)
+            ColumnDrift(
+                name,
+                **entry,
+                p_holm=p,
+                verdict="drift" if moved and certain and not few else "none",
+                why=why,
+            )
         )
     note = f"Fewer than {min_rows} rows: too few to judge." if few else ""
     return DriftReport(tuple(columns), reference.rows, len(current), limit, level, note)
@@ -215,18 +252,24 @@ def count_problems(current: pd.DataFrame, case: Case) -> pd.DataFrame:
     """Count what is broken in current rows, column by column, against case.toml.
 
     Returns:
-        One line a column: ``missing``, ``out_of_range`` and ``unknown`` (no number, no moment, or not among the
-        categories), as counts; ``broken``: their share of the rows, missing values counted where none are allowed;
-        ``remark``: a column that isn't there, or isn't described.
+        One line a column: ``missing``, ``out_of_range`` and ``unknown`` (no number, no moment, or
+        not among the categories), as counts; ``broken``: their share of the rows, missing values
+        counted where none are allowed; ``remark``: a column that isn't there, or isn't described.
     """
     lines: list[tuple[str, int, int, int, float, str]] = []
     rows = max(len(current), 1)
     for column in case.inputs:
         if column.name not in current:
-            lines.append((column.name, len(current), 0, 0, float(len(current) > 0), "no such column"))
+            lines.append(
+                (column.name, len(current), 0, 0, float(len(current) > 0), "no such column")
+            )
             continue
         values = current[column.name]
-        gone, outside, unknown = values.isna(), pd.Series(False, index=values.index), values.isna() & False
+        gone, outside, unknown = (
+            values.isna(),
+            pd.Series(False, index=values.index),
+            values.isna() & False,
+        )
         if column.kind == "number":
             numbers = pd.to_numeric(values, errors="coerce")
             unknown = ~gone & ~np.isfinite(numbers.astype("float64"))
@@ -241,5 +284,9 @@ def count_problems(current: pd.DataFrame, case: Case) -> pd.DataFrame:
         missing, far, odd = (int(mask.sum()) for mask in (gone, outside, unknown))
         lines.append((column.name, missing, far, odd, float(broken.sum()) / rows, ""))
     known = {column.name for column in case.columns} | {"target"}
-    lines += [(str(name), 0, 0, 0, 0.0, "not in case.toml") for name in current if name not in known]
-    return pd.DataFrame(lines, columns=["column", "missing", "out_of_range", "unknown", "broken", "remark"])
+    lines += [
+        (str(name), 0, 0, 0, 0.0, "not in case.toml") for name in current if name not in known
+    ]
+    return pd.DataFrame(
+        lines, columns=["column", "missing", "out_of_range", "unknown", "broken", "remark"]
+    )

@@ -49,7 +49,9 @@ def _metrics(case: Case, labels: np.ndarray) -> dict[str, Callable[[Any, Any], f
     found |= {"accuracy": accuracy, "calibration_error": calibration_error, "log_loss": log_loss}
     if case.costs is not None:
         costs = cost_matrix(case)
-        found["cost"] = lambda labels, answers: mean_decision_cost(labels, decide(answers, costs), costs)
+        found["cost"] = lambda labels, answers: mean_decision_cost(
+            labels, decide(answers, costs), costs
+        )
     return found
 
 
@@ -67,8 +69,8 @@ def performance(
         block: Rows that belong together, as for `bootstrap_interval`.
 
     Returns:
-        Metric's name to ``(value, low, high)`` at 95 %. What these rows can't tell is left out: everything without
-        rows, the AUC where a class is missing.
+        Metric's name to ``(value, low, high)`` at 95 %. What these rows can't tell is left out:
+        everything without rows, the AUC where a class is missing.
     """
     labels, answers = np.asarray(labels), np.asarray(answers, dtype=np.float64)
     if not len(labels):
@@ -82,13 +84,16 @@ def performance(
     return found
 
 
-def estimate_performance(case: Case, answers: Any, *, seed: int, n: int = 200) -> dict[str, Interval]:
+def estimate_performance(
+    case: Case, answers: Any, *, seed: int, n: int = 200
+) -> dict[str, Interval]:
     """What labels should show, before any has come: labels are drawn from the answers' own probabilities.
 
-    Confidence-based performance estimation (Bialek, Kuberski, Perrakis and Bifet, Estimating Model Performance Under
-    Covariate Shift Without Labels, 2024). It follows a change of the *inputs*, as far as the probabilities are
-    calibrated among the new ones. A change of what the inputs *mean*, of P(y | x), it cannot see: it takes the model's
-    word for it. So it may ask for labels, and never stands in for them.
+    Confidence-based performance estimation (Bialek, Kuberski, Perrakis and Bifet, Estimating Model
+    Performance Under Covariate Shift Without Labels, 2024). It follows a change of the *inputs*, as
+    far as the probabilities are calibrated among the new ones. A change of what the inputs *mean*,
+    of P(y | x), it cannot see: it takes the model's word for it. So it may ask for labels, and
+    never stands in for them.
 
     Args:
         case: The case.
@@ -97,8 +102,9 @@ def estimate_performance(case: Case, answers: Any, *, seed: int, n: int = 200) -
         n: How many times labels are drawn.
 
     Returns:
-        As `performance`, without what the draws make true by themselves (calibration); the ends hold 95 % of what
-        labels of as many rows would show. Empty for regression: a number says nothing of its own error.
+        As `performance`, without what the draws make true by themselves (calibration); the ends
+        hold 95 % of what labels of as many rows would show. Empty for regression: a number says
+        nothing of its own error.
     """
     answers = np.asarray(answers, dtype=np.float64)
     if not case.classes or not len(answers):
@@ -106,7 +112,11 @@ def estimate_performance(case: Case, answers: Any, *, seed: int, n: int = 200) -
     generator, size = np.random.default_rng(seed), min(len(answers), ESTIMATE_ROWS)
     found: dict[str, list[float]] = {}
     for _ in range(n):
-        rows = answers if size == len(answers) else answers[generator.integers(len(answers), size=size)]
+        rows = (
+            answers
+            if size == len(answers)
+            else answers[generator.integers(len(answers), size=size)]
+        )
         labels = (rows.cumsum(1) < generator.random((size, 1)) * rows.sum(1, keepdims=True)).sum(1)
         for name, metric in _metrics(case, labels).items():
             if name != "calibration_error":
@@ -115,7 +125,11 @@ def estimate_performance(case: Case, answers: Any, *, seed: int, n: int = 200) -
     result = {}
     for name, values in found.items():
         mean, (low, high) = float(np.mean(values)), np.quantile(values, [0.025, 0.975])
-        result[name] = (mean, float(mean + (low - mean) * shrink), float(mean + (high - mean) * shrink))
+        result[name] = (
+            mean,
+            float(mean + (low - mean) * shrink),
+            float(mean + (high - mean) * shrink),
+        )
     return result
 
 
@@ -133,13 +147,16 @@ def group_performance(
         n: Its draws.
 
     Returns:
-        One line a group: ``column``, ``group``, ``rows``, ``labelled``; ``rate`` with ``rate_low`` and ``rate_high``
-        (Wilson's interval), the share decided on the positive class, NaN but for two classes; ``gap`` with ``gap_low``
-        and ``gap_high``: by how much the case's metric is worse than on all labelled rows, NaN where not ``judged``,
-        which needs `MIN_GROUP_ROWS` labelled rows and `MIN_GROUP_CLASS_ROWS` of each class.
+        One line a group: ``column``, ``group``, ``rows``, ``labelled``; ``rate`` with ``rate_low``
+        and ``rate_high`` (Wilson's interval), the share decided on the positive class, NaN but for
+        two classes; ``gap`` with ``gap_low`` and ``gap_high``: by how much the case's metric is
+        worse than on all labelled rows, NaN where not ``judged``, which needs `MIN_GROUP_ROWS`
+        labelled rows and `MIN_GROUP_CLASS_ROWS` of each class.
     """
     answers = np.asarray(answers, dtype=np.float64)
-    labels = np.full(len(answers), np.nan) if labels is None else np.asarray(labels, dtype=np.float64)
+    labels = (
+        np.full(len(answers), np.nan) if labels is None else np.asarray(labels, dtype=np.float64)
+    )
     known = ~np.isnan(labels)
     truth, given = labels[known].astype(np.int64 if case.classes else np.float64), answers[known]
     costs = cost_matrix(case) if case.costs is not None else 1 - np.eye(max(len(case.classes), 1))
@@ -153,9 +170,19 @@ def group_performance(
             inside = np.zeros(len(frame), dtype=bool)
             inside[rows] = True
             part = inside[known]
-            rate = wilson(int(chosen[rows].sum()), len(rows)) if chosen is not None else (math.nan,) * 3
-            counts = np.bincount(truth[part], minlength=len(case.classes)) if case.classes else np.array([part.sum()])
-            judged = part.sum() >= MIN_GROUP_ROWS and (not case.classes or counts.min() >= MIN_GROUP_CLASS_ROWS)
+            rate = (
+                wilson(int(chosen[rows].sum()), len(rows))
+                if chosen is not None
+                else (math.nan,) * 3
+            )
+            counts = (
+                np.bincount(truth[part], minlength=len(case.classes))
+                if case.classes
+                else np.array([part.sum()])
+            )
+            judged = part.sum() >= MIN_GROUP_ROWS and (
+                not case.classes or counts.min() >= MIN_GROUP_CLASS_ROWS
+            )
             gap: Interval = (math.nan,) * 3
             if judged:
                 gap = bootstrap_interval(
@@ -166,8 +193,15 @@ def group_performance(
                     stratify=part + 2 * truth if case.classes else part,
                 )
             names = ["rate", "rate_low", "rate_high", "gap", "gap_low", "gap_high"]
-            line = {"column": column.name, "group": str(group), "rows": len(rows), "labelled": int(part.sum())}
-            lines.append(line | dict(zip(names, (*rate, *gap), strict=True)) | {"judged": bool(judged)})
+            line = {
+                "column": column.name,
+                "group": str(group),
+                "rows": len(rows),
+                "labelled": int(part.sum()),
+            }
+            lines.append(
+                line | dict(zip(names, (*rate, *gap), strict=True)) | {"judged": bool(judged)}
+            )
     return pd.DataFrame(lines)
 
 

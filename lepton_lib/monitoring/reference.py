@@ -1,6 +1,7 @@
 """Stored summaries of reference rows, so that a new window is judged without reading them again.
 
-A file is a zip of NumPy arrays and one JSON text: no pickle, a checksum for every part, read column by column.
+A file is a zip of NumPy arrays and one JSON text: no pickle, a checksum for every part, read column
+by column.
 """
 
 from __future__ import annotations
@@ -37,21 +38,32 @@ class Reference:
     """
 
     def __init__(
-        self, makers: Mapping[str, Maker], answers: tuple[str, ...], rows: int, about: Mapping[str, Any]
+        self,
+        makers: Mapping[str, Maker],
+        answers: tuple[str, ...],
+        rows: int,
+        about: Mapping[str, Any],
     ) -> None:
         self._makers = dict(makers)
         self.names, self.answers, self.rows, self.about = tuple(makers), answers, rows, dict(about)
 
     @classmethod
     def of(
-        cls, frame: pd.DataFrame, case: Case, predictions: Any = None, *, lenient: bool = False, **about: Any
+        cls,
+        frame: pd.DataFrame,
+        case: Case,
+        predictions: Any = None,
+        *,
+        lenient: bool = False,
+        **about: Any,
     ) -> Self:
         """The summaries of clean rows and of a model's answers.
 
         Args:
             frame: Rows with the case's columns.
             case: The case.
-            predictions: ``(n,)`` or ``(n, k)``, the answers to rows that the model hasn't learnt from.
+            predictions: ``(n,)`` or ``(n, k)``, the answers to rows that the model hasn't learnt
+                from.
             lenient: Let columns, or all rows, be missing.
             **about: To be noted; plain values.
 
@@ -65,9 +77,9 @@ class Reference:
             elif not lenient:
                 raise DataError(
                     "reference rows",
-                    got=f"no column {column.name!r}" if len(frame) else "no rows",
-                    expected="the clean training rows of the case",
-                    remedy="Read data/train.parquet of the same run.",
+                    f"no column {column.name!r}" if len(frame) else "no rows",
+                    "the clean training rows of the case",
+                    "Read data/train.parquet of the same run.",
                 )
         answers = {} if predictions is None else _answers(case, predictions)
         return cls(makers | answers, tuple(answers), len(frame), about)
@@ -86,12 +98,21 @@ class Reference:
                 if summary.values is not None:
                     distinct, repeats = np.unique(summary.values, return_counts=True)
                     few = len(distinct) < len(summary.values) / 2
-                    arrays = {"values": distinct, "repeats": repeats} if few else {"values": summary.values}
+                    arrays = (
+                        {"values": distinct, "repeats": repeats}
+                        if few
+                        else {"values": summary.values}
+                    )
                 for part, array in arrays.items():
                     with archive.open(f"{position}.{part}.npy", "w", force_zip64=True) as target:
                         np.lib.format.write_array(target, array, allow_pickle=False)
                 columns.append([name, sorted(arrays), summary.counts, summary.missing])
-            head = {"rows": self.rows, "answers": self.answers, "about": self.about, "columns": columns}
+            head = {
+                "rows": self.rows,
+                "answers": self.answers,
+                "about": self.about,
+                "columns": columns,
+            }
             archive.writestr("summary.json", json.dumps(head))
         os.replace(aside, path)
 
@@ -119,9 +140,11 @@ def _reading(path: Path) -> Iterator[zipfile.ZipFile]:
     except (OSError, zipfile.BadZipFile, ValueError, KeyError, TypeError) as error:
         raise DataError(
             path.name,
-            got="no such file" if isinstance(error, FileNotFoundError) else f"a file that can't be read ({error})",
-            expected="the stored summaries of reference rows",
-            remedy="Delete it and make it again, from data/train.parquet of the same run.",
+            "no such file"
+            if isinstance(error, FileNotFoundError)
+            else f"a file that can't be read ({error})",
+            "the stored summaries of reference rows",
+            "Delete it and make it again, from data/train.parquet of the same run.",
         ) from error
 
 
@@ -134,7 +157,9 @@ def _reader(path: Path, position: int, parts: list[str], rest: Summary) -> Maker
             for part in parts:
                 with archive.open(f"{position}.{part}.npy") as file:
                     found[part] = np.lib.format.read_array(file, allow_pickle=False)
-        values = np.repeat(found["values"], found["repeats"]) if "repeats" in found else found["values"]
+        values = (
+            np.repeat(found["values"], found["repeats"]) if "repeats" in found else found["values"]
+        )
         return Summary(values, missing=rest.missing)
 
     return read
@@ -145,7 +170,11 @@ def _views(column: Column, values: pd.Series) -> dict[str, Maker]:
     if column.kind == "number":
         return {column.name: lambda: summarise(_numbers(values))}
     if column.kind == "category":
-        return {column.name: lambda: summarise(values if hasattr(values, "cat") else values.astype(object))}
+        return {
+            column.name: lambda: summarise(
+                values if hasattr(values, "cat") else values.astype(object)
+            )
+        }
 
     def taken(part: str) -> Maker:
         def take() -> Summary:
@@ -164,9 +193,15 @@ def _numbers(values: pd.Series) -> np.ndarray:
 
 def _answers(case: Case, given: Any) -> dict[str, Maker]:
     values = np.asarray(given, dtype=np.float64)
-    values = values.reshape(len(values), -1) if values.size else np.zeros((0, max(len(case.classes), 1)))
+    values = (
+        values.reshape(len(values), -1) if values.size else np.zeros((0, max(len(case.classes), 1)))
+    )
     if case.task == "regression" or values.shape[1] == 1:
         return {"prediction": partial(summarise, values[:, 0])}
     # Of two classes one says all: the other is what it lacks to 1.
     start = 1 if len(case.classes) == 2 else 0
-    return {f"p_{name}": partial(summarise, values[:, k]) for k, name in enumerate(case.classes) if k >= start}
+    return {
+        f"p_{name}": partial(summarise, values[:, k])
+        for k, name in enumerate(case.classes)
+        if k >= start
+    }

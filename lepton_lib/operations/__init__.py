@@ -1,7 +1,7 @@
 """A run folder watched over time: its log is judged window by window, its model retrained, promoted, rolled back.
 
-Knows run folders, the service's log and releases, and how notebooks are run; what is a signal and when to act is
-`lepton_lib.monitoring`'s.
+Knows run folders, the service's log and releases, and how notebooks are run; what is a signal and
+when to act is `lepton_lib.monitoring`'s.
 """
 
 from lepton_lib.operations.journal import Journal

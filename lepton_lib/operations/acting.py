@@ -1,6 +1,7 @@
 """What a decision sets going: retraining, a comparison, a trial in the shadow, promotion, the way back.
 
-Each step leaves what it made whole, and is noted in the journal when it is done; a step that was killed is taken again.
+Each step leaves what it made whole, and is noted in the journal when it is done; a step that was
+killed is taken again.
 """
 
 from __future__ import annotations
@@ -69,19 +70,28 @@ def home_of(run: Run, version: str) -> Run:
     """
     for home in (run.folder, *sorted(run.folder.glob("monitoring/retrain-*/run"))):
         with contextlib.suppress(OSError, ValueError, KeyError):
-            if json.loads((home / "service" / "manifest.json").read_text(encoding="utf-8"))["version"] == version:
+            if (
+                json.loads((home / "service" / "manifest.json").read_text(encoding="utf-8"))[
+                    "version"
+                ]
+                == version
+            ):
                 return Run(home)
     raise RunError(
         str(run.folder),
-        got=f"the version {version} at work, which none of its trainings made",
-        expected="a version whose training rows lie in this run folder",
-        remedy="Roll the service back, or watch the run folder that the version comes from.",
+        f"the version {version} at work, which none of its trainings made",
+        "a version whose training rows lie in this run folder",
+        "Roll the service back, or watch the run folder that the version comes from.",
     )
 
 
 def predecessor(book: Journal, version: str) -> str | None:
     """The version that this one took over from, as far as it was promoted here."""
-    taken = [act for act in book.acts() if act.stage == "promoted" and act.content["challenger"] == version]
+    taken = [
+        act
+        for act in book.acts()
+        if act.stage == "promoted" and act.content["challenger"] == version
+    ]
     return str(taken[-1].content["champion"]) if taken else None
 
 
@@ -108,7 +118,9 @@ def _step(watched: Watched, act: Act) -> Act | None:
             return _roll_back(watched, act)
         case _, "decided":
             told = read_log(log, case, book.told(log))
-            return book.advance(act, "gathered", **_gather(case, told, folder, releases.current_version(run.folder)))
+            return book.advance(
+                act, "gathered", **_gather(case, told, folder, releases.current_version(run.folder))
+            )
         case _, "gathered":
             _train(home_of(run, act.content["champion"]), case, folder)
             return book.advance(act, "trained")
@@ -125,7 +137,8 @@ def _roll_back(watched: Watched, act: Act) -> Act:
     run, book = watched.run, watched.book
     if "from" not in act.content:
         act = book.advance(act, act.stage, **{"from": releases.current_version(run.folder)})
-    if releases.current_version(run.folder) == act.content["from"]:  # else it was done before a kill
+    # else it was done before a kill
+    if releases.current_version(run.folder) == act.content["from"]:
         releases.roll_back(run.folder, trust=watched.trust)
     return book.advance(act, "rolled back", to=releases.current_version(run.folder))
 
@@ -139,10 +152,16 @@ def _gather(case: Case, told: pd.DataFrame, folder: Path, champion: str) -> dict
         if column.role == "input" and column.kind == "timestamp":
             served[column.name] = told[column.name].dt.strftime("%Y-%m-%dT%H:%M:%S")
         elif column.role == "input":
-            served[column.name] = told[column.name].map(repr if column.kind == "number" else str, na_action="ignore")
+            served[column.name] = told[column.name].map(
+                repr if column.kind == "number" else str, na_action="ignore"
+            )
         elif case.split.method == "given" and column.name == case.split.column:
             served[column.name] = "train"
-        elif case.split.method == "time" and column.name == case.split.column and column.kind == "timestamp":
+        elif (
+            case.split.method == "time"
+            and column.name == case.split.column
+            and column.kind == "timestamp"
+        ):
             served[column.name] = told["log.time"].dt.strftime("%Y-%m-%dT%H:%M:%S")
         elif column.nullable:
             served[column.name] = ""
@@ -158,11 +177,16 @@ def _gather(case: Case, told: pd.DataFrame, folder: Path, champion: str) -> dict
         place = Path(aside) / case.name
         place.mkdir()
         table.rename(columns=headers).to_csv(
-            place / "table.csv", index=False, sep=case.data.delimiter, quoting=csv.QUOTE_MINIMAL, encoding="utf-8"
+            place / "table.csv",
+            index=False,
+            sep=case.data.delimiter,
+            quoting=csv.QUOTE_MINIMAL,
+            encoding="utf-8",
         )
         text = _described(case, sha256_of(place / "table.csv"))
         (place / "case.toml").write_text(text, encoding="utf-8")
-        shutil.rmtree(folder / case.name, ignore_errors=True)  # of a step that was killed before it was noted
+        # of a step that was killed before it was noted
+        shutil.rmtree(folder / case.name, ignore_errors=True)
         place.rename(folder / case.name)
     return {"champion": champion, "rows": len(raw), "served": len(served), "filled": filled}
 
@@ -171,17 +195,30 @@ def _described(case: Case, digest: str) -> str:
     """The case.toml of another table, without [records], which don't hold the served rows."""
     keys = tomllib.loads(case.path("case.toml").read_text(encoding="utf-8-sig"))
     keys.pop("records", None)
-    data = {"file": "table.csv", "sha256": digest, "encoding": "utf-8", "skip_rows": 0, "duplicates": "drop"}
-    return "".join(f"{key} = {to_toml(value)}\n" for key, value in (keys | {"data": keys["data"] | data}).items())
+    data = {
+        "file": "table.csv",
+        "sha256": digest,
+        "encoding": "utf-8",
+        "skip_rows": 0,
+        "duplicates": "drop",
+    }
+    return "".join(
+        f"{key} = {to_toml(value)}\n"
+        for key, value in (keys | {"data": keys["data"] | data}).items()
+    )
 
 
 def _train(home: Run, case: Case, folder: Path) -> None:
     """Run notebooks 01 to 04 on the enlarged case, with the champion's own parameters."""
     steps = home.manifest["steps"]
-    given = {name: value for step in STEPS[1:5] for name, value in steps[step]["parameters"].items()}
+    given = {
+        name: value for step in STEPS[1:5] for name, value in steps[step]["parameters"].items()
+    }
     with _found(folder):
         notebooks = [find_notebook(step) for step in STEPS[1:5]]
-        run_loop(run_dir=folder / "run", parameters=given | {"case": case.name}, notebooks=notebooks)
+        run_loop(
+            run_dir=folder / "run", parameters=given | {"case": case.name}, notebooks=notebooks
+        )
 
 
 @contextlib.contextmanager
@@ -215,31 +252,46 @@ def _compare(watched: Watched, act: Act, folder: Path) -> Act:
 def _shadow(watched: Watched, act: Act, folder: Path) -> Act | None:
     """Let the challenger answer what the champion was asked since, then decide.
 
-    It answers live requests as the log has kept them, after the champion and out of its way: nobody waits for two
-    models, and a challenger that fails can't hurt an answer. What this doesn't show is how fast it would answer under
-    the service's load; the gate measures its latency by itself.
+    It answers live requests as the log has kept them, after the champion and out of its way: nobody
+    waits for two models, and a challenger that fails can't hurt an answer. What this doesn't show
+    is how fast it would answer under the service's load; the gate measures its latency by itself.
     """
     run, case, book, log, _ = watched
     windows = book.judged(after=act.window)
     if len(set(windows.values())) < case.policy.shadow_windows:
         return None
     if releases.current_version(run.folder) != act.content["champion"]:
-        return book.advance(act, "kept", reasons=["another model is at work by now: the comparison is void"])
+        return book.advance(
+            act, "kept", reasons=["another model is at work by now: the comparison is void"]
+        )
     live = read_log(log, case, windows)
     live = live[live["log.model_version"] == act.content["champion"]]
     given = answers_of(case, live)
-    new = watched.scorer(Run(folder / "run")).probabilities(encode(live.fillna({TARGET: 0}), case)[0])
+    new = watched.scorer(Run(folder / "run")).probabilities(
+        encode(live.fillna({TARGET: 0}), case)[0]
+    )
     both = {f"champion_{k}": given[:, k] for k in range(new.shape[1])}
     both |= {f"challenger_{k}": new[:, k] for k in range(new.shape[1])}
-    pd.DataFrame({"label": live[TARGET], **both}, index=live.index).to_parquet(folder / "shadow.parquet")
+    pd.DataFrame({"label": live[TARGET], **both}, index=live.index).to_parquet(
+        folder / "shadow.parquet"
+    )
     differences = _differences(watched, act, folder, live[live[TARGET].notna()])
-    decision = choose_model(differences, deciding="served rows" if "served rows" in differences else "test rows")
+    decision = choose_model(
+        differences, deciding="served rows" if "served rows" in differences else "test rows"
+    )
     apart = float(np.abs(given - new).mean())
-    note = {"differences": differences, "shadowed": len(live), "apart": apart, "reasons": decision.reasons}
+    note = {
+        "differences": differences,
+        "shadowed": len(live),
+        "apart": apart,
+        "reasons": decision.reasons,
+    }
     return book.advance(act, "promoting" if decision.action == "promote" else "kept", **note)
 
 
-def _differences(watched: Watched, act: Act, folder: Path, live: pd.DataFrame | None = None) -> dict[str, Interval]:
+def _differences(
+    watched: Watched, act: Act, folder: Path, live: pd.DataFrame | None = None
+) -> dict[str, Interval]:
     """Champion's mean loss minus challenger's, by set of rows that neither has learnt from; too small ones left out."""
     run, case = watched.run, watched.case
     old, new = home_of(run, act.content["champion"]), Run(folder / "run")
@@ -251,10 +303,18 @@ def _differences(watched: Watched, act: Act, folder: Path, live: pd.DataFrame | 
     tested = lines[:n][read_table(load_case(own)).index[:n].isin(before.index)]
     loss = log_loss if case.classes else mean_absolute_error
     block = block_of(old)
-    parts = {"served rows": test[test.index > lines[n - 1]], "test rows": test[test.index.isin(tested)]}
+    parts = {
+        "served rows": test[test.index > lines[n - 1]],
+        "test rows": test[test.index.isin(tested)],
+    }
     parts["served rows"] = pd.concat([parts["served rows"], live])
-    # Who asks again brings back a row that was learnt from, or is compared already: it proves nothing.
-    tables = [pd.read_parquet(each.path(f"data/{name}.parquet")) for each in (old, new) for name in _LEARNT]
+    # Who asks again brings back a row that was learnt from, or is compared already: it proves
+    # nothing.
+    tables = [
+        pd.read_parquet(each.path(f"data/{name}.parquet"))
+        for each in (old, new)
+        for name in _LEARNT
+    ]
     learnt = {row.tobytes() for table in tables for row in encode(table, case)[0]}
     differences: dict[str, Interval] = {}
     for name, part in parts.items():

@@ -64,17 +64,24 @@ class Journal:
 
     def state(self) -> State:
         """What the policy remembers."""
-        row = self._connection.execute("SELECT content FROM windows ORDER BY number DESC LIMIT 1").fetchone()
+        row = self._connection.execute(
+            "SELECT content FROM windows ORDER BY number DESC LIMIT 1"
+        ).fetchone()
         return State(*json.loads(row[0])["state"]) if row else State()
 
     def judged(self, *, after: int = 0) -> dict[str, int]:
         """The predictions that were judged after that window, and in which."""
-        return dict(self._connection.execute("SELECT id, window FROM judged WHERE window > ?", [after]).fetchall())
+        return dict(
+            self._connection.execute(
+                "SELECT id, window FROM judged WHERE window > ?", [after]
+            ).fetchall()
+        )
 
     def fresh(self, log: Path) -> list[str]:
         """The log's predictions that were not judged yet.
 
-        Told by their ids, in SQL: the clock may jump, and what is erased moves the other rows' places in the file.
+        Told by their ids, in SQL: the clock may jump, and what is erased moves the other rows'
+        places in the file.
 
         Raises:
             RunError: There is no such log.
@@ -82,12 +89,16 @@ class Journal:
         with self._beside(log):
             singles = self._connection.execute(_FRESH).fetchall()
             batches = self._connection.execute(_FRESH_BATCHES).fetchall()
-        return [id_ for (id_,) in singles] + [f"{token}-{i}" for token, rows in batches for i in range(rows)]
+        return [id_ for (id_,) in singles] + [
+            f"{token}-{i}" for token, rows in batches for i in range(rows)
+        ]
 
     def told(self, log: Path, version: str | None = None) -> list[str]:
         """The log's predictions with a label; with ``version`` this model's, of which no label was judged yet."""
         with self._beside(log):
-            rows = self._connection.execute(_LABELS if version is None else _TOLD, [version][: version is not None])
+            rows = self._connection.execute(
+                _LABELS if version is None else _TOLD, [version][: version is not None]
+            )
             return [id_ for (id_,) in rows]
 
     @contextlib.contextmanager
@@ -101,8 +112,13 @@ class Journal:
 
     def acts(self) -> list[Act]:
         """Every act, oldest first."""
-        rows = self._connection.execute("SELECT window, action, stage, content FROM acts ORDER BY window")
-        return [Act(window, action, stage, json.loads(content)) for window, action, stage, content in rows]
+        rows = self._connection.execute(
+            "SELECT window, action, stage, content FROM acts ORDER BY window"
+        )
+        return [
+            Act(window, action, stage, json.loads(content))
+            for window, action, stage, content in rows
+        ]
 
     def open_act(self) -> Act | None:
         """The act that is not over."""
@@ -111,7 +127,8 @@ class Journal:
     def readings(self, last: int, *, after: int = -1) -> list[dict[str, Any]]:
         """So many readings of the service's metrics, the last ones, oldest first; those taken since that window."""
         rows = self._connection.execute(
-            "SELECT content FROM readings WHERE window > ? ORDER BY number DESC LIMIT ?", [after, last]
+            "SELECT content FROM readings WHERE window > ? ORDER BY number DESC LIMIT ?",
+            [after, last],
         )
         return [json.loads(content) for (content,) in rows][::-1]
 
@@ -123,13 +140,21 @@ class Journal:
                 [to_json(dict(reading))],
             )
 
-    def record(self, window: Mapping[str, Any], rows: Iterable[str], labels: Iterable[str], *, act: bool) -> None:
+    def record(
+        self, window: Mapping[str, Any], rows: Iterable[str], labels: Iterable[str], *, act: bool
+    ) -> None:
         """Keep a window's judgement, which rows and labels it took in, and the act that it asks for: all or nothing."""
         number = window["window"]
         with self._transaction():
-            self._connection.execute("INSERT INTO windows VALUES (?, ?)", (number, to_json(dict(window))))
-            self._connection.executemany("INSERT INTO judged VALUES (?, ?)", ((id_, number) for id_ in rows))
-            self._connection.executemany("INSERT OR IGNORE INTO labelled VALUES (?, ?)", ((i, number) for i in labels))
+            self._connection.execute(
+                "INSERT INTO windows VALUES (?, ?)", (number, to_json(dict(window)))
+            )
+            self._connection.executemany(
+                "INSERT INTO judged VALUES (?, ?)", ((id_, number) for id_ in rows)
+            )
+            self._connection.executemany(
+                "INSERT OR IGNORE INTO labelled VALUES (?, ?)", ((i, number) for i in labels)
+            )
             if act:
                 entry = number, window["decision"]["action"], "decided", "{}"
                 self._connection.execute("INSERT INTO acts VALUES (?, ?, ?, ?)", entry)
@@ -139,7 +164,9 @@ class Journal:
         act = act._replace(stage=stage, content=act.content | content)
         with self._transaction():
             values = stage, to_json(act.content), act.window
-            self._connection.execute("UPDATE acts SET stage = ?, content = ? WHERE window = ?", values)
+            self._connection.execute(
+                "UPDATE acts SET stage = ?, content = ? WHERE window = ?", values
+            )
         return act
 
     def close(self) -> None:
@@ -158,7 +185,7 @@ class Journal:
         except (sqlite3.Error, OSError) as error:
             raise RunError(
                 str(self.path),
-                got=str(error),
-                expected="a journal that can be written to",
-                remedy="See that the disk has room and the folder is yours.",
+                str(error),
+                "a journal that can be written to",
+                "See that the disk has room and the folder is yours.",
             ) from error

@@ -30,7 +30,9 @@ class LabelCount(NamedTuple):
         return not self.contradictory and not self.unknown
 
     def __str__(self) -> str:
-        parts = [f"{self.attached} labels attached, {self.repeated} known already, {self.corrected} corrected"]
+        parts = [
+            f"{self.attached} labels attached, {self.repeated} known already, {self.corrected} corrected"
+        ]
         for ids, text in (
             (self.contradictory, "ids with two labels, none of them taken"),
             (self.unknown, "ids that no prediction has"),
@@ -49,30 +51,40 @@ def attach_file(log: Path, table: Path, case: Case) -> LabelCount:
         case: The log's case.
 
     Raises:
-        DataError: The table can't be read, lacks a column, or holds a label that the case doesn't know.
+        DataError: The table can't be read, lacks a column, or holds a label that the case doesn't
+            know.
         RunError: The log can't be read or written to.
     """
     try:
         cells = list(read_cells(table, delimiter=",", encoding="utf-8"))
     except FileNotFoundError as error:
-        raise DataError(str(table), got="no such file", expected="a CSV file", remedy="Check its name.") from error
+        raise DataError(str(table), "no such file", "a CSV file", "Check its name.") from error
     if sorted(cells[0][1]) != ["id", "label"]:
         raise DataError(
-            f"{table.name}, line 1", got=repr(cells[0][1]), expected="the columns 'id' and 'label'",
-            remedy="Name them so; an id is what the service gave with its answer.",
-        )  # fmt: skip
+            f"{table.name}, line 1",
+            repr(cells[0][1]),
+            "the columns 'id' and 'label'",
+            "Name them so; an id is what the service gave with its answer.",
+        )
     wanted: dict[str, set[Any]] = {}
     for line, pair in cells[1:]:
         entry = dict(zip(cells[0][1], pair, strict=True))
-        wanted.setdefault(entry["id"].strip(), set()).add(_label(entry["label"].strip(), case, table, line))
+        wanted.setdefault(entry["id"].strip(), set()).add(
+            _label(entry["label"].strip(), case, table, line)
+        )
     known = read_log(log, case, wanted)[TARGET].to_dict()
     once = {id_: labels.copy().pop() for id_, labels in wanted.items() if len(labels) == 1}
     found = {id_: label for id_, label in once.items() if id_ in known}
-    value = {id_: case.classes.index(label) if case.classes else label for id_, label in found.items()}
+    value = {
+        id_: case.classes.index(label) if case.classes else label for id_, label in found.items()
+    }
     new = [id_ for id_ in found if math.isnan(known[id_])]
     changed = [id_ for id_ in found if not math.isnan(known[id_]) and known[id_] != value[id_]]
     attach_labels(log, {id_: found[id_] for id_ in (*new, *changed)}, case)
-    twice, odd = [i for i, labels in wanted.items() if len(labels) > 1], [i for i in wanted if i not in known]
+    twice, odd = (
+        [i for i, labels in wanted.items() if len(labels) > 1],
+        [i for i in wanted if i not in known],
+    )
     return LabelCount(len(new), len(found) - len(new) - len(changed), len(changed), twice, odd)
 
 
@@ -87,7 +99,7 @@ def _label(text: str, case: Case, table: Path, line: int) -> str | float:
         return number
     raise DataError(
         f"{table.name}, line {line}",
-        got=repr(text),
-        expected=f"one of {list(case.classes)}" if case.classes else "a finite number",
-        remedy="Correct the label.",
+        repr(text),
+        f"one of {list(case.classes)}" if case.classes else "a finite number",
+        "Correct the label.",
     )

@@ -39,7 +39,12 @@ svg text { fill: var(--soft); font-size: 11px; } .now { fill: var(--link); fill-
 .dot { fill: var(--link); } .bar { stroke: var(--link); stroke-width: 1.5; } .grid { stroke: var(--line); }
 .limit { stroke: var(--bad); stroke-dasharray: 5 4; } .guess { fill: var(--soft); fill-opacity: .25; }
 """
-_LIGHTS = {"good": ("pass", "all well"), "watch": ("care", "watch"), "act": ("fail", "act"), "none": ("", "not known")}
+_LIGHTS = {
+    "good": ("pass", "all well"),
+    "watch": ("care", "watch"),
+    "act": ("fail", "act"),
+    "none": ("", "not known"),
+}
 _NEXT = {
     "nothing": "Nothing is to be done; the next window is judged when its rows have come.",
     "watch": "Wait for the next window, and see to what the reasons name.",
@@ -50,27 +55,51 @@ _NEXT = {
 
 def distributions(reference: Reference, current: Reference) -> list[dict[str, Any]]:
     """Every column's shares among reference and current rows, in the same few bins, for a picture each."""
-    return [_shares(n, reference.summary(n), current.summary(n)) for n in reference.names if n in current.names]
+    return [
+        _shares(n, reference.summary(n), current.summary(n))
+        for n in reference.names
+        if n in current.names
+    ]
 
 
 def _shares(name: str, reference: Summary, current: Summary) -> dict[str, Any]:
     pair = (reference, current)
     if reference.values is None:
-        order = sorted({*reference.counts, *current.counts}, key=lambda key: -reference.counts.get(key, 0))
+        order = sorted(
+            {*reference.counts, *current.counts}, key=lambda key: -reference.counts.get(key, 0)
+        )
         bins: list[Any] = order if len(order) <= BINS else [*order[: BINS - 1], "others"]
         counts = [[summary.counts.get(key, 0) for key in order] for summary in pair]
-        counts = [row if len(row) <= BINS else [*row[: BINS - 1], sum(row[BINS - 1 :])] for row in counts]
+        counts = [
+            row if len(row) <= BINS else [*row[: BINS - 1], sum(row[BINS - 1 :])] for row in counts
+        ]
     else:
         values = reference.values if len(reference.values) else np.zeros(1)
-        low, high = values[int(0.005 * (len(values) - 1))], values[math.ceil(0.995 * (len(values) - 1))]
+        low, high = (
+            values[int(0.005 * (len(values) - 1))],
+            values[math.ceil(0.995 * (len(values) - 1))],
+        )
         edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
         bins = [float(edges[0]), float(edges[-1])]  # what lies outside is counted at the ends
-        counts = [np.diff([0, *summary.values.searchsorted(edges[1:-1]), len(summary.values)]).tolist()
-                  for summary in pair if summary.values is not None]  # fmt: skip
-    shares = [[round(n / max(summary.rows, 1), 4) for n in row] for row, summary in zip(counts, pair, strict=True)]
+        counts = [
+            np.diff([0, *summary.values.searchsorted(edges[1:-1]), len(summary.values)]).tolist()
+            for summary in pair
+            if summary.values is not None
+        ]
+    shares = [
+        [round(n / max(summary.rows, 1), 4) for n in row]
+        for row, summary in zip(counts, pair, strict=True)
+    ]
     gone = [round(summary.missing / max(summary.rows, 1), 4) for summary in pair]
     kind = "category" if reference.values is None else "number"
-    return {"column": name, "kind": kind, "bins": bins, "reference": shares[0], "current": shares[1], "missing": gone}
+    return {
+        "column": name,
+        "kind": kind,
+        "bins": bins,
+        "reference": shares[0],
+        "current": shares[1],
+        "missing": gone,
+    }
 
 
 def lights(window: dict[str, Any], case: Case) -> list[dict[str, str]]:
@@ -81,34 +110,57 @@ def lights(window: dict[str, Any], case: Case) -> list[dict[str, str]]:
         found.append({"signal": signal, "light": light, "text": text})
 
     broken, drifted = signals["broken"], signals["drifted"]
-    named = {"good": "Every column keeps its rules.", "act": f"Broken at the source: {', '.join(broken)}."}
+    named = {
+        "good": "Every column keeps its rules.",
+        "act": f"Broken at the source: {', '.join(broken)}.",
+    }
     add("Data", light := "act" if broken else "good", named[light])
     answers = [name for name in drifted if name.startswith("p_") or name == "prediction"]
     for signal, moved, calm in (
         ("Inputs", [name for name in drifted if name not in answers], "No column has drifted."),
         ("Answers", answers, "They are spread as on rows that the model hadn't seen."),
     ):
-        add(signal, "watch" if moved else "good", f"Drift in {', '.join(moved)}." if moved else calm)
+        add(
+            signal, "watch" if moved else "good", f"Drift in {', '.join(moved)}." if moved else calm
+        )
     change, versus = signals["loss_change"], signals["versus_previous"]
     if change is None:
         least = case.policy.min_labels
-        add("Performance", "none", f"Fewer than {least} new labels: no loss to judge. Ask for labels.")
+        add(
+            "Performance",
+            "none",
+            f"Fewer than {least} new labels: no loss to judge. Ask for labels.",
+        )
     else:
         worse = change[1] is not None and change[1] > 0
-        add("Performance", "act" if worse else "good",
+        add(
+            "Performance",
+            "act" if worse else "good",
             f"{window['labels']} labels: the loss is {'certainly higher' if worse else 'not certainly higher'} "
-            f"than on the reference rows ({_interval(change)}).")  # fmt: skip
+            f"than on the reference rows ({_interval(change)}).",
+        )
     if versus is not None:
         behind = versus[1] > 0
-        add("Predecessor", "act" if behind else "good",
+        add(
+            "Predecessor",
+            "act" if behind else "good",
             f"The model at work is {'certainly' if behind else 'not certainly'} worse than the one before "
-            f"({_interval(versus)}).")  # fmt: skip
+            f"({_interval(versus)}).",
+        )
     if case.sensitive:
         judged = [line for line in window["groups"] if line.get("judged") is True]
         behind = [line for line in judged if line["gap_low"] > 0]
-        text = "Too few labelled rows in any group." if not judged else "No group is certainly served worse than all."
+        text = (
+            "Too few labelled rows in any group."
+            if not judged
+            else "No group is certainly served worse than all."
+        )
         if behind:
-            text = "Certainly served worse than all: " + ", ".join(f"{g['column']} {g['group']}" for g in behind) + "."
+            text = (
+                "Certainly served worse than all: "
+                + ", ".join(f"{g['column']} {g['group']}" for g in behind)
+                + "."
+            )
         add("Groups", "none" if not judged else "watch" if behind else "good", text)
     return found
 
@@ -124,7 +176,11 @@ def _service_light(reading: dict[str, Any]) -> dict[str, str]:
         parts += [f"{key} {reading[key] * 1000:.3g} ms" for key in ("p50", "p99") if key in reading]
         parts += [f"{reading['busy']:.2g} at work at a time"]
     light = "watch" if reading["reasons"] else "none" if known is None else "good"
-    return {"signal": "Service", "light": light, "text": ". ".join(filter(None, [text, ", ".join(parts)]))}
+    return {
+        "signal": "Service",
+        "light": light,
+        "text": ". ".join(filter(None, [text, ", ".join(parts)])),
+    }
 
 
 def write_report(run: Run, case: Case, book: Journal, *, waiting: int) -> str:
@@ -136,19 +192,41 @@ def write_report(run: Run, case: Case, book: Journal, *, waiting: int) -> str:
         running = [act for act in acts if act["stage"] not in ENDS]
         todo = _NEXT[last["decision"]["action"]]
         if running:
-            todo = f"{running[-1]['action'].capitalize()}, decided in window {running[-1]['window']}, is under way: " \
-                   f"{_STAGES[running[-1]['stage']]}."  # fmt: skip
-    kept = ("window", "time", "rows", "labels", "model_version", "decision", "performance", "estimate", "groups")
+            todo = (
+                f"{running[-1]['action'].capitalize()}, decided in window {running[-1]['window']}, is under way: "
+                f"{_STAGES[running[-1]['stage']]}."
+            )
+    kept = (
+        "window",
+        "time",
+        "rows",
+        "labels",
+        "model_version",
+        "decision",
+        "performance",
+        "estimate",
+        "groups",
+    )
     history = [
-        {key: window[key] for key in kept} | {"psi": max((c["psi"] for c in window["drift"]["columns"]), default=0.0)}
+        {key: window[key] for key in kept}
+        | {"psi": max((c["psi"] for c in window["drift"]["columns"]), default=0.0)}
         for window in windows
     ]
     readings = [{k: v for k, v in each.items() if k != "counters"} for each in book.readings(SHOWN)]
     shown = (lights(last, case) if last else []) + [_service_light(each) for each in readings[-1:]]
     if readings and readings[-1]["reasons"]:
         todo += f" See to the service: {'; '.join(readings[-1]['reasons'])}."
-    content = {"form": FORM, "case": case.name, "next": todo, "waiting": waiting, "lights": shown, "latest": last,
-               "windows": history, "acts": acts, "service": readings}  # fmt: skip
+    content = {
+        "form": FORM,
+        "case": case.name,
+        "next": todo,
+        "waiting": waiting,
+        "lights": shown,
+        "latest": last,
+        "windows": history,
+        "acts": acts,
+        "service": readings,
+    }
     folder = run.folder / "monitoring"
     write_atomic(folder / "report.json", to_json(content))
     write_atomic(folder / "report.html", _page(case, content))
@@ -178,13 +256,19 @@ def _page(case: Case, content: dict[str, Any]) -> str:
             f"<header><h1>Monitoring: {escape(case.title)}</h1><p class='lead'>{escape(content['next'])}</p></header>"
             f'<main><div class="lights">{cards}</div>{_service(content["service"])}</main>'
         )
-        return PAGE.substitute(title=escape(f"Monitoring {case.name}"), style=STYLE + _STYLE, body=body)
+        return PAGE.substitute(
+            title=escape(f"Monitoring {case.name}"), style=STYLE + _STYLE, body=body
+        )
     action = last["decision"]["action"]
     pill = _light({"nothing": "good", "watch": "watch"}.get(action, "act"), action.capitalize())
     reasons = "".join(f"<li>{escape(reason)}</li>" for reason in last["decision"]["reasons"])
     by_name = {entry["column"]: entry for entry in last["drift"]["columns"]}
-    pictures = sorted(last["distributions"], key=lambda entry: -by_name.get(entry["column"], {"psi": 0})["psi"])
-    multiples = "".join(_distribution(entry, by_name.get(entry["column"])) for entry in pictures[:SHOWN])
+    pictures = sorted(
+        last["distributions"], key=lambda entry: -by_name.get(entry["column"], {"psi": 0})["psi"]
+    )
+    multiples = "".join(
+        _distribution(entry, by_name.get(entry["column"])) for entry in pictures[:SHOWN]
+    )
     more = len(pictures) - SHOWN
     rest = f"<p>{more} more columns moved less; all are in report.json.</p>" if more > 0 else ""
     body = f"""<header><p>Monitoring of <code>{escape(case.name)}</code>, window {last["window"]}</p>
@@ -234,8 +318,14 @@ def _distribution(entry: dict[str, Any], drift: dict[str, Any] | None) -> str:
         f'<rect class="now" x="{i * width + 0.5:.1f}" y="{80 - h:.1f}" width="{width - 1:.1f}" height="{h:.1f}"/>'
         for i, h in enumerate(tall)
     )
-    steps = "".join(f"V{80 - 76 * share / top:.1f}H{(i + 1) * width:.1f}" for i, share in enumerate(then))
-    ends = [number(entry["bins"][0]), number(entry["bins"][-1])] if entry["kind"] == "number" else entry["bins"][:1]
+    steps = "".join(
+        f"V{80 - 76 * share / top:.1f}H{(i + 1) * width:.1f}" for i, share in enumerate(then)
+    )
+    ends = (
+        [number(entry["bins"][0]), number(entry["bins"][-1])]
+        if entry["kind"] == "number"
+        else entry["bins"][:1]
+    )
     words = "".join(
         f'<text x="{x}" y="93" text-anchor="{anchor}">{escape(str(end)[:24])}</text>'
         for end, x, anchor in zip(ends, (0, 220), ("start", "end"), strict=False)
@@ -244,21 +334,40 @@ def _distribution(entry: dict[str, Any], drift: dict[str, Any] | None) -> str:
     if abs(entry["missing"][1] - entry["missing"][0]) >= 0.01:
         note += f"; missing {entry['missing'][0]:.1%} then, {entry['missing'][1]:.1%} now"
     told = f"{entry['column']}: shares then {', '.join(map(str, then))}; now {', '.join(map(str, now))}"
-    return (f"<figure><figcaption><strong>{escape(entry['column'])}</strong><small>{escape(note)}</small></figcaption>"
-            f'<svg viewBox="0 0 220 96" role="img" aria-label="{escape(told)}">{bars}<path class="then" '
-            f'd="M0 80{steps}V80"/>{words}</svg></figure>')  # fmt: skip
+    return (
+        f"<figure><figcaption><strong>{escape(entry['column'])}</strong><small>{escape(note)}</small></figcaption>"
+        f'<svg viewBox="0 0 220 96" role="img" aria-label="{escape(told)}">{bars}<path class="then" '
+        f'd="M0 80{steps}V80"/>{words}</svg></figure>'
+    )
 
 
 def _lines(case: Case, windows: list[dict[str, Any]]) -> str:
     windows = windows[-SHOWN:]
-    agreed = {str(name): entry.at_least or entry.at_most for name, entry in case.charter.criteria.items()}
+    agreed = {
+        str(name): entry.at_least or entry.at_most for name, entry in case.charter.criteria.items()
+    }
     numbers = [str(window["window"]) for window in windows]
-    made = [_line("Largest PSI of a column", numbers, [(w["psi"],) * 3 for w in windows], [], agreed.get("drift_psi"))]
-    for metric in ("auc" if case.classes else "mean_absolute_error", *(["cost"] if case.costs else [])):
-        points, guesses = ([w[kind].get(metric) for w in windows] for kind in ("performance", "estimate"))
+    made = [
+        _line(
+            "Largest PSI of a column",
+            numbers,
+            [(w["psi"],) * 3 for w in windows],
+            [],
+            agreed.get("drift_psi"),
+        )
+    ]
+    for metric in (
+        "auc" if case.classes else "mean_absolute_error",
+        *(["cost"] if case.costs else []),
+    ):
+        points, guesses = (
+            [w[kind].get(metric) for w in windows] for kind in ("performance", "estimate")
+        )
         if any(points) or any(guesses):
             title = METRIC_NAMES.get(metric, "Cost per decision")
-            made.append(_line(f"{title}, with its interval", numbers, points, guesses, agreed.get(metric)))
+            made.append(
+                _line(f"{title}, with its interval", numbers, points, guesses, agreed.get(metric))
+            )
     return "".join(made)
 
 
@@ -277,15 +386,25 @@ def _service(readings: list[dict[str, Any]]) -> str:
         values = [each.get(key) for each in readings]
         if any(value is not None for value in values):
             points = [(value,) * 3 if isinstance(value, float) else value for value in values]
-            made.append(_line(title, times, points, [], limits()[limit] if limit else None, at="reading at"))
+            made.append(
+                _line(title, times, points, [], limits()[limit] if limit else None, at="reading at")
+            )
     return f'<h2>The service, reading by reading (UTC)</h2><div class="wide-many">{"".join(made)}</div>'
 
 
 def _line(
-    title: str, numbers: list[str], points: list[Any], guesses: list[Any], limit: float | None, *, at: str = "window"
+    title: str,
+    numbers: list[str],
+    points: list[Any],
+    guesses: list[Any],
+    limit: float | None,
+    *,
+    at: str = "window",
 ) -> str:
     """A time line: points with their intervals, a grey band for what was estimated before labels, a dashed limit."""
-    values = [value for entry in (*points, *guesses) if entry for value in entry] + ([limit] if limit else [])
+    values = [value for entry in (*points, *guesses) if entry for value in entry] + (
+        [limit] if limit else []
+    )
     low, room = min(values), (max(values) - min(values)) or 1.0
     parts = []
 
@@ -294,7 +413,9 @@ def _line(
 
     def mark(value: float, kind: str, text: str, x: int, anchor: str) -> None:
         parts.append(f'<line class="{kind}" x1="44" x2="395" y1="{y(value)}" y2="{y(value)}"/>')
-        parts.append(f'<text x="{x}" y="{y(value) - 4 * (kind == "limit")}" text-anchor="{anchor}">{text}</text>')
+        parts.append(
+            f'<text x="{x}" y="{y(value) - 4 * (kind == "limit")}" text-anchor="{anchor}">{text}</text>'
+        )
 
     for share in (0.0, 0.5, 1.0):
         mark(low + share * room, "grid", number(low + share * room), 40, "end")
@@ -305,14 +426,23 @@ def _line(
             parts.append(f'<rect class="guess" x="{x - 7}" width="14" y="{y(guess[2])}" ')
             parts.append(f'height="{max(y(guess[1]) - y(guess[2]), 1):.1f}"/>')
         if point:
-            parts.append(f'<line class="bar" x1="{x}" x2="{x}" y1="{y(point[1])}" y2="{y(point[2])}"/>')
+            parts.append(
+                f'<line class="bar" x1="{x}" x2="{x}" y1="{y(point[1])}" y2="{y(point[2])}"/>'
+            )
             parts.append(f'<circle class="dot" cx="{x}" cy="{y(point[0])}" r="4"/>')
         if i % every == 0:
             parts.append(f'<text x="{x}" y="146" text-anchor="middle">{name}</text>')
     if limit is not None:
         mark(limit, "limit", f"agreed {number(limit)}", 395, "end")
-    told = [f"{at} {name}: {_interval(p) if p else 'none'}" for name, p in zip(numbers, points, strict=True)]
-    grey = "<small>grey: estimated before labels, blind to a change of meaning</small>" if any(guesses) else ""
+    told = [
+        f"{at} {name}: {_interval(p) if p else 'none'}"
+        for name, p in zip(numbers, points, strict=True)
+    ]
+    grey = (
+        "<small>grey: estimated before labels, blind to a change of meaning</small>"
+        if any(guesses)
+        else ""
+    )
     return (
         f"<figure><figcaption><strong>{title}</strong>{grey}</figcaption><svg viewBox='0 0 400 152' role='img' "
         f'aria-label="{escape(f"{title}: ")}{escape("; ".join(told))}">{"".join(parts)}</svg></figure>'
@@ -324,12 +454,19 @@ def _performance(last: dict[str, Any]) -> str:
     rows = [
         [
             escape(METRIC_NAMES.get(name, name.replace("_", " "))),
-            *(_interval(last[kind][name]) if name in last[kind] else "–" for kind in ("performance", "estimate")),
+            *(
+                _interval(last[kind][name]) if name in last[kind] else "–"
+                for kind in ("performance", "estimate")
+            ),
         ]
         for name in names
     ]
     head = ("Metric", "On labelled rows", "Estimated before labels")
-    return table("With 95 % intervals; an estimate trusts the model's own probabilities", head, rows) if rows else "–"
+    return (
+        table("With 95 % intervals; an estimate trusts the model's own probabilities", head, rows)
+        if rows
+        else "–"
+    )
 
 
 def _groups(last: dict[str, Any]) -> str:
@@ -341,12 +478,19 @@ def _groups(last: dict[str, Any]) -> str:
         return _interval([line[name], line[f"{name}_low"], line[f"{name}_high"]]) if known else "–"
 
     rows = [
-        [escape(f"{line['column']}: {line['group']}"), f"{line['rows']:,}", span(line, "rate"), span(line, "gap")]
+        [
+            escape(f"{line['column']}: {line['group']}"),
+            f"{line['rows']:,}",
+            span(line, "rate"),
+            span(line, "gap"),
+        ]
         for line in last["groups"]
     ]
     head = ("Group", "Rows", "Decided positive", "Behind all rows")
     found = table(
-        "Behind all rows: by how much the metric is worse in the group; needs labelled rows enough", head, rows
+        "Behind all rows: by how much the metric is worse in the group; needs labelled rows enough",
+        head,
+        rows,
     )
     return f"<details><summary>Groups</summary>{found}</details>"
 
@@ -375,10 +519,18 @@ def _decisions(content: dict[str, Any]) -> str:
         after = "–" if act is None else escape(_STAGES[act["stage"]] + _why(act["content"]))
         reasons = escape("; ".join(window["decision"]["reasons"]))
         rows.append(
-            [str(window["window"]), escape(window["time"]), escape(window["decision"]["action"]), reasons, after]
+            [
+                str(window["window"]),
+                escape(window["time"]),
+                escape(window["decision"]["action"]),
+                reasons,
+                after,
+            ]
         )
     return table(
-        "Every window's decision, the last first", ("Window", "Judged", "Decision", "Reasons", "What came of it"), rows
+        "Every window's decision, the last first",
+        ("Window", "Judged", "Decision", "Reasons", "What came of it"),
+        rows,
     )
 
 

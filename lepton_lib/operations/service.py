@@ -1,6 +1,7 @@
 """The service's own signals, from two readings of its Prometheus metrics: rate, errors, latency, saturation.
 
-The limits are those of the shipped alert rules, read from rules.yml. Knows HTTP and Prometheus's text; no run folders.
+The limits are those of the shipped alert rules, read from rules.yml. Knows HTTP and Prometheus's
+text; no run folders.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ KEY = "LEPTON_API_KEY"  # the variable with the key, where the service asks for 
 PATIENCE = 5.0  # seconds that the service may take to answer
 LARGEST = 1 << 22  # bytes of metrics
 ROUTE = 'route="/v1/predict"'
-_KEPT = re.compile(r"lepton_(requests_total|request_seconds_(bucket|sum)|predictions_total|releases_refused_total)\b")
+_KEPT = re.compile(
+    r"lepton_(requests_total|request_seconds_(bucket|sum)|predictions_total|releases_refused_total)\b"
+)
 _NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -45,10 +48,11 @@ def read_service(url: str, before: dict[str, Any] | None, now: float) -> dict[st
         now: POSIX seconds.
 
     Returns:
-        Plain values: ``time``; ``counters``, with their time, as they were last read; ``seconds`` between the two
-        readings, ``requests``, ``restarted``, ``rate`` (a second), ``errors`` and ``refusals`` (shares with their
-        95 % intervals), ``p50`` and ``p99`` (seconds), ``busy`` (requests at work at a time), as far as they can be
-        told; ``reasons``: what is wrong, nothing where all is well. A service that doesn't answer is a reason.
+        Plain values: ``time``; ``counters``, with their time, as they were last read; ``seconds``
+        between the two readings, ``requests``, ``restarted``, ``rate`` (a second), ``errors`` and
+        ``refusals`` (shares with their 95 % intervals), ``p50`` and ``p99`` (seconds), ``busy``
+        (requests at work at a time), as far as they can be told; ``reasons``: what is wrong,
+        nothing where all is well. A service that doesn't answer is a reason.
 
     Raises:
         RunError: That is no address.
@@ -56,9 +60,9 @@ def read_service(url: str, before: dict[str, Any] | None, now: float) -> dict[st
     if not re.match(r"https?://[^/]", url):
         raise RunError(
             f"--metrics {url}",
-            got="no address",
-            expected="one such as http://127.0.0.1:8000",
-            remedy="Take the address that `lepton serve` names when it starts.",
+            "no address",
+            "one such as http://127.0.0.1:8000",
+            "Take the address that `lepton serve` names when it starts.",
         )
     last: dict[str, Any] = (before or {}).get("counters") or {}
     reading: dict[str, Any] = {"time": now, "counters": last, "reasons": []}
@@ -88,9 +92,12 @@ def _fetch(url: str) -> dict[str, float]:
         with error:
             hint = f"; put a key into {KEY}" if error.code == 401 else ""
             raise ValueError(f"it answers {error.code}{hint}") from error
-    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    samples = [
+        sample for family in text_string_to_metric_families(text) for sample in family.samples
+    ]
     counted = {
-        each.name + "".join(f' {name}="{value}"' for name, value in sorted(each.labels.items())): each.value
+        each.name
+        + "".join(f' {name}="{value}"' for name, value in sorted(each.labels.items())): each.value
         for each in samples
         if _KEPT.match(each.name)
     }
@@ -101,7 +108,10 @@ def _fetch(url: str) -> dict[str, float]:
 
 def _judge(counted: dict[str, float], before: dict[str, float], seconds: float) -> dict[str, Any]:
     """What the counters' growth says; one that has fallen was set to zero by a restart, as Prometheus takes it."""
-    grown = {name: value - (was if (was := before.get(name, 0.0)) <= value else 0.0) for name, value in counted.items()}
+    grown = {
+        name: value - (was if (was := before.get(name, 0.0)) <= value else 0.0)
+        for name, value in counted.items()
+    }
     restarted = any(counted.get(name, 0.0) < was for name, was in before.items())
 
     def total(*parts: str) -> float:
@@ -113,12 +123,19 @@ def _judge(counted: dict[str, float], before: dict[str, float], seconds: float) 
     reasons = []
     if requests:
         for name, status, word in (("errors", "5", "failed"), ("refusals", "4", "were refused")):
-            share = wilson(round(total("lepton_requests_total", ROUTE, f'status="{status}')), requests)
+            share = wilson(
+                round(total("lepton_requests_total", ROUTE, f'status="{status}')), requests
+            )
             found[name] = list(share)
             if share[1] > limits()[f"{name}:ratio"]:
-                reasons.append(f"{share[0]:.1%} of {requests} requests {word}, certainly more than the limit")
-    steps = sorted((float(re.findall('le="([^"]+)"', name)[0].replace("+Inf", "inf")), value)
-                   for name, value in grown.items() if "_bucket" in name and ROUTE in name)  # fmt: skip
+                reasons.append(
+                    f"{share[0]:.1%} of {requests} requests {word}, certainly more than the limit"
+                )
+    steps = sorted(
+        (float(re.findall('le="([^"]+)"', name)[0].replace("+Inf", "inf")), value)
+        for name, value in grown.items()
+        if "_bucket" in name and ROUTE in name
+    )
     if steps and steps[-1][1] > 0:
         found |= {name: _quantile(steps, share) for name, share in (("p50", 0.5), ("p99", 0.99))}
         limit, timed = limits()["seconds:p99"], round(steps[-1][1])
@@ -126,7 +143,9 @@ def _judge(counted: dict[str, float], before: dict[str, float], seconds: float) 
         if timed >= MIN_ROWS and wilson(slow, timed)[1] > 0.01:
             reasons.append(f"{slow / timed:.1%} of {timed} requests took longer than {limit:g} s")
     if found["busy"] > limits()["busy:rate"]:
-        reasons.append(f"{found['busy']:.2f} requests were at work at a time: the service is about to be saturated")
+        reasons.append(
+            f"{found['busy']:.2f} requests were at work at a time: the service is about to be saturated"
+        )
     if total("lepton_releases_refused_total"):
         reasons.append("a promoted release could not be verified; the one before goes on answering")
     if requests >= MIN_ROWS and not total("lepton_predictions_total"):
@@ -139,5 +158,9 @@ def _quantile(steps: list[tuple[float, float]], share: float) -> float:
     wanted = share * steps[-1][1]
     for (low, below), (high, upto) in pairwise([(0.0, 0.0), *steps]):
         if upto >= wanted:
-            return low if high == float("inf") else low + (high - low) * (wanted - below) / (upto - below)
+            return (
+                low
+                if high == float("inf")
+                else low + (high - low) * (wanted - below) / (upto - below)
+            )
     raise AssertionError("the last step holds all requests")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lepton_lib.artefacts import Run, alone
+from lepton_lib.artefacts import Run, exclusive_lock
 from lepton_lib.cases import Case, load_case
 from lepton_lib.cases.sections import TARGET
 from lepton_lib.data import encode
@@ -35,7 +35,14 @@ from lepton_lib.monitoring import (
     performance,
     row_losses,
 )
-from lepton_lib.operations.acting import Watched, advance, answers_of, block_of, home_of, predecessor
+from lepton_lib.operations.acting import (
+    Watched,
+    advance,
+    answers_of,
+    block_of,
+    home_of,
+    predecessor,
+)
 from lepton_lib.operations.journal import Journal
 from lepton_lib.operations.report import distributions, write_report
 from lepton_lib.operations.service import read_service
@@ -57,13 +64,14 @@ def monitor(
 ) -> str:
     """Judge what the log has got since the last window, write the report, and with ``act`` do what was decided.
 
-    Called again after it was killed, at whichever moment, it goes on from there: a window's rows are recorded with its
-    decision, and each step of an act can be taken again.
+    Called again after it was killed, at whichever moment, it goes on from there: a window's rows
+    are recorded with its decision, and each step of an act can be taken again.
 
     Args:
         run_dir: A run folder that was served from.
         act: Retrain, promote and roll back, instead of only saying so.
-        metrics: The service's address, whose own signals (rate, errors, latency, saturation) are then judged, too.
+        metrics: The service's address, whose own signals (rate, errors, latency, saturation) are
+            then judged, too.
         trust: Public keys whose signature under a release counts, besides the user's own.
         now: POSIX seconds; the clock's if not given.
         tell: Gets a sentence for every step.
@@ -72,16 +80,18 @@ def monitor(
         What to do next, in a sentence.
 
     Raises:
-        RunError: There is no service or log, another monitor is at work, or ``metrics`` is no address. A service that
-            doesn't answer is a finding, not an error.
+        RunError: There is no service or log, another monitor is at work, or ``metrics`` is no
+            address. A service that doesn't answer is a finding, not an error.
         NotebookError: A notebook failed in retraining; the next call takes it up again.
     """
     run, say = Run(run_dir), tell or (lambda _: None)
     now = time.time() if now is None else now
     keys = [*trust, signing.public_key()] if trust else None
     current_version(run_dir)  # says what is missing, before a folder is made
-    case = load_case(json.loads((folder_of(run_dir) / "manifest.json").read_text(encoding="utf-8"))["case"])
-    with alone(run.folder / "monitoring"), contextlib.closing(Journal(run.folder)) as book:
+    case = load_case(
+        json.loads((folder_of(run_dir) / "manifest.json").read_text(encoding="utf-8"))["case"]
+    )
+    with exclusive_lock(run.folder / "monitoring"), contextlib.closing(Journal(run.folder)) as book:
         watched = Watched(run, case, book, run.folder / "service" / "predictions.sqlite", keys)
         if metrics is not None:
             book.note(reading := read_service(metrics, next(iter(book.readings(1)), None), now))
@@ -131,9 +141,11 @@ def _judge_window(watched: Watched, fresh: pd.DataFrame, now: float) -> str:
         min_rows=policy.min_rows,
     )
     new = book.told(log, version)
-    told = read_log(log, case, new if len(new) >= policy.min_labels else [])  # fewer are kept for the next window
+    # fewer are kept for the next window
+    told = read_log(log, case, new if len(new) >= policy.min_labels else [])
     labels, given = told[TARGET].to_numpy(), answers_of(case, told)
-    block = block_of(home)  # in time neighbours err together: judged alone they would be too much evidence
+    # in time neighbours err together: judged alone they would be too much evidence
+    block = block_of(home)
     change: Interval | None = None
     versus: Interval | None = None
     if len(told):
@@ -145,9 +157,17 @@ def _judge_window(watched: Watched, fresh: pd.DataFrame, now: float) -> str:
             versus = bootstrap_interval(lambda gap: float(gap.mean()), gap, seed=0, block=block)
     problems = count_problems(inputs, case)
     number = len(book.windows()) + 1
-    told_of_service = [reason for each in book.readings(-1, after=number - 2) for reason in each["reasons"]]
-    signals = Signals.of(report, problems, max_broken=policy.max_broken, loss_change=change, versus_previous=versus,
-                         service=dict.fromkeys(told_of_service))  # fmt: skip
+    told_of_service = [
+        reason for each in book.readings(-1, after=number - 2) for reason in each["reasons"]
+    ]
+    signals = Signals.of(
+        report,
+        problems,
+        max_broken=policy.max_broken,
+        loss_change=change,
+        versus_previous=versus,
+        service=dict.fromkeys(told_of_service),
+    )
     state, decision = judge(book.state(), signals, policy, now)
     window = {
         "form": FORM,
@@ -166,14 +186,20 @@ def _judge_window(watched: Watched, fresh: pd.DataFrame, now: float) -> str:
         "performance": performance(case, labels, given, seed=0, block=block),
         "estimate": estimate_performance(case, answers, seed=0),
         "groups": _groups(case, fresh, answers, told),
-        "distributions": distributions(reference, Reference.of(inputs, case, answers, lenient=True)),
+        "distributions": distributions(
+            reference, Reference.of(inputs, case, answers, lenient=True)
+        ),
     }
-    acts = decision.action == "roll back" or (decision.action == "retrain" and book.open_act() is None)
+    acts = decision.action == "roll back" or (
+        decision.action == "retrain" and book.open_act() is None
+    )
     book.record(window, fresh.index, told.index, act=acts)
     return f"window {number}: {len(fresh)} rows, {len(told)} labels: {decision.action}"
 
 
-def _groups(case: Case, fresh: pd.DataFrame, answers: np.ndarray, told: pd.DataFrame) -> list[dict[str, Any]]:
+def _groups(
+    case: Case, fresh: pd.DataFrame, answers: np.ndarray, told: pd.DataFrame
+) -> list[dict[str, Any]]:
     """Rates among the new rows, gaps among the newly labelled."""
     if not case.sensitive:
         return []
@@ -190,7 +216,9 @@ def _reference(watched: Watched, home: Run, version: str) -> Reference:
     case, path = watched.case, watched.run.folder / "monitoring" / f"reference-{version}.npz"
     with contextlib.suppress(DataError):
         return Reference.load(path)
-    train, validation = (pd.read_parquet(home.path(f"data/{part}.parquet")) for part in ("train", "validation"))
+    train, validation = (
+        pd.read_parquet(home.path(f"data/{part}.parquet")) for part in ("train", "validation")
+    )
     rows, labels = encode(validation, case)
     answers = watched.scorer(home).probabilities(rows)
     loss = moments(row_losses(case, labels, answers))

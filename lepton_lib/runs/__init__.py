@@ -6,7 +6,13 @@ Knows notebooks, kernels and run folders; doesn't know data, models or what a st
 from lepton_lib.runs.execution import Event
 from lepton_lib.runs.loop import run_loop, run_notebook
 from lepton_lib.runs.pages import Summary, write_index
-from lepton_lib.runs.parameters import Parameter, check_parameters, find_notebook, find_notebooks, read_parameters
+from lepton_lib.runs.parameters import (
+    Parameter,
+    check_parameters,
+    find_notebook,
+    find_notebooks,
+    read_parameters,
+)
 from lepton_lib.runs.refresh import refresh_notebooks
 
 __all__ = [

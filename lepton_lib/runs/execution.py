@@ -1,7 +1,8 @@
 """Runs the cells of one notebook in a kernel of its own, and says exactly which cell failed and why.
 
-Knows kernels and cells; doesn't know run folders. papermill injects the parameters. Its engine reports a dead kernel, a
-time-out and ``sys.exit()`` as completed, so the cells are run through nbclient here, and every reply is looked at.
+Knows kernels and cells; doesn't know run folders. papermill injects the parameters. Its engine
+reports a dead kernel, a time-out and ``sys.exit()`` as completed, so the cells are run through
+nbclient here, and every reply is looked at.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Event(NamedTuple):
 Listener = Callable[[Event], None]
 
 
-class Teller:
+class ProgressReporter:
     """Tells a listener how far one notebook is."""
 
     def __init__(self, notebook: str, listener: Listener | None) -> None:
@@ -54,10 +55,12 @@ class Teller:
     def __call__(self, state: str) -> None:
         """Tell of a new state."""
         if self._listener is not None:
-            self._listener(Event(self._notebook, state, *self._cells, time.monotonic() - self._begun))
+            self._listener(
+                Event(self._notebook, state, *self._cells, time.monotonic() - self._begun)
+            )
 
 
-def lean(nb: Any) -> Any:
+def strip_tagged_cells(nb: Any) -> Any:
     """Take the cells tagged ``exercise`` or ``lesson`` out of a notebook."""
     nb.cells = [cell for cell in nb.cells if not ASIDE & set(tags(cell))]
     return nb
@@ -75,7 +78,9 @@ def inject(nb: Any, parameters: Mapping[str, Value]) -> Any:
     for cell in nb.cells:
         if not cell.metadata["tags"]:
             del cell.metadata["tags"]
-    next(cell for cell in nb.cells if "injected-parameters" in tags(cell))["id"] = "injected-parameters"
+    next(cell for cell in nb.cells if "injected-parameters" in tags(cell))["id"] = (
+        "injected-parameters"
+    )
     return nb
 
 
@@ -99,11 +104,13 @@ def run_cells(
         look_in: Where messages say the traceback is to be found.
         timeout: Seconds that one cell may take.
         environment: Variables set for the kernel, besides this process's own.
-        hold: A file descriptor that the kernel inherits: a lock then lasts until the kernel has ended, too.
+        hold: A file descriptor that the kernel inherits: a lock then lasts until the kernel has
+            ended, too.
         progress: Called after each code cell with the number done and the number in all.
 
     Raises:
-        NotebookError: A cell raised, timed out, asked to exit, or was never run; or the kernel died or didn't start.
+        NotebookError: A cell raised, timed out, asked to exit, or was never run; or the kernel died
+            or didn't start.
     """
     work = _Execution(nb, name, folder, look_in, timeout, environment or {}, hold, progress).run()
     try:
@@ -127,7 +134,8 @@ class _Execution:
     environment: Mapping[str, str]
     hold: int | None
     progress: Progress | None
-    reply: dict[str, Any] = field(default_factory=dict)  # what the kernel answered to the cell at work
+    # what the kernel answered to the cell at work
+    reply: dict[str, Any] = field(default_factory=dict)
 
     async def run(self) -> None:
         """Start the kernel, run every code cell, end the kernel."""
@@ -136,21 +144,37 @@ class _Execution:
 
         from lepton_lib.runs import kernels
 
-        environment = {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1", **os.environ, **self.environment}
-        how = kernels.prepare(environment)  # imports what kernels need while we import what we need ourselves
+        environment = {
+            "TQDM_DISABLE": "1",
+            "OMP_NUM_THREADS": "1",
+            **os.environ,
+            **self.environment,
+        }
+        # imports what kernels need while we import what we need ourselves
+        how = kernels.prepare(environment)
         from nbclient import NotebookClient
 
         class ThisPython(KernelSpecManager):
             """The kernel is this very Python, whatever a kernelspec of that name says elsewhere on the machine."""
 
             def get_kernel_spec(self, kernel_name: str) -> Any:  # noqa: ARG002  # the name is jupyter_client's
-                argv = [sys.executable, "-Xfrozen_modules=off", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-                return KernelSpec(argv=argv, display_name="Python 3", language="python", metadata=how)
+                argv = [
+                    sys.executable,
+                    "-Xfrozen_modules=off",
+                    "-m",
+                    "ipykernel_launcher",
+                    "-f",
+                    "{connection_file}",
+                ]
+                return KernelSpec(
+                    argv=argv, display_name="Python 3", language="python", metadata=how
+                )
 
         def keep(*, execute_reply: dict[str, Any], **_: object) -> None:
             self.reply = execute_reply["content"]
 
-        # Sockets in a folder of our own: no port that others on the machine could listen to, no writable home needed.
+        # Sockets in a folder of our own: no port that others on the machine could listen to, no
+        # writable home needed.
         sockets = tempfile.TemporaryDirectory(prefix="lepton-")
         manager = AsyncKernelManager(
             kernel_name="python3",
@@ -165,7 +189,8 @@ class _Execution:
             record_timing=False,
             coalesce_streams=True,  # how a text is cut depends on when the kernel flushes it
             on_cell_executed=keep,
-            log=logging.Logger("nbclient", logging.CRITICAL),  # what it would log is said in the NotebookError
+            # what it would log is said in the NotebookError
+            log=logging.Logger("nbclient", logging.CRITICAL),
         )
         client.reset_execution_trackers()
         try:
@@ -179,7 +204,8 @@ class _Execution:
                     if self.progress is not None:
                         self.progress(done, n_code)
         finally:
-            if manager.has_kernel:  # its whole process group: also what the notebook started and left behind
+            # its whole process group: also what the notebook started and left behind
+            if manager.has_kernel:
                 await manager.shutdown_kernel(now=True)
             if client.kc is not None:
                 client.kc.stop_channels()
@@ -194,9 +220,9 @@ class _Execution:
         except (RuntimeError, OSError) as error:
             raise NotebookError(
                 f"notebook {self.name}",
-                got=f"no kernel ({error})",
-                expected="a Jupyter kernel that starts",
-                remedy="Run `lepton doctor`.",
+                f"no kernel ({error})",
+                "a Jupyter kernel that starts",
+                "Run `lepton doctor`.",
             ) from error
 
     async def _run_cell(self, client: Any, cell: Any, index: int) -> None:
@@ -208,19 +234,28 @@ class _Execution:
         except CellExecutionError as error:
             raise self._error(cell, f"{error.ename}: {error.evalue.rstrip('.')}") from error
         except CellTimeoutError as error:
-            raise self._error(cell, f"TimeoutError: no end within {self.timeout} s", note=True) from error
+            raise self._error(
+                cell, f"TimeoutError: no end within {self.timeout} s", note=True
+            ) from error
         except DeadKernelError as error:
             task = asyncio.current_task()
-            if task is not None and task.cancelling():  # Ctrl-C, which nbclient takes for a dead kernel
+            # Ctrl-C, which nbclient takes for a dead kernel
+            if task is not None and task.cancelling():
                 raise asyncio.CancelledError from error
             text = "DeadKernelError: the kernel died (killed, out of memory, or ended by os._exit or native code)"
             raise self._error(cell, text, note=True) from error
         status, ename = self.reply.get("status"), self.reply.get("ename")
-        exits = ename == "SystemExit" or any(part.get("source") == "ask_exit" for part in self.reply.get("payload", []))
+        exits = ename == "SystemExit" or any(
+            part.get("source") == "ask_exit" for part in self.reply.get("payload", [])
+        )
         if exits:
-            raise self._error(cell, "SystemExit: the cell asked to exit", note=ename != "SystemExit")
+            raise self._error(
+                cell, "SystemExit: the cell asked to exit", note=ename != "SystemExit"
+            )
         if status not in ("ok", "error") or cell.execution_count is None:
-            raise self._error(cell, f"CellNotRun: the kernel answered {status!r} and ran nothing", note=True)
+            raise self._error(
+                cell, f"CellNotRun: the kernel answered {status!r} and ran nothing", note=True
+            )
 
     def _error(self, cell: Any, got: str, *, note: bool = False) -> NotebookError:
         """The error for a cell; with ``note`` also put among its outputs, where nothing else tells of it."""
@@ -232,7 +267,7 @@ class _Execution:
         first = next(line for line in cell.source.splitlines() if line.strip())
         return NotebookError(
             f"notebook {self.name}, cell {cell.id!r} (`{first.strip()}`)",
-            got=got,
-            expected="a cell that runs to its end",
-            remedy=f"Look into {self.look_in}.",
+            got,
+            "a cell that runs to its end",
+            f"Look into {self.look_in}.",
         )

@@ -1,13 +1,15 @@
 """The process that `lepton_lib.runs.kernels` starts: imports the heavy packages once, then forks a kernel a request.
 
-Run as a script, so that nothing of our own is imported: a kernel sees the library as it lies on the disk when its
-notebook begins. Its one argument is the file descriptor of a socket of whole messages, each a JSON object:
+Run as a script, so that nothing of our own is imported: a kernel sees the library as it lies on the
+disk when its notebook begins. Its one argument is the file descriptor of a socket of whole
+messages, each a JSON object:
 
-- ``{"words": [...], "cwd": folder, "own": {name: value}}``, perhaps with file descriptors for the kernel, is
-  answered by ``{"pid": number}``;
-- ``{"bury": pid}`` by ``{"status": exit status}``; until then the number belongs to nobody else.
+- ``{"words": [...], "cwd": folder, "own": {name: value}}``, perhaps with file descriptors for the
+  kernel, is answered by ``{"pid": number}``;
+- ``{"wait": pid}`` by ``{"status": exit status}``; until then the number belongs to nobody else.
 
-Where the system refuses, the answer is ``{"error": text}``. The script ends when the socket's other end is closed.
+Where the system refuses, the answer is ``{"error": text}``. The script ends when the socket's other
+end is closed.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ import sys
 from types import SimpleNamespace
 from typing import Any
 
-OWN = "LEPTON_"  # variables that only our library reads, in a kernel: they may differ from those of this process
+# variables that only our library reads, in a kernel: they may differ from those of this process
+OWN = "LEPTON_"
 LIMIT = 100_000  # bytes of a message
 PRELOADED = (
     "ipykernel.kernelapp",
@@ -41,15 +44,20 @@ PRELOADED = (
 
 def preload() -> None:
     """Import what the notebooks import; runs nothing in torch, whose worker threads a fork would lose."""
-    os.environ["JPY_PARENT_PID"] = str(os.getpid())  # read when ipykernel is imported: kernels end when we do
-    os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")  # as ipykernel does, too late
-    vars(builtins)["get_ipython"] = lambda: SimpleNamespace(kernel=None)  # pandas asks once: is this a notebook?
+    # read when ipykernel is imported: kernels end when we do
+    os.environ["JPY_PARENT_PID"] = str(os.getpid())
+    # as ipykernel does, too late
+    os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    # pandas asks once: is this a notebook?
+    vars(builtins)["get_ipython"] = lambda: SimpleNamespace(kernel=None)
     for name in PRELOADED:
-        with contextlib.suppress(ImportError):  # what is missing or broken is told by the notebook that imports it
+        # what is missing or broken is told by the notebook that imports it
+        with contextlib.suppress(ImportError):
             importlib.import_module(name)
     del vars(builtins)["get_ipython"]
     gc.collect()
-    gc.freeze()  # the collector then leaves these objects alone, and the kernels go on sharing their pages
+    # the collector then leaves these objects alone, and the kernels go on sharing their pages
+    gc.freeze()
 
 
 def serve(server: socket.socket) -> dict[str, Any]:
@@ -60,14 +68,17 @@ def serve(server: socket.socket) -> dict[str, Any]:
             sys.exit()
         request: dict[str, Any] = json.loads(message)
         try:
-            if "bury" in request:
-                answer: dict[str, object] = {"status": os.waitstatus_to_exitcode(os.waitpid(request["bury"], 0)[1])}
+            if "wait" in request:
+                answer: dict[str, object] = {
+                    "status": os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1])
+                }
             else:
                 pid = os.fork()
                 if pid == 0:
                     os.setpgid(0, 0)
                     return request
-                with contextlib.suppress(OSError):  # whoever is first: the kernel leads a group from its first moment
+                # whoever is first: the kernel leads a group from its first moment
+                with contextlib.suppress(OSError):
                     os.setpgid(pid, pid)
                 answer = {"pid": pid}
         except OSError as error:

@@ -1,8 +1,9 @@
 """Starts the kernels of notebooks from a process that has the heavy packages imported, so that each starts at once.
 
-Importing torch, pandas and scikit-learn costs a short notebook more time than its cells. Here they are imported once
-for all the notebooks that a Python process runs: `forkserver` is started with the first, and forks a kernel for each.
-Such a kernel differs from one begun afresh in ``sys.modules`` alone.
+Importing torch, pandas and scikit-learn costs a short notebook more time than its cells. Here they
+are imported once for all the notebooks that a Python process runs: `forkserver` is started with the
+first, and forks a kernel for each. Such a kernel differs from one begun afresh in ``sys.modules``
+alone.
 
 Only Linux tells of the end of a process that isn't one's child; elsewhere kernels are begun afresh.
 """
@@ -28,7 +29,8 @@ from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 
 from lepton_lib.runs.forkserver import LIMIT, OWN
 
-NAME = "lepton-fork"  # by which jupyter_client knows the provisioner, in a process that called `prepare`
+# by which jupyter_client knows the provisioner, in a process that called `prepare`
+NAME = "lepton-fork"
 
 
 def prepare(environment: Mapping[str, str]) -> dict[str, object]:
@@ -39,7 +41,8 @@ def prepare(environment: Mapping[str, str]) -> dict[str, object]:
     if not hasattr(os, "pidfd_open"):
         return {}
     server(environment)
-    factory = KernelProvisionerFactory.instance()  # of this process: nothing is to be found by others
+    # of this process: nothing is to be found by others
+    factory = KernelProvisionerFactory.instance()
     group = KernelProvisionerFactory.GROUP_NAME
     factory.provisioners[NAME] = EntryPoint(NAME, f"{__name__}:{ForkProvisioner.__name__}", group)
     return {"kernel_provisioner": {"provisioner_name": NAME}}
@@ -56,7 +59,9 @@ class ForkProvisioner(LocalProvisioner):
         """
         environment: Mapping[str, str] = options["env"]
         words = cmd[cmd.index("ipykernel_launcher") + 1 :]
-        kernel = server(environment).fork(words, options["cwd"], environment, options.get("pass_fds", ()))
+        kernel = server(environment).fork(
+            words, options["cwd"], environment, options.get("pass_fds", ())
+        )
         self.process, self.pid, self.pgid = cast("Any", kernel), kernel.pid, kernel.pid
         return self.connection_info
 
@@ -80,7 +85,7 @@ class Kernel:
     def wait(self) -> int:
         """Wait for its end; returns its exit status."""
         if self._status is None:
-            self._status = self._server.bury(self.pid)
+            self._status = self._server.wait(self.pid)
             os.close(self._end)
         return self._status
 
@@ -119,18 +124,24 @@ class Server:
             )
         self.close = weakref.finalize(self, _end, self._socket, self._process)
 
-    def fork(self, words: list[str], cwd: str, environment: Mapping[str, str], fds: Sequence[int] = ()) -> Kernel:
+    def fork(
+        self, words: list[str], cwd: str, environment: Mapping[str, str], fds: Sequence[int] = ()
+    ) -> Kernel:
         """A new kernel, begun with ``words`` on its command line; it inherits the file descriptors ``fds``."""
         own = {name: value for name, value in environment.items() if name.startswith(OWN)}
         return Kernel(self, self._ask({"words": words, "cwd": cwd, "own": own}, fds)["pid"])
 
-    def bury(self, pid: int) -> int:
+    def wait(self, pid: int) -> int:
         """Wait for the end of a kernel; returns its exit status. Its number may then become another process's."""
-        return self._ask({"bury": pid})["status"]
+        return self._ask({"wait": pid})["status"]
 
     def alive(self) -> bool:
         """Whether this process can ask it: one forked from its owner can't."""
-        return self._owner == os.getpid() and self._socket.fileno() >= 0 and self._process.poll() is None
+        return (
+            self._owner == os.getpid()
+            and self._socket.fileno() >= 0
+            and self._process.poll() is None
+        )
 
     def _ask(self, request: Mapping[str, object], fds: Sequence[int] = ()) -> dict[str, int]:
         try:
@@ -139,7 +150,9 @@ class Server:
                 message = self._socket.recv(LIMIT)
             if not message:
                 raise ConnectionResetError("the process that forks kernels has ended")
-        except BaseException:  # ended; or interrupted before the answer, which the next question would get
+        except (
+            BaseException
+        ):  # ended; or interrupted before the answer, which the next question would get
             self.close()
             raise
         answer: dict[str, Any] = json.loads(message)

@@ -13,15 +13,30 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lepton_lib.artefacts import Run, alone
+from lepton_lib.artefacts import Run, exclusive_lock
 from lepton_lib.cases import load_case
 from lepton_lib.errors import NotebookError, RunError
-from lepton_lib.runs.execution import CELL_SECONDS, Event, Listener, Teller, inject, lean, run_cells
+from lepton_lib.runs.execution import (
+    CELL_SECONDS,
+    Event,
+    Listener,
+    ProgressReporter,
+    inject,
+    run_cells,
+    strip_tagged_cells,
+)
 from lepton_lib.runs.pages import notebook_page, write_index
-from lepton_lib.runs.parameters import Value, check_parameters, is_code, loop_notebooks, read_notebook
+from lepton_lib.runs.parameters import (
+    Value,
+    check_parameters,
+    is_code,
+    loop_notebooks,
+    read_notebook,
+)
 from lepton_lib.utils import sha256_of, write_atomic
 
-LOCK_SECONDS = 3.0  # a killed run's kernel holds the lock until it sees that its parent is gone, within about 1 s
+# a killed run's kernel holds the lock until it sees that its parent is gone, within about 1 s
+LOCK_SECONDS = 3.0
 
 
 def run_notebook(
@@ -38,7 +53,8 @@ def run_notebook(
     Args:
         notebook: The notebook; it isn't changed.
         parameters: Values as text or in their own type; the notebook's defaults for the rest.
-        run_dir: The run folder, made if need be. The notebook gets it as an absolute path, if it has that parameter.
+        run_dir: The run folder, made if need be. The notebook gets it as an absolute path, if it
+            has that parameter.
         timeout: Seconds that one cell may take.
         progress: Called at the start, after each cell, and at the end.
         whole: Run the cells tagged ``exercise`` and ``lesson``, too.
@@ -69,8 +85,8 @@ def run_loop(
 ) -> Run:
     """Run the loop's notebooks in order, without those that are done already with these parameters.
 
-    A step is done when its files, and the earlier ones that it read, lie as it left them, and when its notebook and
-    its case are still the ones that it was run from.
+    A step is done when its files, and the earlier ones that it read, lie as it left them, and when
+    its notebook and its case are still the ones that it was run from.
 
     Args:
         run_dir: The run folder.
@@ -115,12 +131,18 @@ class _Work(NamedTuple):
         import nbformat
 
         nb, fingerprint = _prepare(notebook, values, self.whole)
-        own = {name: str(self.run.folder.absolute()) if name == "run_dir" else value for name, value in values.items()}
+        own = {
+            name: str(self.run.folder.absolute()) if name == "run_dir" else value
+            for name, value in values.items()
+        }
         nb = inject(nb, own)
         folder = self.run.folder / "notebooks"
         folder.mkdir(exist_ok=True)
-        executed, failed = folder / f"{notebook.stem}.ipynb", folder / f"{notebook.stem}.failed.ipynb"
-        tell = Teller(notebook.stem, self.listener)
+        executed, failed = (
+            folder / f"{notebook.stem}.ipynb",
+            folder / f"{notebook.stem}.failed.ipynb",
+        )
+        tell = ProgressReporter(notebook.stem, self.listener)
         tell.on_cell(0, sum(map(is_code, nb.cells)))
         try:
             run_cells(
@@ -139,7 +161,8 @@ class _Work(NamedTuple):
             raise
         nb.metadata["lepton"] = {"fingerprint": fingerprint}
         write_atomic(executed.with_suffix(".html"), notebook_page(nb, title=notebook.stem))
-        write_atomic(executed, nbformat.writes(nb) + "\n")  # last, for it tells that the step is done
+        # last, for it tells that the step is done
+        write_atomic(executed, nbformat.writes(nb) + "\n")
         failed.unlink(missing_ok=True)
         write_index(self.run)
         tell("finished")
@@ -150,7 +173,7 @@ def _prepare(notebook: Path, values: Mapping[str, Value], whole: bool) -> tuple[
     """The notebook to run, and the hash of all that it is made from: cells, parameters and its case's description."""
     nb = read_notebook(notebook)
     if not whole:
-        lean(nb)
+        strip_tagged_cells(nb)
     made_from: list[Any] = [[cell.cell_type, cell.source] for cell in nb.cells]
     made_from.append({name: value for name, value in values.items() if name != "run_dir"})
     if "case" in values:
@@ -163,10 +186,16 @@ def _is_done(notebook: Path, values: Mapping[str, Value], run: Run, whole: bool)
     if executed.with_suffix(".failed.ipynb").exists():  # a cell after the step's own end failed
         return False
     own = {name: value for name, value in values.items() if name != "run_dir"}
-    if not (executed.is_file() and executed.with_suffix(".html").is_file() and run.done(notebook.stem, own)):
+    if not (
+        executed.is_file()
+        and executed.with_suffix(".html").is_file()
+        and run.done(notebook.stem, own)
+    ):
         return False
     try:
-        recorded = json.loads(executed.read_text(encoding="utf-8"))["metadata"]["lepton"]["fingerprint"]
+        recorded = json.loads(executed.read_text(encoding="utf-8"))["metadata"]["lepton"][
+            "fingerprint"
+        ]
     except (ValueError, KeyError, TypeError):
         return False
     return bool(recorded == _prepare(notebook, values, whole)[1])
@@ -177,14 +206,18 @@ def _case_path(values: Mapping[str, Value]) -> dict[str, str]:
     if "case" not in values:
         return {}
     found = str(load_case(str(values["case"])).folder.absolute().parent)
-    return {"LEPTON_DATASETS": os.pathsep.join(filter(None, (found, os.environ.get("LEPTON_DATASETS"))))}
+    return {
+        "LEPTON_DATASETS": os.pathsep.join(filter(None, (found, os.environ.get("LEPTON_DATASETS"))))
+    }
 
 
 @contextlib.contextmanager
 def _hold(folder: Path, values: Mapping[str, Mapping[str, Value]]) -> Iterator[int]:
     """Refuse a run folder that can't be used, then keep other runs out of it; yields the lock's file descriptor."""
     _check_content(folder, values)
-    with alone(folder, patience=LOCK_SECONDS, remedy="Wait for it to end, or choose another with --out.") as lock:
+    with exclusive_lock(
+        folder, timeout=LOCK_SECONDS, remedy="Wait for it to end, or choose another with --out."
+    ) as lock:
         yield lock
 
 
@@ -200,7 +233,7 @@ def _check_content(folder: Path, values: Mapping[str, Mapping[str, Value]]) -> N
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise RunError(
             str(folder / "manifest.json"),
-            got=f"an entry that no finished step leaves ({type(error).__name__}: {error})",
-            expected="parameters, files read and made, and metrics of every finished step",
-            remedy="Choose another run folder, or delete this one and run the loop again.",
+            f"an entry that no finished step leaves ({type(error).__name__}: {error})",
+            "parameters, files read and made, and metrics of every finished step",
+            "Choose another run folder, or delete this one and run the loop again.",
         ) from error

@@ -1,6 +1,7 @@
 """What a reader gets from a run: its summary, its one-page index, and its notebooks as pages.
 
-Pages stand alone: no script, no font, no style from elsewhere. Formulas are MathML, which browsers draw themselves.
+Pages stand alone: no script, no font, no style from elsewhere. Formulas are MathML, which browsers
+draw themselves.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ from pathlib import Path
 from string import Template
 from typing import Any, ClassVar, NamedTuple
 
-from lepton_lib.artefacts import MAKES, STEPS, Run
+from lepton_lib.artefacts import OUTPUTS, STEPS, Run
 from lepton_lib.cases import load_case
 from lepton_lib.errors import CaseError
 from lepton_lib.utils import write_atomic
 
 METRIC_NAMES = {"auc": "AUC", "mean_absolute_error": "mean absolute error"}
-_REMOTE = re.compile(r"<(script|link)\b[^>]*\b(?:src|href)\s*=\s*[\"']?(?:https?:)?//[^>]*>(?:\s*</script>)?", re.I)
+_REMOTE = re.compile(
+    r"<(script|link)\b[^>]*\b(?:src|href)\s*=\s*[\"']?(?:https?:)?//[^>]*>(?:\s*</script>)?", re.I
+)
 
 _INLINE = r"(?<![$\\])\$(?=[^\s$])(?P<math_inline_tex>(?:[^$\\]|\\.)+?)(?<!\s)\$(?!\d)"
 _STEP_HEAD = ("Step", "State", "Notebook", "Seconds")
@@ -143,7 +146,11 @@ class Summary(NamedTuple):
         if self.gate_passed is not None:
             found.append(("gate", "passed" if self.gate_passed else "not passed", ""))
         if self.latency_ms is not None:
-            slowest = f"99 % within {number(self.latency_ms_p99)} ms" if self.latency_ms_p99 is not None else ""
+            slowest = (
+                f"99 % within {number(self.latency_ms_p99)} ms"
+                if self.latency_ms_p99 is not None
+                else ""
+            )
             found.append(("one answer", f"{number(self.latency_ms)} ms", slowest))
         if self.drift is not None:
             found.append(("drift", "found" if self.drift == "drift" else self.drift, ""))
@@ -160,7 +167,8 @@ class Summary(NamedTuple):
     def to_text(self) -> str:
         """The summary for a terminal."""
         return "\n".join(
-            f"{label:<22}{figure}{f'  ({remark})' if remark else ''}" for label, figure, remark in self.lines()
+            f"{label:<22}{figure}{f'  ({remark})' if remark else ''}"
+            for label, figure, remark in self.lines()
         )
 
 
@@ -196,7 +204,11 @@ def rendered(nb: Any) -> str:
 
 def markdown_to_html(source: str) -> str:
     """Markdown as HTML, with its formulas in MathML; what code holds, and an amount of dollars, is no formula."""
-    from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath, MathInlineParser
+    from nbconvert.filters.markdown_mistune import (
+        IPythonRenderer,
+        MarkdownWithMath,
+        MathInlineParser,
+    )
 
     class Renderer(IPythonRenderer):
         def block_math(self, body: str) -> str:
@@ -206,11 +218,21 @@ def markdown_to_html(source: str) -> str:
             return _mathml(body, "inline")
 
     class Inline(MathInlineParser):
-        # Code comes before formulas, and a dollar that opens a formula stands before no blank: $5, and $6.
-        SPECIFICATION: ClassVar[dict[str, str]] = {**MathInlineParser.SPECIFICATION, "inline_math_tex": _INLINE}
-        DEFAULT_RULES: ClassVar[tuple[str, ...]] = tuple(dict.fromkeys(("codespan", *MathInlineParser.DEFAULT_RULES)))
+        # Code comes before formulas, and a dollar that opens a formula stands before no blank: $5,
+        # and $6.
+        SPECIFICATION: ClassVar[dict[str, str]] = {
+            **MathInlineParser.SPECIFICATION,
+            "inline_math_tex": _INLINE,
+        }
+        DEFAULT_RULES: ClassVar[tuple[str, ...]] = tuple(
+            dict.fromkeys(("codespan", *MathInlineParser.DEFAULT_RULES))
+        )
 
-    return str(MarkdownWithMath(Renderer(escape=False, exclude_anchor_links=True), inline=Inline()).render(source))
+    return str(
+        MarkdownWithMath(Renderer(escape=False, exclude_anchor_links=True), inline=Inline()).render(
+            source
+        )
+    )
 
 
 def _mathml(tex: str, display: str) -> str:
@@ -240,7 +262,9 @@ def write_index(run: Run) -> Path:
 
 def _index(run: Run) -> str:
     manifest, summary = run.manifest, Summary.of(run)
-    steps: dict[str, Any] = {step: manifest["steps"][step] for step in STEPS if step in manifest["steps"]}
+    steps: dict[str, Any] = {
+        step: manifest["steps"][step] for step in STEPS if step in manifest["steps"]
+    }
     title, question = str(summary.case or "No case yet"), ""
     try:
         case = load_case(title)
@@ -262,8 +286,16 @@ def _index(run: Run) -> str:
     versions = [[escape(name), escape(str(version))] for name, version in packages.items()]
     tables = [
         table("What each step left, and how long its work took", _STEP_HEAD, _steps(run, steps)),
-        table("The files that the steps have left in the run folder", ("File", "Made by", "Size"), _files(run, steps)),
-        table("Parameters and the steps that took them", ("Parameter", "Value", "Steps"), _parameters(parameters)),
+        table(
+            "The files that the steps have left in the run folder",
+            ("File", "Made by", "Size"),
+            _files(run, steps),
+        ),
+        table(
+            "Parameters and the steps that took them",
+            ("Parameter", "Value", "Steps"),
+            _parameters(parameters),
+        ),
         table("Python and the packages that decide the results", ("Package", "Version"), versions),
     ]
     body = f"""<header><p>Run of the case <code>{escape(str(summary.case))}</code></p>
@@ -301,7 +333,9 @@ def table(caption: str, head: Sequence[str], rows: Iterable[Iterable[str]]) -> s
     columns = "".join(f'<th scope="col">{name}</th>' for name in head)
     lines = []
     for first, *others in rows:
-        cells = "".join(f'<td data-name="{name}">{cell}</td>' for name, cell in zip(names, others, strict=True))
+        cells = "".join(
+            f'<td data-name="{name}">{cell}</td>' for name, cell in zip(names, others, strict=True)
+        )
         lines.append(f'<tr><th scope="row">{first}</th>{cells}</tr>')
     return (
         f'<div class="wide rows" role="region" aria-label="{escape(caption)}" tabindex="0">'
@@ -337,12 +371,17 @@ def _steps(run: Run, steps: Mapping[str, Any]) -> Iterable[list[str]]:
             for suffix, text in ((".html", "read"), (".ipynb", "open in Jupyter"))
             if (run.folder / "notebooks" / f"{step}{suffix}").is_file()
         ]
-        yield [step, state, ", ".join(links) or "–", f"{steps[step]['seconds']:.1f}" if step in steps else "–"]
+        yield [
+            step,
+            state,
+            ", ".join(links) or "–",
+            f"{steps[step]['seconds']:.1f}" if step in steps else "–",
+        ]
 
 
 def _files(run: Run, steps: Mapping[str, Any]) -> Iterable[list[str]]:
     for step in steps:
-        for name in MAKES[step]:
+        for name in OUTPUTS[step]:
             if (run.folder / name).is_file():
                 size = f"{max((run.folder / name).stat().st_size / 1000, 0.1):,.1f} kB"
                 yield [f'<a href="{escape(name)}">{escape(name)}</a>', step, size]

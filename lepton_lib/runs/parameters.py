@@ -19,7 +19,9 @@ from lepton_lib.errors import ParameterError
 from lepton_lib.utils import course_folders
 
 Value = bool | int | float | str
-_INTERVAL = re.compile(r"(?P<left>[\[(])\s*(?P<low>[^\s,]+)\s*,\s*(?P<high>[^\s,]+)\s*(?P<right>[\])])\s*$")
+_INTERVAL = re.compile(
+    r"(?P<left>[\[(])\s*(?P<low>[^\s,]+)\s*,\s*(?P<high>[^\s,]+)\s*(?P<right>[\])])\s*$"
+)
 _CHOICE = re.compile(r"one of:\s*(?P<choices>.+)$")
 _ARTICLE = {bool: "true or false", int: "an integer", float: "a number", str: "a text"}
 
@@ -39,30 +41,37 @@ class Parameter(NamedTuple):
         """The value in the parameter's own type, from text as people write it or from a Python value.
 
         Args:
-            value: ``"1e-3"``, ``0.001``, ``"true"``...; a bool is no int, an int is a number, 3.0 is no int.
+            value: ``"1e-3"``, ``0.001``, ``"true"``...; a bool is no int, an int is a number, 3.0
+                is no int.
             where: What an error message calls the parameter.
 
         Raises:
             ParameterError: It has another type, is out of range, or is none of the choices.
         """
-        parsed = _from_text(value, self.type) if isinstance(value, str) else _from_value(value, self.type)
+        parsed = (
+            _from_text(value, self.type)
+            if isinstance(value, str)
+            else _from_value(value, self.type)
+        )
         if parsed is None:
             raise ParameterError(
-                where, got=repr(value), expected=_ARTICLE[self.type], remedy=f"The default is {self.default!r}."
+                where, repr(value), _ARTICLE[self.type], f"The default is {self.default!r}."
             )
         if (choice := _CHOICE.search(self.comment)) is not None:
             choices = [part.strip() for part in choice["choices"].split(",")]
             if str(parsed) not in choices:
                 raise ParameterError(
-                    where, got=repr(parsed), expected=f"one of: {', '.join(choices)}", remedy=_nearest(parsed, choices)
+                    where, repr(parsed), f"one of: {', '.join(choices)}", _nearest(parsed, choices)
                 )
-        elif (interval := _INTERVAL.search(self.comment)) is not None and isinstance(parsed, int | float):
+        elif (interval := _INTERVAL.search(self.comment)) is not None and isinstance(
+            parsed, int | float
+        ):
             low, high = float(interval["low"]), float(interval["high"])
             above = parsed > low if interval["left"] == "(" else parsed >= low
             below = parsed < high if interval["right"] == ")" else parsed <= high
             if not (above and below):
                 raise ParameterError(
-                    where, got=repr(parsed), expected=f"a value in {interval[0].strip()}", remedy="Choose one in it."
+                    where, repr(parsed), f"a value in {interval[0].strip()}", "Choose one in it."
                 )
         return parsed
 
@@ -96,11 +105,16 @@ def _nearest(name: object, valid: Sequence[str]) -> str:
 def find_notebooks() -> dict[str, Path]:
     """The course's notebooks by stem, in order of their paths.
 
-    They lie in ``notebooks/`` under the working directory or one of its parents, else beside the library.
+    They lie in ``notebooks/`` under the working directory or one of its parents, else beside the
+    library.
     """
     for folder in course_folders("notebooks"):
         found = sorted(folder.rglob("*.ipynb"))
-        found = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+        found = [
+            path
+            for path in found
+            if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        ]
         if found:
             return {path.stem: path for path in found}
     return {}
@@ -115,14 +129,16 @@ def find_notebook(name: str) -> Path:
     if (path := Path(name)).suffix == ".ipynb" and path.is_file():
         return path.resolve()
     known = find_notebooks()
-    matches = [name] if name in known else [stem for stem in known if name and stem.startswith(name)]
+    matches = (
+        [name] if name in known else [stem for stem in known if name and stem.startswith(name)]
+    )
     if len(matches) == 1:
         return known[matches[0]]
     raise ParameterError(
         f"notebook {name!r}",
-        got=f"a prefix of {', '.join(matches)}" if matches else "no such notebook",
-        expected=f"'loop', or one of: {', '.join(known) or 'none was found under notebooks/'}",
-        remedy="Write more of its name." if matches else _nearest(name, list(known)),
+        f"a prefix of {', '.join(matches)}" if matches else "no such notebook",
+        f"'loop', or one of: {', '.join(known) or 'none was found under notebooks/'}",
+        "Write more of its name." if matches else _nearest(name, list(known)),
     )
 
 
@@ -157,7 +173,7 @@ def read_notebook(path: Path) -> Any:
         nb = nbformat.read(path, as_version=4)
     except (OSError, ValueError, AttributeError, nbformat.ValidationError) as error:
         raise ParameterError(
-            str(path), got=f"a file that can't be read ({error})", expected="a notebook", remedy="Bring it back."
+            str(path), f"a file that can't be read ({error})", "a notebook", "Bring it back."
         ) from error
     for cell in nb.cells:
         if cell.cell_type == "code":
@@ -169,17 +185,17 @@ def read_parameters(notebook: Path) -> dict[str, Parameter]:
     """The parameters of a notebook: plain literals in the one cell tagged ``parameters``.
 
     Raises:
-        ParameterError: It's no notebook; it has no such cell or several; a line of it isn't ``name = literal``; or a
-            default breaks its own bound.
+        ParameterError: It's no notebook; it has no such cell or several; a line of it isn't ``name
+            = literal``; or a default breaks its own bound.
     """
     nb = read_notebook(notebook)
     cells = [cell for cell in nb.cells if cell.cell_type == "code" and "parameters" in tags(cell)]
     if len(cells) != 1:
         raise ParameterError(
             f"notebook {notebook.stem}",
-            got=f"{len(cells) or 'no'} cell{'s' if len(cells) > 1 else ''} tagged 'parameters'",
-            expected="one code cell with that tag",
-            remedy="Tag the cell that holds its parameters, in JupyterLab's property inspector.",
+            f"{len(cells) or 'no'} cell{'s' if len(cells) > 1 else ''} tagged 'parameters'",
+            "one code cell with that tag",
+            "Tag the cell that holds its parameters, in JupyterLab's property inspector.",
         )
     return _parse_cell(cells[0].source, f"notebook {notebook.stem}, parameters cell")
 
@@ -190,22 +206,30 @@ def _parse_cell(source: str, where: str) -> dict[str, Parameter]:
         lines = ast.parse(source).body
         tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
     except (SyntaxError, tokenize.TokenError) as error:
-        raise ParameterError(where, got=str(error), expected="Python", remedy="Mend that line.") from error
-    comments = {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
+        raise ParameterError(where, str(error), "Python", "Mend that line.") from error
+    comments = {
+        token.start[0]: token.string.lstrip("# ")
+        for token in tokens
+        if token.type == tokenize.COMMENT
+    }
     for line in lines:
         try:
             if not isinstance(line, ast.Assign):
                 raise ValueError
             (target,) = line.targets
             default = ast.literal_eval(line.value)
-            if not isinstance(target, ast.Name) or type(default) not in _ARTICLE or target.id in found:
+            if (
+                not isinstance(target, ast.Name)
+                or type(default) not in _ARTICLE
+                or target.id in found
+            ):
                 raise ValueError
         except ValueError as error:
             raise ParameterError(
                 f"{where}, line {line.lineno}",
-                got=ast.unparse(line),
-                expected="name = a plain number, text, True or False, each name once",
-                remedy="Compute what follows from parameters in the next cell.",
+                ast.unparse(line),
+                "name = a plain number, text, True or False, each name once",
+                "Compute what follows from parameters in the next cell.",
             ) from error
         comment = comments.get(line.end_lineno or line.lineno, "")
         parameter = Parameter(target.id, default, type(default), comment)
@@ -214,7 +238,9 @@ def _parse_cell(source: str, where: str) -> dict[str, Parameter]:
     return found
 
 
-def check_parameters(notebooks: Sequence[Path], given: Mapping[str, object]) -> dict[str, dict[str, Value]]:
+def check_parameters(
+    notebooks: Sequence[Path], given: Mapping[str, object]
+) -> dict[str, dict[str, Value]]:
     """Every parameter of every notebook: what was given where a notebook has it, else its default.
 
     Args:
@@ -225,7 +251,8 @@ def check_parameters(notebooks: Sequence[Path], given: Mapping[str, object]) -> 
         The values by notebook's stem and parameter's name.
 
     Raises:
-        ParameterError: A name that none has, or a value that doesn't fit; a notebook without a parameters cell.
+        ParameterError: A name that none has, or a value that doesn't fit; a notebook without a
+            parameters cell.
         CaseError: The case can't be loaded.
     """
     known = {notebook.stem: read_parameters(notebook) for notebook in notebooks}
@@ -234,17 +261,21 @@ def check_parameters(notebooks: Sequence[Path], given: Mapping[str, object]) -> 
         if name not in valid:
             raise ParameterError(
                 f"parameter {name!r} of {', '.join(known)}",
-                got="an unknown name",
-                expected=f"one of: {', '.join(valid) or 'none, they take no parameter'}",
-                remedy=_nearest(name, valid),
+                "an unknown name",
+                f"one of: {', '.join(valid) or 'none, they take no parameter'}",
+                _nearest(name, valid),
             )
     checked = {
         stem: {
-            name: parameter.parse(given.get(name, parameter.default), where=f"parameter {name!r} of {stem}")
+            name: parameter.parse(
+                given.get(name, parameter.default), where=f"parameter {name!r} of {stem}"
+            )
             for name, parameter in parameters.items()
         }
         for stem, parameters in known.items()
     }
-    for case in dict.fromkeys(str(values["case"]) for values in checked.values() if "case" in values):
+    for case in dict.fromkeys(
+        str(values["case"]) for values in checked.values() if "case" in values
+    ):
         load_case(Path(case).absolute() if os.sep in case else case)
     return checked

@@ -1,7 +1,8 @@
 """The service as an ASGI application. Knows HTTP and the scorer; what it answers is kept in the log first.
 
-`POST /v1/predict` is handled without a framework, for speed; everything else, and the description, by FastAPI.
-No line of its own log holds anything that a client sent, but for a well-formed request id.
+`POST /v1/predict` is handled without a framework, for speed; everything else, and the description,
+by FastAPI. No line of its own log holds anything that a client sent, but for a well-formed request
+id.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from lepton_lib.serving.http import Message, ProblemError, Receive, Send
 from lepton_lib.serving.log import Entry, PredictionLog, batch_entry, entry, single_entry
 from lepton_lib.serving.pages import GUARDED, PREDICT, ROUTES, make_pages
 from lepton_lib.serving.scoring import Scorer
-from lepton_lib.serving.ticks import Together
+from lepton_lib.serving.ticks import MicroBatcher
 
 EXPLAIN_LIMIT = 64  # records whose reasons one request may ask for
 WATCH_SECONDS = 0.25  # between two looks at the files that name the release and the keys
@@ -49,7 +50,11 @@ _decode = msgspec.json.Decoder(_Body).decode
 
 
 def create_app(
-    run_dir: str | Path, *, trust: Sequence[str] | None = None, require_key: bool = False, workers: int = 1
+    run_dir: str | Path,
+    *,
+    trust: Sequence[str] | None = None,
+    require_key: bool = False,
+    workers: int = 1,
 ) -> PredictionApp:
     """The service of a run folder: its current release is verified and loaded, its prediction log opened.
 
@@ -60,12 +65,15 @@ def create_app(
         workers: How many processes share the log and the keys' rates.
 
     Raises:
-        RunError: A file is missing, changed or signed by a stranger, or the log can't be written to.
+        RunError: A file is missing, changed or signed by a stranger, or the log can't be written
+            to.
         CaseError: The case isn't there.
     """
     scorer = Scorer(releases.folder_of(run_dir), trust=trust)
     keys = Keys(keys_file(run_dir), required=require_key, share=1 / workers)
-    log = PredictionLog(Path(run_dir) / "service" / "predictions.sqlite", patience=0.2 if workers == 1 else 2.0)
+    log = PredictionLog(
+        Path(run_dir) / "service" / "predictions.sqlite", timeout=0.2 if workers == 1 else 2.0
+    )
     return PredictionApp(scorer, log, keys=keys, run_dir=run_dir, trust=trust)
 
 
@@ -77,7 +85,8 @@ class PredictionApp:
         log: Where answers are kept.
         keys: Who may ask.
         run_dir: Where releases and the monitor's report lie.
-        refused: The release that should have answered and could not be verified: ``version`` and ``why``; else None.
+        refused: The release that should have answered and could not be verified: ``version`` and
+            ``why``; else None.
     """
 
     def __init__(
@@ -98,20 +107,37 @@ class PredictionApp:
         self._in_flight = 0
         self._pointed = self._state()
         self.registry = registry = CollectorRegistry()
-        self._requests = Counter("lepton_requests", "Requests", ["route", "status"], registry=registry)
-        self._requested = lru_cache(256)(self._requests.labels)  # to look a label up anew each time takes long
-        self._seconds = Histogram("lepton_request_seconds", "Time to answer", ["route"], registry=registry)
-        self._predictions = Counter("lepton_predictions", "Predictions kept", ["decision"], registry=registry)
-        self._timed, self._kept = lru_cache(256)(self._seconds.labels), lru_cache(256)(self._predictions.labels)
-        self._refusals = Counter("lepton_releases_refused", "Releases that could not be verified", registry=registry)
-        self._info = Gauge("lepton_model", "The model that answers", ["case", "version"], registry=registry,
-                           multiprocess_mode="livemax")  # fmt: skip
+        self._requests = Counter(
+            "lepton_requests", "Requests", ["route", "status"], registry=registry
+        )
+        # to look a label up anew each time takes long
+        self._requested = lru_cache(256)(self._requests.labels)
+        self._seconds = Histogram(
+            "lepton_request_seconds", "Time to answer", ["route"], registry=registry
+        )
+        self._predictions = Counter(
+            "lepton_predictions", "Predictions kept", ["decision"], registry=registry
+        )
+        self._timed, self._kept = (
+            lru_cache(256)(self._seconds.labels),
+            lru_cache(256)(self._predictions.labels),
+        )
+        self._refusals = Counter(
+            "lepton_releases_refused", "Releases that could not be verified", registry=registry
+        )
+        self._info = Gauge(
+            "lepton_model",
+            "The model that answers",
+            ["case", "version"],
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
         self._adopt(scorer)
 
     def _adopt(self, scorer: Scorer, pages: Any = None) -> None:
         self._info.labels(self.scorer.case.name, self.scorer.version).set(0)
         self.scorer, self._pages = scorer, pages or make_pages(self, scorer)
-        self._score = Together(partial(_answer_each, scorer), apart=(ValueError, RunError))
+        self._score = MicroBatcher(partial(_answer_each, scorer), apart=(ValueError, RunError))
         self._info.labels(scorer.case.name, scorer.version).set(1)
 
     def _state(self) -> tuple[int, int] | None:
@@ -135,7 +161,8 @@ class PredictionApp:
             await asyncio.sleep(WATCH_SECONDS)
             await self.refresh()
             try:
-                await asyncio.to_thread(self.log.checkpoint)  # a commit would make all requests wait for the disk
+                # a commit would make all requests wait for the disk
+                await asyncio.to_thread(self.log.checkpoint)
             except RunError as error:
                 _logger.error(_line("not carried into the file", error=str(error)))
 
@@ -157,7 +184,11 @@ class PredictionApp:
                 _logger.info(_line("release", version=version))
             self.refused = None
         except Exception as error:  # whatever is wrong with a new release, the old one goes on
-            why = str(error) if isinstance(error, LeptonError) else f"{type(error).__name__} while it was loaded"
+            why = (
+                str(error)
+                if isinstance(error, LeptonError)
+                else f"{type(error).__name__} while it was loaded"
+            )
             self.refused = {"version": version, "why": why.replace(f"{self.run_dir}/", "")}
             self._refusals.inc()
             _logger.error(_line("release refused", **self.refused))
@@ -166,9 +197,11 @@ class PredictionApp:
         scorer = Scorer(releases.folder_of(self.run_dir), trust=self._trust)
         if (scorer.case.name, scorer.version) != (self.scorer.case.name, version):
             raise RunError(
-                f"release {version}", got=f"version {scorer.version} of case {scorer.case.name!r}",
-                expected=f"{version} of {self.scorer.case.name!r}", remedy="Promote another release.",
-            )  # fmt: skip
+                f"release {version}",
+                f"version {scorer.version} of case {scorer.case.name!r}",
+                f"{version} of {self.scorer.case.name!r}",
+                "Promote another release.",
+            )
         scorer.probabilities(scorer.background[:1])  # the first answer is the slowest
         return scorer, make_pages(self, scorer)
 
@@ -210,19 +243,31 @@ class PredictionApp:
             await http.respond(send_with_headers, *problem.render(request_id), more_body=True)
             await http.drain(read, send_with_headers, more=more)
         except Exception as error:  # the last line of defence: whatever it is, the client gets an answer without it
-            place = traceback.extract_tb(error.__traceback__)[-1]  # its message may hold what the client sent
+            # its message may hold what the client sent
+            place = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{Path(place.filename).name}:{place.lineno}"
-            _logger.error(_line("failed", request_id=request_id, error=type(error).__name__, where=where))
+            _logger.error(
+                _line("failed", request_id=request_id, error=type(error).__name__, where=where)
+            )
             if not status:
                 failure = ProblemError(500, "The service failed; its log names this request's id.")
                 await http.respond(send_with_headers, *failure.render(request_id))
         finally:
             self._in_flight -= 1
-            route, seconds = scope["path"] if scope["path"] in ROUTES else "other", time.perf_counter() - begun
+            route, seconds = (
+                scope["path"] if scope["path"] in ROUTES else "other",
+                time.perf_counter() - begun,
+            )
             self._requested(route, str(status)).inc()
             self._timed(route).observe(seconds)
             _logger.info(
-                _line("request", request_id=request_id, route=route, status=status, ms=round(seconds * 1e3, 3))
+                _line(
+                    "request",
+                    request_id=request_id,
+                    route=route,
+                    status=status,
+                    ms=round(seconds * 1e3, 3),
+                )
             )
 
     def _admit(self, path: str, headers: dict[bytes, bytes]) -> None:
@@ -232,7 +277,12 @@ class PredictionApp:
             raise ProblemError(503, "Too many requests at once.", headers={"retry-after": "1"})
 
     async def _answer_predict(
-        self, scope: Message, headers: dict[bytes, bytes], read: Receive, send: Send, request_id: str
+        self,
+        scope: Message,
+        headers: dict[bytes, bytes],
+        read: Receive,
+        send: Send,
+        request_id: str,
     ) -> None:
         form = http.check_head(scope["method"], headers)
         query = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
@@ -244,13 +294,18 @@ class PredictionApp:
                 made, content, told = await self._predict(body, request_id, explain=explain)
                 more = {}
             else:
-                contract = headers.get(b"x-lepton-contract", b"").decode("latin-1") or query.get("contract", [""])[-1]
+                contract = (
+                    headers.get(b"x-lepton-contract", b"").decode("latin-1")
+                    or query.get("contract", [""])[-1]
+                )
                 made, content, told = self._predict_batch(form, body, contract, request_id)
                 more = {"x-lepton-model": made.version, "x-lepton-batch": made.token}
         except RecordError as error:
             raise http.field_problem(error) from error
         except DataError as error:
-            raise ProblemError(422, str(error), field=error.where, expected=error.expected) from error
+            raise ProblemError(
+                422, str(error), field=error.where, expected=error.expected
+            ) from error
         try:
             await self.log.keep(made)
         except RunError as error:
@@ -262,40 +317,67 @@ class PredictionApp:
 
     def _count(self, told: np.ndarray) -> None:
         classes = self.scorer.case.classes
-        for place, count in collections.Counter(told[:, -1].tolist() if classes else [0] * len(told)).items():
+        for place, count in collections.Counter(
+            told[:, -1].tolist() if classes else [0] * len(told)
+        ).items():
             self._kept(classes[int(place)] if classes else "number").inc(count)
 
-    async def _predict(self, body: bytes, request_id: str, *, explain: bool) -> tuple[Entry, bytes, np.ndarray]:
+    async def _predict(
+        self, body: bytes, request_id: str, *, explain: bool
+    ) -> tuple[Entry, bytes, np.ndarray]:
         scorer, rules, score = self.scorer, self.scorer.rules, self._score
         read: Sequence[Any] = ()
         try:
             read = rules.read_json(body)
-            answers, told = await score(read[0]) if len(read) == 1 else _answer(scorer, scorer.case.reader.rows(read))
+            answers, told = (
+                await score(read[0])
+                if len(read) == 1
+                else _answer(scorer, scorer.case.reader.rows(read))
+            )
         except (msgspec.MsgspecError, ValueError, RecursionError):  # slowly, to name what is wrong
             read = self._records(body)
             answers, told = _answer(scorer, encode_records(scorer.case, read))
         if explain and len(read) > EXPLAIN_LIMIT:
             expected = f"at most {EXPLAIN_LIMIT} where reasons are asked for"
-            raise ProblemError(422, f"got {len(read)} records, expected {expected}", field="records",
-                               expected=expected)  # fmt: skip
+            raise ProblemError(
+                422,
+                f"got {len(read)} records, expected {expected}",
+                field="records",
+                expected=expected,
+            )
         if explain:
             records = json.loads(body)["records"]
-            for answer, reasons in zip(answers, await asyncio.to_thread(scorer.explain, records), strict=True):
+            for answer, reasons in zip(
+                answers, await asyncio.to_thread(scorer.explain, records), strict=True
+            ):
                 answer.reasons = reasons
             made = entry(request_id, scorer.version, records, msgspec.to_builtins(answers))
         elif len(read) == 1:
-            record, told_of_it = msgspec.json.encode(read[0]).decode(), msgspec.json.encode(answers[0]).decode()
+            record, told_of_it = (
+                msgspec.json.encode(read[0]).decode(),
+                msgspec.json.encode(answers[0]).decode(),
+            )
             made = single_entry(request_id, scorer.version, record=record, answer=told_of_it)
         else:
             made = self._batch("json", request_id, body, told)
         for answer, id_ in zip(answers, made.ids, strict=True):
             answer.id = id_
-        content = {"request_id": request_id, "model_version": scorer.version, "predictions": answers}
+        content = {
+            "request_id": request_id,
+            "model_version": scorer.version,
+            "predictions": answers,
+        }
         return made, msgspec.json.encode(content), told
 
-    def _predict_batch(self, form: str, body: bytes, contract: str, request_id: str) -> tuple[Entry, bytes, np.ndarray]:
+    def _predict_batch(
+        self, form: str, body: bytes, contract: str, request_id: str
+    ) -> tuple[Entry, bytes, np.ndarray]:
         scorer, rules, arrow = self.scorer, self.scorer.rules, form == http.ARROW
-        inputs = rules.read_arrow(body) if arrow else rules.read_float32(body, contract, scorer.manifest["contract"])
+        inputs = (
+            rules.read_arrow(body)
+            if arrow
+            else rules.read_float32(body, contract, scorer.manifest["contract"])
+        )
         told = scorer.answer(inputs)
         made = self._batch("arrow" if arrow else "float32", request_id, body, told)
         return made, write_arrow(rules.answers, told, made.ids) if arrow else made.values[-1], told
@@ -304,7 +386,9 @@ class PredictionApp:
         scorer = self.scorer
         form = {"kind": kind, **scorer.rules.legend}
         answers = told.astype("<f4").tobytes()
-        return batch_entry(request_id, scorer.version, rows=len(told), form=form, inputs=body, answers=answers)
+        return batch_entry(
+            request_id, scorer.version, rows=len(told), form=form, inputs=body, answers=answers
+        )
 
     def _records(self, body: bytes) -> list[dict[str, Any]]:
         try:
@@ -315,10 +399,14 @@ class PredictionApp:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             self._name_the_field(body)
             got = "bytes that are no JSON" if isinstance(error, UnicodeDecodeError) else str(error)
-            raise ProblemError(400, got, expected='JSON in UTF-8: {"records": [{...}, ...]}') from error
+            raise ProblemError(
+                400, got, expected='JSON in UTF-8: {"records": [{...}, ...]}'
+            ) from error
         if not 1 <= len(records) <= RECORD_LIMIT:
             detail = f"got {len(records)} records, expected 1 to {RECORD_LIMIT}"
-            raise ProblemError(422, detail, field="records", got=len(records), expected=f"1 to {RECORD_LIMIT}")
+            raise ProblemError(
+                422, detail, field="records", got=len(records), expected=f"1 to {RECORD_LIMIT}"
+            )
         return records
 
     def _name_the_field(self, body: bytes) -> None:

@@ -18,7 +18,8 @@ from lepton_lib.cases import Case, Column
 from lepton_lib.cases.records import describe, limits
 from lepton_lib.errors import DataError, RecordError
 
-YEAR_1, YEAR_10000 = -62_135_596_800, 253_402_300_800  # in seconds since 1970: Python has the moments between them
+# in seconds since 1970: Python has the moments between them
+YEAR_1, YEAR_10000 = -62_135_596_800, 253_402_300_800
 RECORD_LIMIT = 4096  # in one request, so that no request keeps the others waiting for long
 
 
@@ -66,7 +67,8 @@ class Rules:
         """The records of ``{"records": [{...}, ...]}``, as the case's reader takes them.
 
         Raises:
-            MsgspecError, ValueError, RecursionError: Something is wrong; who wants to know what looks again, slowly.
+            MsgspecError, ValueError, RecursionError: Something is wrong; who wants to know what
+                looks again, slowly.
         """
         records: Sequence[msgspec.Struct] = self._decode(body).records
         return records
@@ -80,20 +82,20 @@ class Rules:
         """
         width = 4 * len(self.columns)
         if any(column.kind == "timestamp" for column in self.columns):
-            raise DataError("body", got="float32", expected="JSON or Arrow", remedy="A moment has no float32 form.")
+            raise DataError("body", "float32", "JSON or Arrow", "A moment has no float32 form.")
         if contract != wanted:
             raise DataError(
                 "x-lepton-contract",
-                got=repr(contract[:80]) if contract else "nothing",
-                expected=wanted,
-                remedy="Lay the columns out as /v1/models says, and send the contract that stands there.",
+                repr(contract[:80]) if contract else "nothing",
+                wanted,
+                "Lay the columns out as /v1/models says, and send the contract that stands there.",
             )
         if not body or len(body) % width:
             raise DataError(
                 "body",
-                got=f"{len(body)} bytes",
-                expected=f"whole rows of {width} bytes",
-                remedy=f"Send {len(self.columns)} little-endian float32 values a row.",
+                f"{len(body)} bytes",
+                f"whole rows of {width} bytes",
+                f"Send {len(self.columns)} little-endian float32 values a row.",
             )
         _check_count(len(body) // width)
         inputs = np.frombuffer(body, dtype="<f4").reshape(-1, len(self.columns))
@@ -112,31 +114,41 @@ class Rules:
         try:
             for message in pa.ipc.MessageReader.open_stream(body):
                 if _compressed(message):
-                    raise ValueError("compressed buffers")  # a small body could become a large table
+                    # a small body could become a large table
+                    raise ValueError("compressed buffers")
             table = pa.ipc.open_stream(body).read_all()
             _check_count(table.num_rows)
             table.validate(full=True)
         except (pa.ArrowException, OSError, ValueError, IndexError) as error:
             raise DataError(
-                "body", got=f"no such stream ({str(error)[:80]})", expected="an uncompressed Arrow IPC stream",
-                remedy="Write it with pyarrow.ipc.new_stream.",
-            ) from error  # fmt: skip
+                "body",
+                f"no such stream ({str(error)[:80]})",
+                "an uncompressed Arrow IPC stream",
+                "Write it with pyarrow.ipc.new_stream.",
+            ) from error
         known = [column.name for column in self.case.inputs]
         if unknown := [name for name in table.column_names if name not in known]:
-            raise RecordError(0, unknown[0][:80], got="a field that the case doesn't know", expected=f"only {known}",
-                              remedy="Take it out, or check its spelling.")  # fmt: skip
+            raise RecordError(
+                0,
+                unknown[0][:80],
+                "a field that the case doesn't know",
+                f"only {known}",
+                "Take it out, or check its spelling.",
+            )
         if len(set(table.column_names)) < table.num_columns:
-            raise DataError("body", got="a column twice", expected="each once", remedy="Take one out.")
+            raise DataError("body", "a column twice", "each once", "Take one out.")
         parts = [_column_codes(column, table) for column in self.case.inputs]
         with np.errstate(over="ignore"):  # what becomes infinite is out of range
-            inputs = np.column_stack([values for columns in parts for values in columns]).astype(np.float32)
+            inputs = np.column_stack([values for columns in parts for values in columns]).astype(
+                np.float32
+            )
         self.check(inputs)
         return inputs
 
 
 def _check_count(rows: int) -> None:
     if not 1 <= rows <= RECORD_LIMIT:
-        raise DataError("body", got=f"{rows} rows", expected=f"1 to {RECORD_LIMIT}", remedy="Send several requests.")
+        raise DataError("body", f"{rows} rows", f"1 to {RECORD_LIMIT}", "Send several requests.")
 
 
 def _compressed(message: Any) -> bool:
@@ -173,9 +185,13 @@ def _column_codes(column: Column, table: Any) -> list[np.ndarray]:
         raise _refusal(column, 0, f"a column of {values.type}")
     values = values.cast(kind if fits else pa.float64())
     if column.kind == "timestamp" and fits:
-        if kind.unit != "ns":  # nanoseconds end long before; a kept moment that Python hasn't makes the log unreadable
+        # nanoseconds end long before; a kept moment that Python hasn't makes the log unreadable
+        if kind.unit != "ns":
             counts, scale = values.cast(pa.int64()), {"s": 1, "ms": 10**3, "us": 10**6}[kind.unit]
-            early, late = compute.less(counts, YEAR_1 * scale), compute.greater_equal(counts, YEAR_10000 * scale)
+            early, late = (
+                compute.less(counts, YEAR_1 * scale),
+                compute.greater_equal(counts, YEAR_10000 * scale),
+            )
             if (row := compute.index(compute.or_(early, late), True).as_py()) >= 0:
                 raise _refusal(column, row, "a moment outside the years 1 to 9999")
         reads = {"hour": compute.hour, "weekday": compute.day_of_week, "month": compute.month}
@@ -202,7 +218,7 @@ def _refusal(column: Column, row: int, got: str) -> RecordError:
     expected = describe(column)
     if column.kind == "category":
         expected += f" (in float32 by its place, from 0 to {len(column.categories) - 1})"
-    return RecordError(row, column.name, got=got, expected=expected, remedy="Send such a value.")
+    return RecordError(row, column.name, got, expected, "Send such a value.")
 
 
 class Answer(msgspec.Struct, omit_defaults=True, rename={"class_": "class"}):
@@ -222,17 +238,21 @@ class Answers:
     """Answers as JSON has them, made of rows of numbers.
 
     Args:
-        legend: Classes, actions, bands and unit, as `Rules` has them and as a kept batch brings them.
+        legend: Classes, actions, bands and unit, as `Rules` has them and as a kept batch brings
+            them.
     """
 
     def __init__(self, legend: Mapping[str, Any]) -> None:
         self._unit, self._classes = legend["unit"], legend["classes"]
         self._actions, self._bands = legend["actions"], legend["bands"]
-        names = {f"f{place}": name for place, name in enumerate(self._classes)}  # a class may have any name
+        # a class may have any name
+        names = {f"f{place}": name for place, name in enumerate(self._classes)}
         shares: list[Any] = [(field, float) for field in names]
         try:
             self._shares: Any = msgspec.defstruct("Shares", shares, rename=names, gc=False)
-        except ValueError:  # msgspec writes a struct's names unescaped, and refuses a quote or a backslash in them
+        except (
+            ValueError
+        ):  # msgspec writes a struct's names unescaped, and refuses a quote or a backslash in them
             self._shares = lambda *given: dict(zip(self._classes, given, strict=True))
         self.width = len(self._classes) + 1 if self._classes else 1
 
@@ -240,7 +260,8 @@ class Answers:
         """An answer a row, with its id where ids are given.
 
         Args:
-            told: ``(n, width)``: probabilities by class and the decision's index, or the prediction.
+            told: ``(n, width)``: probabilities by class and the decision's index, or the
+                prediction.
             ids: The predictions'.
         """
         columns = told.astype(np.float64).T.tolist()
@@ -252,10 +273,16 @@ class Answers:
         bands: list[str | None] = [None] * len(told)
         if self._bands:
             labels, bounds = self._bands
-            bands = [labels[place] for place in np.searchsorted(bounds, columns[1], side="right").tolist()]
+            bands = [
+                labels[place]
+                for place in np.searchsorted(bounds, columns[1], side="right").tolist()
+            ]
         classes, actions = self._classes, self._actions
         parts = zip(names, decisions, map(self._shares, *columns[:-1]), bands, strict=True)
-        return [Answer(id_, classes[index], share, actions[index], band) for id_, index, share, band in parts]
+        return [
+            Answer(id_, classes[index], share, actions[index], band)
+            for id_, index, share, band in parts
+        ]
 
     def plain(self, told: np.ndarray) -> list[dict[str, Any]]:
         """The same as dictionaries, without ids."""
@@ -282,7 +309,9 @@ def write_arrow(answers: Answers, told: np.ndarray, ids: list[str]) -> bytes:
     return sink.getvalue()
 
 
-def expand(form: str, inputs: bytes | str, answers: bytes | str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def expand(
+    form: str, inputs: bytes | str, answers: bytes | str
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """A kept batch's records and answers, one by one: ``form`` is ``json``, or a JSON object with the legend."""
     if form == "json":
         return json.loads(inputs), json.loads(answers)
@@ -295,7 +324,11 @@ def expand(form: str, inputs: bytes | str, answers: bytes | str) -> tuple[list[d
 
         records = pa.ipc.open_stream(inputs).read_all().to_pylist()
         moments = [
-            {name: value.isoformat() for name, value in record.items() if hasattr(value, "isoformat")}
+            {
+                name: value.isoformat()
+                for name, value in record.items()
+                if hasattr(value, "isoformat")
+            }
             for record in records
         ]
         return [record | moment for record, moment in zip(records, moments, strict=True)], given

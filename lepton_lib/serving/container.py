@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lepton_lib.cases import load_case
-from lepton_lib.errors import usable
+from lepton_lib.errors import wrap_os_errors
 from lepton_lib.serving import signing
 from lepton_lib.serving.releases import folder_of
 from lepton_lib.serving.scoring import FILES, read_service
@@ -38,13 +38,16 @@ USER = 10001
 _PORT = 8000
 
 
-def write_container(run_dir: str | Path, folder: Path, *, trust: Sequence[str] | None = None) -> list[str]:
+def write_container(
+    run_dir: str | Path, folder: Path, *, trust: Sequence[str] | None = None
+) -> list[str]:
     """Write a folder to build an image from: Containerfile, requirements, library, case, release, manifests.
 
     Args:
         run_dir: The run folder whose current release goes into the image.
         folder: Where to; must not exist.
-        trust: Public keys whose signature counts, here and in the image; without it, the user's own alone.
+        trust: Public keys whose signature counts, here and in the image; without it, the user's own
+            alone.
 
     Returns:
         The files, by their paths in the folder.
@@ -55,7 +58,7 @@ def write_container(run_dir: str | Path, folder: Path, *, trust: Sequence[str] |
     source = folder_of(run_dir)
     manifest, _ = read_service(source, trust=trust)
     case = load_case(manifest["case"], verify=False)
-    with usable(folder, expected="a new folder of yours", remedy="Name another one."):
+    with wrap_os_errors(folder, expected="a new folder of yours", remedy="Name another one."):
         folder.mkdir(parents=True)
         service = folder / "run" / "service"
         service.mkdir(parents=True)
@@ -67,7 +70,9 @@ def write_container(run_dir: str | Path, folder: Path, *, trust: Sequence[str] |
         for name in ("__init__.py", "errors.py", "utils.py", "explanation.py", "cases", "serving"):
             if (library / name).is_dir():
                 shutil.copytree(
-                    library / name, folder / "lepton_lib" / name, ignore=shutil.ignore_patterns("__pycache__")
+                    library / name,
+                    folder / "lepton_lib" / name,
+                    ignore=shutil.ignore_patterns("__pycache__"),
                 )
             else:
                 (folder / "lepton_lib").mkdir(exist_ok=True)
@@ -75,17 +80,31 @@ def write_container(run_dir: str | Path, folder: Path, *, trust: Sequence[str] |
         pins = "".join(f"{name}=={metadata.version(name)}\n" for name in NEEDS)
         write_atomic(folder / "requirements.txt", pins)
         write_atomic(folder / "Containerfile", _containerfile(trust or [signing.public_key()]))
-        write_atomic(folder / "kubernetes.yaml", _kubernetes(case.name.replace("_", "-"), manifest["version"]))
+        write_atomic(
+            folder / "kubernetes.yaml",
+            _kubernetes(case.name.replace("_", "-"), manifest["version"]),
+        )
         specification = to_json(_deployment(case.name.replace("_", "-"), manifest["version"]))
         write_atomic(folder / "leptonai.json", specification)
-        write_atomic(folder / "README.md", _readme(case.name.replace("_", "-"), manifest["version"]))
+        write_atomic(
+            folder / "README.md", _readme(case.name.replace("_", "-"), manifest["version"])
+        )
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
 def _containerfile(keys: Sequence[str]) -> str:
     python = ".".join(map(str, sys.version_info[:2]))
     check = f"import urllib.request as u; u.urlopen('http://127.0.0.1:{_PORT}/healthz', timeout=2)"
-    start = ["python", "-m", "lepton_lib.serving", "/app/run", "--host", "0.0.0.0", "--port", str(_PORT)]
+    start = [
+        "python",
+        "-m",
+        "lepton_lib.serving",
+        "/app/run",
+        "--host",
+        "0.0.0.0",
+        "--port",
+        str(_PORT),
+    ]
     start += [*(word for key in keys for word in ("--trust", key)), "--require-key"]
     return f"""# Built from this folder: podman build -t IMAGE .
 FROM python:{python}-slim
@@ -186,8 +205,15 @@ def _deployment(name: str, version: str) -> dict[str, Any]:
     return {
         "metadata": {"name": name},
         "spec": {
-            "container": {"image": f"{name}:{version}", "ports": [{"container_port": _PORT, "protocol": "TCP"}]},
-            "resource_requirement": {"resource_shape": "cpu.small", "min_replicas": 2, "max_replicas": 16},
+            "container": {
+                "image": f"{name}:{version}",
+                "ports": [{"container_port": _PORT, "protocol": "TCP"}],
+            },
+            "resource_requirement": {
+                "resource_shape": "cpu.small",
+                "min_replicas": 2,
+                "max_replicas": 16,
+            },
             "health": {"liveness": {"initial_delay_seconds": 20}},
         },
     }

@@ -34,7 +34,9 @@ def describe_predict(case: Case, *, record_limit: int) -> dict[str, Any]:
     body = _object({"records": records}) | {"additionalProperties": False}
     predictions = {"type": "array", "items": _prediction(case)}
     answer = _object({"request_id": _TEXT, "model_version": _TEXT, "predictions": predictions})
-    problem = _object({"title": _TEXT, "status": {"type": "integer"}, "detail": _TEXT, "request_id": _TEXT})
+    problem = _object(
+        {"title": _TEXT, "status": {"type": "integer"}, "detail": _TEXT, "request_id": _TEXT}
+    )
     problem["properties"] |= {"record": {"type": "integer"}, "field": _TEXT}
     width = len(case.fields)
     rows = f"Rows of {width} little-endian float32, laid out as `fields` in /v1/models says; NaN means missing"
@@ -42,10 +44,19 @@ def describe_predict(case: Case, *, record_limit: int) -> dict[str, Any]:
     binary = {"type": "string", "format": "binary"}
     flag = {"type": "boolean", "default": False}
     parameters = [
-        {"name": "explain", "in": "query", "schema": flag, "description": "Tell each field's share in the answer"},
-        {"name": "x-lepton-contract", "in": "header", "schema": _TEXT,
-         "description": "For float32: `contract` of /v1/models, so that another layout is refused"},
-    ]  # fmt: skip
+        {
+            "name": "explain",
+            "in": "query",
+            "schema": flag,
+            "description": "Tell each field's share in the answer",
+        },
+        {
+            "name": "x-lepton-contract",
+            "in": "header",
+            "schema": _TEXT,
+            "description": "For float32: `contract` of /v1/models, so that another layout is refused",
+        },
+    ]
     return {
         "post": {
             "summary": case.question,
@@ -57,7 +68,10 @@ def describe_predict(case: Case, *, record_limit: int) -> dict[str, Any]:
                 "content": {
                     http.JSON: {"schema": body, "example": {"records": [example_record(case)]}},
                     http.FLOAT32: {"schema": binary | {"description": rows}},
-                    http.ARROW: {"schema": binary | {"description": "A table with the case's columns; null: missing"}},
+                    http.ARROW: {
+                        "schema": binary
+                        | {"description": "A table with the case's columns; null: missing"}
+                    },
                 },
             },
             "responses": {
@@ -71,7 +85,10 @@ def describe_predict(case: Case, *, record_limit: int) -> dict[str, Any]:
                 }
             }
             | {
-                str(status): {"description": why, "content": {"application/problem+json": {"schema": problem}}}
+                str(status): {
+                    "description": why,
+                    "content": {"application/problem+json": {"schema": problem}},
+                }
                 for status, why in _PROBLEMS.items()
             },
         }
@@ -97,7 +114,8 @@ def _value(column: Column) -> dict[str, Any]:
     if column.kind == "category":
         schema["enum"] = [*column.categories, *([None] if column.nullable else [])]
     if column.kind == "timestamp":
-        schema |= {"pattern": _MOMENT, "maxLength": 19}  # the format date-time would want a time zone
+        # the format date-time would want a time zone
+        schema |= {"pattern": _MOMENT, "maxLength": 19}
     low, high = limits(column) if kind == "number" else (None, None)
     bounds = {"minimum": low, "maximum": high, "x-unit": column.unit or None}
     return schema | {key: value for key, value in bounds.items() if value is not None}
@@ -112,17 +130,27 @@ def _prediction(case: Case) -> dict[str, Any]:
     }
     reasons = _object({"of": _TEXT, "base": number, "value": number, "contributions": shares})
     if not case.classes:
-        schema = _object({"id": _TEXT, "prediction": number | {"x-unit": case.target.unit}, "unit": _TEXT})
+        schema = _object(
+            {"id": _TEXT, "prediction": number | {"x-unit": case.target.unit}, "unit": _TEXT}
+        )
         schema["properties"]["reasons"] = reasons
         return schema
-    share = {"type": "number", "minimum": 0, "maximum": 1.000001}  # float32 may round a little above
+    # float32 may round a little above
+    share = {"type": "number", "minimum": 0, "maximum": 1.000001}
     probabilities = _object(dict.fromkeys(case.classes, share))
     schema = _object(
-        {"id": _TEXT, "class": {"type": "string", "enum": list(case.classes)}, "probabilities": probabilities}
+        {
+            "id": _TEXT,
+            "class": {"type": "string", "enum": list(case.classes)},
+            "probabilities": probabilities,
+        }
     )
     schema["properties"]["reasons"] = reasons
     if case.costs and case.costs.decisions:
-        schema["properties"]["action"] = {"type": "string", "enum": list(case.costs.decisions.values())}
+        schema["properties"]["action"] = {
+            "type": "string",
+            "enum": list(case.costs.decisions.values()),
+        }
     if case.bands:
         schema["properties"]["band"] = {"type": "string", "enum": list(case.bands.names)}
     return schema

@@ -21,7 +21,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from lepton_lib.errors import ParameterError, RunError, usable
+from lepton_lib.errors import ParameterError, RunError, wrap_os_errors
 from lepton_lib.serving.http import HEADERS, ProblemError
 from lepton_lib.utils import to_json, write_atomic
 
@@ -35,8 +35,9 @@ DEFAULT_RATE = 100.0  # requests a second and key
 class Keys:
     """The API keys of a service, hashed, in a file that only its owner may read.
 
-    A key is 256 random bits: nobody can try them out, so that one SHA-256 is enough. Slow hashes (scrypt, argon2) are
-    for passwords, which people choose, and would cost each request as much as ten thousand predictions.
+    A key is 256 random bits: nobody can try them out, so that one SHA-256 is enough. Slow hashes
+    (scrypt, argon2) are for passwords, which people choose, and would cost each request as much as
+    ten thousand predictions.
 
     Args:
         path: The file. Keys are demanded as soon as it is there, and from then on also without it.
@@ -85,7 +86,8 @@ class Keys:
         scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
         given = token.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b"")
         digest, found = _digest(given), None
-        for name, entry in self._entries.items():  # all of them, each in constant time: the wait tells nothing
+        # all of them, each in constant time: the wait tells nothing
+        for name, entry in self._entries.items():
             if hmac.compare_digest(entry["sha256"], digest):
                 found = name
         if found is None:
@@ -94,7 +96,9 @@ class Keys:
         if (wait := self._buckets[found].take()) > 0:
             again = {"retry-after": str(max(1, round(wait)))}
             raise ProblemError(
-                429, f"expected at most {self._entries[found]['rate']:g} requests a second", headers=again
+                429,
+                f"expected at most {self._entries[found]['rate']:g} requests a second",
+                headers=again,
             )
         return found
 
@@ -104,7 +108,9 @@ class Bucket:
 
     def __init__(self, rate: float, earlier: Bucket | None = None) -> None:
         self.rate = rate
-        self._tokens: float = max(rate, 1.0) if earlier is None else min(earlier._tokens, max(rate, 1.0))
+        self._tokens: float = (
+            max(rate, 1.0) if earlier is None else min(earlier._tokens, max(rate, 1.0))
+        )
         self._at = time.monotonic()
 
     def take(self) -> float:
@@ -130,21 +136,26 @@ def _digest(key: bytes) -> str:
 def _read(path: Path) -> dict[str, dict[str, Any]]:
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
-        return {str(name): {"sha256": str(e["sha256"]), "rate": float(e["rate"])} for name, e in entries.items()}
+        return {
+            str(name): {"sha256": str(e["sha256"]), "rate": float(e["rate"])}
+            for name, e in entries.items()
+        }
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(
             str(path),
-            got="a file that holds no keys",
-            expected="what `lepton keys add` writes",
-            remedy="Bring it back, or delete it and make new keys.",
+            "a file that holds no keys",
+            "what `lepton keys add` writes",
+            "Bring it back, or delete it and make new keys.",
         ) from error
 
 
 def _write(path: Path, entries: dict[str, dict[str, Any]]) -> None:
-    with usable(
-        path, got="a file that can't be written to", remedy="Run notebook 04_deployment first, with the same run_dir."
+    with wrap_os_errors(
+        path,
+        got="a file that can't be written to",
+        remedy="Run notebook 04_deployment first, with the same run_dir.",
     ):
         write_atomic(path, to_json(entries), mode=0o600)
 
@@ -152,8 +163,10 @@ def _write(path: Path, entries: dict[str, dict[str, Any]]) -> None:
 @contextlib.contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """Change the file while nobody else does: a write of what was read before undoes the other's change."""
-    with usable(
-        path, got="a file that can't be written to", remedy="Run notebook 04_deployment first, with the same run_dir."
+    with wrap_os_errors(
+        path,
+        got="a file that can't be written to",
+        remedy="Run notebook 04_deployment first, with the same run_dir.",
     ):
         lock = os.open(path.with_name(".keys.lock"), os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -173,9 +186,9 @@ def add_key(path: Path, name: str, *, rate: float = DEFAULT_RATE) -> str:
     with _alone(path):
         entries = _read(path)
         if name in entries or not name:
-            raise ParameterError("key's name", got=repr(name), expected="a new name", remedy="Choose another.")
+            raise ParameterError("key's name", repr(name), "a new name", "Choose another.")
         if not 0 < rate < float("inf"):
-            raise ParameterError("key's rate", got=rate, expected="requests a second above 0", remedy="Raise it.")
+            raise ParameterError("key's rate", rate, "requests a second above 0", "Raise it.")
         key = f"lepton_{secrets.token_hex(32)}"
         _write(path, entries | {name: {"sha256": _digest(key.encode()), "rate": rate}})
     return key
@@ -200,15 +213,16 @@ def revoke_key(path: Path, name: str) -> None:
     with _alone(path):
         entries = _read(path)
         if name not in entries:
-            raise ParameterError("key's name", got=repr(name), expected=f"one of {sorted(entries)}", remedy="Check it.")
+            raise ParameterError("key's name", repr(name), f"one of {sorted(entries)}", "Check it.")
         _write(path, {other: entry for other, entry in entries.items() if other != name})
 
 
 class GuardedProtocol(HttpToolsProtocol):
     """uvicorn's protocol with what it lacks: time limits for head, body and answer, and limits on head and connections.
 
-    uvicorn closes idle connections only between requests. Here each connection has a deadline for the phase that it is
-    in, and `GuardedServer` looks at all of them ten times a second: nothing is scheduled for a single request.
+    uvicorn closes idle connections only between requests. Here each connection has a deadline for
+    the phase that it is in, and `GuardedServer` looks at all of them ten times a second: nothing is
+    scheduled for a single request.
     """
 
     deadline: float | None = None
@@ -262,7 +276,11 @@ class GuardedProtocol(HttpToolsProtocol):
     def expire(self) -> None:
         """End a connection that has taken too long; with an answer where none was begun."""
         self.deadline = None
-        if self.cycle is not None and not self.cycle.response_complete and self.cycle.response_started:
+        if (
+            self.cycle is not None
+            and not self.cycle.response_complete
+            and self.cycle.response_started
+        ):
             self.transport.abort()  # it doesn't read what it asked for
         else:
             self.refuse(ProblemError(408, "The request took too long."))
@@ -273,8 +291,15 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         status, headers, content = problem.render(secrets.token_hex(8))
         pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
-        pairs += [*HEADERS, (b"content-length", str(len(content)).encode()), (b"connection", b"close")]
-        lines = [f"HTTP/1.1 {status} {problem.content['title']}".encode(), *(b": ".join(pair) for pair in pairs)]
+        pairs += [
+            *HEADERS,
+            (b"content-length", str(len(content)).encode()),
+            (b"connection", b"close"),
+        ]
+        lines = [
+            f"HTTP/1.1 {status} {problem.content['title']}".encode(),
+            *(b": ".join(pair) for pair in pairs),
+        ]
         self.transport.write(b"\r\n".join(lines) + b"\r\n\r\n" + content)
         self.transport.close()
         logging.getLogger("lepton.serving").info(json.dumps({"event": "refused", "status": status}))

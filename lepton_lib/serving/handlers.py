@@ -1,8 +1,9 @@
 """A service written as a class, for those who come from Lepton's Photon: handlers are methods, their types the checks.
 
-``class Risk(Service): def init(self): ...; @handler def predict(self, income: float) -> float: ...``, then
-``Risk().launch(port=8080)``. The description in /openapi.json comes from the annotations, so that any client that reads
-one can call the handlers by name. A thin layer over FastAPI; knows nothing of cases or models.
+``class Risk(Service): def init(self): ...; @handler def predict(self, income: float) -> float:
+...``, then ``Risk().launch(port=8080)``. The description in /openapi.json comes from the
+annotations, so that any client that reads one can call the handlers by name. A thin layer over
+FastAPI; knows nothing of cases or models.
 """
 
 from __future__ import annotations
@@ -33,12 +34,13 @@ def handler(path: Any = None, *, method: str = "POST") -> Any:
 
     Args:
         path: Where it answers; the method's name by default.
-        method: ``POST``, whose arguments come as a JSON object, or ``GET``, whose arguments come in the query.
+        method: ``POST``, whose arguments come as a JSON object, or ``GET``, whose arguments come in
+            the query.
     """
     if callable(path):
         return handler()(path)
     if method not in ("POST", "GET"):
-        raise ParameterError("handler's method", got=repr(method), expected="POST or GET", remedy="Use one of them.")
+        raise ParameterError("handler's method", repr(method), "POST or GET", "Use one of them.")
 
     def mark(function: Method) -> Method:
         setattr(function, _MARK, (path or f"/{function.__name__}", method))
@@ -66,11 +68,19 @@ class Service:
             yield
 
         name = type(self).__name__
-        made = FastAPI(title=name, summary=inspect.getdoc(self), lifespan=lifespan, docs_url=None, redoc_url=None)
-        found = inspect.getmembers(self, lambda member: inspect.ismethod(member) and hasattr(member, _MARK))
+        made = FastAPI(
+            title=name,
+            summary=inspect.getdoc(self),
+            lifespan=lifespan,
+            docs_url=None,
+            redoc_url=None,
+        )
+        found = inspect.getmembers(
+            self, lambda member: inspect.ismethod(member) and hasattr(member, _MARK)
+        )
         if not found:
             raise ParameterError(
-                f"service {name}", got="no handlers", expected="at least one", remedy="Mark a method with @handler."
+                f"service {name}", "no handlers", "at least one", "Mark a method with @handler."
             )
         for label, method in found:
             path, verb = getattr(method, _MARK)
@@ -93,7 +103,8 @@ class Service:
 
         Args:
             port: The port; 0 takes a free one, which the log names.
-            host: An address of this machine that only it can reach: a class like this one asks nobody for a key.
+            host: An address of this machine that only it can reach: a class like this one asks
+                nobody for a key.
 
         Raises:
             ParameterError: Others could reach the address.
@@ -104,9 +115,9 @@ class Service:
         if not is_loopback(host):
             raise ParameterError(
                 "host",
-                got=host,
-                expected="127.0.0.1, ::1 or localhost",
-                remedy="Put it behind a proxy that asks for keys, or use `lepton serve`, which does.",
+                host,
+                "127.0.0.1, ::1 or localhost",
+                "Put it behind a proxy that asks for keys, or use `lepton serve`, which does.",
             )
         listener = listen(host, port)
         logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -125,17 +136,22 @@ def _endpoint(service: str, name: str, method: Callable[..., Any]) -> Callable[.
         if label not in hints or parameter.kind is not parameter.POSITIONAL_OR_KEYWORD:
             raise ParameterError(
                 f"{service}.{name}, argument {label!r}",
-                got="no type" if label not in hints else f"{parameter.kind.description}",
-                expected="an annotation, such as income: float",
-                remedy="Give each argument its name and type.",
+                "no type" if label not in hints else f"{parameter.kind.description}",
+                "an annotation, such as income: float",
+                "Give each argument its name and type.",
             )
-        fields[label] = (hints[label], ... if parameter.default is parameter.empty else parameter.default)
+        fields[label] = (
+            hints[label],
+            ... if parameter.default is parameter.empty else parameter.default,
+        )
     config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
     body: Any = create_model(f"{service}_{name}", __config__=config, **fields)
 
     def endpoint(given: Any) -> Any:
         return method(**{label: getattr(given, label) for label in fields})
 
-    endpoint.__annotations__ = {"given": body} | ({"return": hints["return"]} if "return" in hints else {})
+    endpoint.__annotations__ = {"given": body} | (
+        {"return": hints["return"]} if "return" in hints else {}
+    )
     endpoint.__doc__ = inspect.getdoc(method)
     return endpoint

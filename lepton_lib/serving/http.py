@@ -17,8 +17,13 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 BODY_LIMIT = 1 << 20  # bytes
-DRAIN_LIMIT, DRAIN_SECONDS = 64 << 20, 5.0  # how much of a refused body is read and forgotten before the end
-JSON, FLOAT32, ARROW = "application/json", "application/octet-stream", "application/vnd.apache.arrow.stream"
+# how much of a refused body is read and forgotten before the end
+DRAIN_LIMIT, DRAIN_SECONDS = 64 << 20, 5.0
+JSON, FLOAT32, ARROW = (
+    "application/json",
+    "application/octet-stream",
+    "application/vnd.apache.arrow.stream",
+)
 HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -36,10 +41,17 @@ REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 class ProblemError(Exception):
     """An answer that is a problem (RFC 9457): its status, details, and headers."""
 
-    def __init__(self, status: int, detail: str, *, headers: dict[str, str] | None = None, **more: Any) -> None:
+    def __init__(
+        self, status: int, detail: str, *, headers: dict[str, str] | None = None, **more: Any
+    ) -> None:
         self.status = status
         self.headers = headers or {}
-        self.content = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+        self.content = {
+            "type": "about:blank",
+            "title": HTTPStatus(status).phrase,
+            "status": status,
+            "detail": detail,
+        }
         self.content |= more
 
     def render(self, request_id: str) -> tuple[int, dict[str, str], bytes]:
@@ -74,7 +86,9 @@ def check_head(method: str, headers: dict[bytes, bytes]) -> str:
     charset = parameters.strip().removeprefix(b"charset=").strip(b'"')
     found = media_type.strip().decode("latin-1")
     if found not in (JSON, FLOAT32, ARROW) or charset not in (b"", b"utf-8"):
-        raise ProblemError(415, f"expected content-type: {JSON}", expected=f"{JSON}, {FLOAT32} or {ARROW}")
+        raise ProblemError(
+            415, f"expected content-type: {JSON}", expected=f"{JSON}, {FLOAT32} or {ARROW}"
+        )
     if headers.get(b"content-encoding", b"identity") != b"identity":
         raise ProblemError(415, "expected no content-encoding", expected="identity")
     if int(headers.get(b"content-length", b"0")) > BODY_LIMIT:
@@ -105,7 +119,9 @@ def _too_long() -> ProblemError:
     return ProblemError(413, f"expected {limit}", headers={"connection": "close"}, expected=limit)
 
 
-async def respond(send: Send, status: int, headers: dict[str, str], content: bytes, *, more_body: bool = False) -> None:
+async def respond(
+    send: Send, status: int, headers: dict[str, str], content: bytes, *, more_body: bool = False
+) -> None:
     """Send a whole answer; with ``more_body`` its end is left open."""
     pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
     pairs.append((b"content-length", str(len(content)).encode()))
@@ -123,5 +139,8 @@ async def drain(read: Receive, send: Send, *, more: bool) -> None:
         async with asyncio.timeout(DRAIN_SECONDS):
             while more and forgotten <= DRAIN_LIMIT:
                 message = await read()
-                forgotten, more = forgotten + len(message.get("body", b"")), message.get("more_body", False)
+                forgotten, more = (
+                    forgotten + len(message.get("body", b"")),
+                    message.get("more_body", False),
+                )
     await send({"type": "http.response.body"})

@@ -1,7 +1,8 @@
 """The prediction log: every answer of the service, kept before it is given, and the labels that come later.
 
-One SQLite file in WAL mode. A kept prediction survives the death of the process (kill -9); a power cut may take the
-last moments. Knows records and answers, nothing of models or HTTP. pandas is imported by the readers alone.
+One SQLite file in WAL mode. A kept prediction survives the death of the process (kill -9); a power
+cut may take the last moments. Knows records and answers, nothing of models or HTTP. pandas is
+imported by the readers alone.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from lepton_lib.cases import Case
 from lepton_lib.cases.sections import TARGET
 from lepton_lib.errors import DataError, RunError
 from lepton_lib.serving.batches import expand
-from lepton_lib.serving.ticks import Together
+from lepton_lib.serving.ticks import MicroBatcher
 from lepton_lib.utils import transaction
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ SELECT id FROM predictions WHERE id IN {_GIVEN} UNION
 SELECT value FROM json_each(?1) JOIN batches ON token = substr(value, 1, 16)
 WHERE CAST(substr(value, 18) AS INTEGER) BETWEEN 0 AND rows - 1
     AND value = token || '-' || CAST(substr(value, 18) AS INTEGER)"""
-WAL_PAGES = 16_000  # of 4 KiB, that the WAL may have before a commit itself carries them into the file
+# of 4 KiB, that the WAL may have before a commit itself carries them into the file
+WAL_PAGES = 16_000
 LEAST_FREE = 16 << 20  # bytes on the disk: with less, nobody is to be sent here
 TOKEN = 16  # characters of a request's token: its predictions' ids are TOKEN-0, TOKEN-1, ...
 
@@ -73,12 +75,23 @@ class Entry(NamedTuple):
 
 
 def entry(
-    request_id: str, model_version: str, records: Sequence[Mapping[str, Any]], answers: Sequence[Mapping[str, Any]]
+    request_id: str,
+    model_version: str,
+    records: Sequence[Mapping[str, Any]],
+    answers: Sequence[Mapping[str, Any]],
 ) -> Entry:
     """One request's records and answers, to be kept: a row for one, a row of JSON lists for several."""
     if len(records) == 1:
-        return single_entry(request_id, model_version, record=_json(dict(records[0])), answer=_json(dict(answers[0])))
-    content = _json([dict(record) for record in records]), _json([dict(answer) for answer in answers])
+        return single_entry(
+            request_id,
+            model_version,
+            record=_json(dict(records[0])),
+            answer=_json(dict(answers[0])),
+        )
+    content = (
+        _json([dict(record) for record in records]),
+        _json([dict(answer) for answer in answers]),
+    )
     token = secrets.token_hex(TOKEN // 2)
     values = (token, request_id, _now(), model_version, len(records), "json", *content)
     return Entry(_BATCH, values, token, len(records))
@@ -87,11 +100,19 @@ def entry(
 def single_entry(request_id: str, model_version: str, *, record: str, answer: str) -> Entry:
     """One record and its answer, both JSON, to be kept."""
     token = secrets.token_hex(TOKEN // 2)
-    return Entry(_SINGLE, (f"{token}-0", request_id, _now(), model_version, record, answer), token, 1)
+    return Entry(
+        _SINGLE, (f"{token}-0", request_id, _now(), model_version, record, answer), token, 1
+    )
 
 
 def batch_entry(
-    request_id: str, model_version: str, *, rows: int, form: Mapping[str, Any], inputs: bytes, answers: bytes
+    request_id: str,
+    model_version: str,
+    *,
+    rows: int,
+    form: Mapping[str, Any],
+    inputs: bytes,
+    answers: bytes,
 ) -> Entry:
     """A batch, to be kept as it came; ``form`` says how it is read, see `batches.expand`."""
     token = secrets.token_hex(TOKEN // 2)
@@ -108,19 +129,22 @@ class PredictionLog:
 
     Args:
         path: The SQLite file; made if it isn't there.
-        patience: Seconds to wait for a lock that another process holds.
+        timeout: Seconds to wait for a lock that another process holds.
 
     Raises:
         RunError: The file can't be made or isn't such a log.
     """
 
-    def __init__(self, path: Path, *, patience: float = 0.2) -> None:
+    def __init__(self, path: Path, *, timeout: float = 0.2) -> None:
         self.path = path
-        self._together = Together(self._write)
+        self._together = MicroBatcher(self._write)
         self._carried = True  # all that was committed stands in the file itself
         with kept(path):
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # what people are asked is for its owner's eyes
-            self._connection = sqlite3.connect(path, timeout=patience, isolation_level=None, check_same_thread=False)
+            # what people are asked is for its owner's eyes
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+            self._connection = sqlite3.connect(
+                path, timeout=timeout, isolation_level=None, check_same_thread=False
+            )
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = NORMAL")
             self._connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
@@ -141,7 +165,8 @@ class PredictionLog:
             An id for each prediction, under which its label can be attached later.
 
         Raises:
-            RunError: They could not be kept (locked, read-only, full, removed): the answer must not be given.
+            RunError: They could not be kept (locked, read-only, full, removed): the answer must not
+                be given.
         """
         made = entry(request_id, model_version, records, answers)
         self._write([made])
@@ -183,7 +208,10 @@ class PredictionLog:
         """
         if not self._carried:
             self._carried, address = True, f"{self.path.resolve().as_uri()}?mode=rw"
-            with kept(self.path), contextlib.closing(sqlite3.connect(address, uri=True)) as connection:
+            with (
+                kept(self.path),
+                contextlib.closing(sqlite3.connect(address, uri=True)) as connection,
+            ):
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)")  # nobody waits for it
 
     def close(self) -> None:
@@ -199,7 +227,8 @@ class PredictionLog:
         """
         with kept(self.path):
             if os.stat(self.path).st_ino != self._file:
-                raise FileNotFoundError("a file that was removed")  # SQLite would go on writing to the removed one
+                # SQLite would go on writing to the removed one
+                raise FileNotFoundError("a file that was removed")
             with transaction(self._connection):
                 yield self._connection
 
@@ -216,9 +245,9 @@ def kept(path: Path) -> Iterator[None]:
     except (sqlite3.Error, OSError) as error:
         raise RunError(
             f"prediction log {path.name}",
-            got=(isinstance(error, OSError) and error.strerror) or str(error),  # without the machine's path
-            expected="a log that can be written to",
-            remedy="See that the disk has room, the folder is yours and no other program holds the file.",
+            (isinstance(error, OSError) and error.strerror) or str(error),
+            "a log that can be written to",
+            "See that the disk has room, the folder is yours and no other program holds the file.",
         ) from error
 
 
@@ -227,32 +256,38 @@ def attach_labels(path: Path, labels: Mapping[str, str | float], case: Case) -> 
 
     Args:
         path: The log.
-        labels: Prediction id (the index of `read_log`) to class name, or to a number for regression.
+        labels: Prediction id (the index of `read_log`) to class name, or to a number for
+            regression.
         case: The log's case.
 
     Raises:
-        DataError: An id that the log doesn't hold, or a label that the case doesn't know; nothing is noted then.
+        DataError: An id that the log doesn't hold, or a label that the case doesn't know; nothing
+            is noted then.
         RunError: The log can't be written to.
     """
     for id_, label in labels.items():
-        known = label in case.classes if case.classes else isinstance(label, int | float) and math.isfinite(label)
+        known = (
+            label in case.classes
+            if case.classes
+            else isinstance(label, int | float) and math.isfinite(label)
+        )
         if not known:
             raise DataError(
                 f"label of prediction {id_!r}",
-                got=repr(label),
-                expected=f"one of {list(case.classes)}" if case.classes else "a finite number",
-                remedy="Correct the label.",
+                repr(label),
+                f"one of {list(case.classes)}" if case.classes else "a finite number",
+                "Correct the label.",
             )
-    log = PredictionLog(path, patience=5.0)
+    log = PredictionLog(path, timeout=5.0)
     try:
         with log.transaction():
             ids = {id_ for (id_,) in log._connection.execute(_KNOWN, [_json(list(labels))])}
             if unknown := [id_ for id_ in labels if id_ not in ids]:
                 raise DataError(
                     "labels",
-                    got=f"the prediction id {unknown[0]!r}",
-                    expected="an id that the service has given",
-                    remedy="Take the ids from the service's answers, or from the index of read_log().",
+                    f"the prediction id {unknown[0]!r}",
+                    "an id that the service has given",
+                    "Take the ids from the service's answers, or from the index of read_log().",
                 )
             rows = [(id_, json.dumps(label)) for id_, label in labels.items()]
             log._connection.executemany("INSERT OR REPLACE INTO labels VALUES (?, ?)", rows)
@@ -271,7 +306,9 @@ class Row(NamedTuple):
     answer: dict[str, Any]
 
 
-def read_rows(connection: sqlite3.Connection, id_: str | None = None, ids: Iterable[str] | None = None) -> list[Row]:
+def read_rows(
+    connection: sqlite3.Connection, id_: str | None = None, ids: Iterable[str] | None = None
+) -> list[Row]:
     """Predictions, oldest first: all, those with ``ids``, or of this prediction id, request id or batch's token."""
     singles, batches, given = "SELECT * FROM predictions", "SELECT * FROM batches", []
     wanted = None if ids is None else set(ids)
@@ -284,12 +321,21 @@ def read_rows(connection: sqlite3.Connection, id_: str | None = None, ids: Itera
         batches += " WHERE request_id = ?1 OR token = substr(?1, 1, 16)"
         given = [id_]
     made = []
-    for name, request_id, time, version, record, answer in connection.execute(f"{singles} ORDER BY rowid", given):
+    for name, request_id, time, version, record, answer in connection.execute(
+        f"{singles} ORDER BY rowid", given
+    ):
         made.append(Row(name, request_id, time, version, json.loads(record), json.loads(answer)))
     for token, request_id, time, version, rows, *content in connection.execute(batches, given):
         records, answers = expand(*content)
         for position in range(rows):
-            row = Row(f"{token}-{position}", request_id, time, version, records[position], answers[position])
+            row = Row(
+                f"{token}-{position}",
+                request_id,
+                time,
+                version,
+                records[position],
+                answers[position],
+            )
             if row.id in wanted if wanted is not None else id_ in (None, row.id, request_id, token):
                 made.append(row)
     return sorted(made, key=lambda row: row.time)  # stable: the order within a request stays
@@ -304,20 +350,30 @@ def read_log(path: Path, case: Case, ids: Iterable[str] | None = None) -> pd.Dat
         ids: Read these predictions alone; one that the log doesn't hold is left out.
 
     Returns:
-        Index ``id``; the case's inputs under their own names; ``target`` (class index or number as float64, NaN while
-        no label has come); ``answer.class``, ``answer.action``, ``answer.band``, ``answer.p_<class>`` or
-        ``answer.prediction``, as far as the case has them; ``log.request_id``, ``log.time`` (UTC) and
-        ``log.model_version``.
+        Index ``id``; the case's inputs under their own names; ``target`` (class index or number as
+        float64, NaN while no label has come); ``answer.class``, ``answer.action``, ``answer.band``,
+        ``answer.p_<class>`` or ``answer.prediction``, as far as the case has them;
+        ``log.request_id``, ``log.time`` (UTC) and ``log.model_version``.
 
     Raises:
-        RunError: There is no such log, or a class or column of the case was renamed since it answered.
+        RunError: There is no such log, or a class or column of the case was renamed since it
+            answered.
     """
     import pandas as pd
 
-    with kept(path), contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+    with (
+        kept(path),
+        contextlib.closing(
+            sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+        ) as connection,
+    ):
         rows = read_rows(connection, ids=ids)
         named = _json([row.id for row in rows])
-        labels = dict(connection.execute(f"SELECT id, label FROM labels WHERE id IN {_GIVEN}", [named]).fetchall())
+        labels = dict(
+            connection.execute(
+                f"SELECT id, label FROM labels WHERE id IN {_GIVEN}", [named]
+            ).fetchall()
+        )
     ids, requests, times, versions, records, given = zip(*rows, strict=True) if rows else [()] * 6
     _check_written_under(case, path, records, given)
     columns: dict[str, Any] = {}
@@ -328,7 +384,10 @@ def read_log(path: Path, case: Case, ids: Iterable[str] | None = None) -> pd.Dat
         elif column.kind == "category":
             columns[column.name] = pd.Categorical(values, categories=list(column.categories))
         else:  # the clock where it was noted, as in the tables
-            moments = [datetime.fromisoformat(value).replace(tzinfo=None) if value else None for value in values]
+            moments = [
+                datetime.fromisoformat(value).replace(tzinfo=None) if value else None
+                for value in values
+            ]
             columns[column.name] = pd.Series(moments, dtype="datetime64[us]")
     known: dict[Any, float] = {name: float(index) for index, name in enumerate(case.classes)}
     told = [json.loads(labels[id_]) if id_ in labels else None for id_ in ids]
@@ -338,24 +397,31 @@ def read_log(path: Path, case: Case, ids: Iterable[str] | None = None) -> pd.Dat
             columns[f"answer.{key}"] = [answer.get(key) for answer in given]
     for name in case.classes:
         columns[f"answer.p_{name}"] = [answer["probabilities"][name] for answer in given]
-    columns |= {"log.request_id": requests, "log.time": pd.to_datetime(list(times), format="ISO8601", utc=True)}
+    columns |= {
+        "log.request_id": requests,
+        "log.time": pd.to_datetime(list(times), format="ISO8601", utc=True),
+    }
     columns["log.model_version"] = versions
     frame = pd.DataFrame(columns)
     frame.index = pd.Index(ids, name="id")
     return frame
 
 
-def _check_written_under(case: Case, path: Path, records: Sequence[Any], given: Sequence[Any]) -> None:
+def _check_written_under(
+    case: Case, path: Path, records: Sequence[Any], given: Sequence[Any]
+) -> None:
     """Refuse a log whose records or answers have other names than the case has now: they would be read as missing."""
     wanted = {column.name for column in case.inputs}
     odd = [sorted(record.keys() - wanted) for record in records if not record.keys() <= wanted][:1]
     if case.classes:
         classes = set(case.classes)
-        odd += [sorted(a["probabilities"]) for a in given if a["probabilities"].keys() != classes][:1]
+        odd += [sorted(a["probabilities"]) for a in given if a["probabilities"].keys() != classes][
+            :1
+        ]
     if odd:
         raise RunError(
             f"prediction log {path.name}",
-            got=f"the names {odd[0]}",
-            expected=f"inputs {sorted(wanted)} and classes {list(case.classes)}, as case.toml has them",
-            remedy="Bring the names in case.toml back, or begin another run folder.",
+            f"the names {odd[0]}",
+            f"inputs {sorted(wanted)} and classes {list(case.classes)}, as case.toml has them",
+            "Bring the names in case.toml back, or begin another run folder.",
         )

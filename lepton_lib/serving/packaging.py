@@ -42,11 +42,13 @@ def package(
         metrics: ``evaluation/metrics.json``; goes into the card and the manifest.
         gate: ``evaluation/gate.json``; goes into the card.
         comparison: ``model/comparison.json``; goes into the card.
-        background: Raw inputs of training rows float32 ``(n, len(case.fields))``. Reasons are told against rows that
-            are put together from them, each value from another row: no row of the file is a person's.
+        background: Raw inputs of training rows float32 ``(n, len(case.fields))``. Reasons are told
+            against rows that are put together from them, each value from another row: no row of the
+            file is a person's.
 
     Returns:
-        The manifest: version, case, contract (hash of the case's rules), files with their sha256, metrics.
+        The manifest: version, case, contract (hash of the case's rules), files with their sha256,
+        metrics.
     """
     from lepton_lib.models import export_onnx, save_model
 
@@ -54,8 +56,14 @@ def package(
     export_onnx(model, folder / "model.onnx")
     write_atomic(folder / "card.md", model_card(case, model.config, metrics, gate, comparison))
     content = io.BytesIO()
-    drawn = np.random.default_rng(0).integers(0, len(background), (BACKGROUND_ROWS, background.shape[1]))
-    np.save(content, np.take_along_axis(background, drawn, axis=0).astype(np.float32), allow_pickle=False)
+    drawn = np.random.default_rng(0).integers(
+        0, len(background), (BACKGROUND_ROWS, background.shape[1])
+    )
+    np.save(
+        content,
+        np.take_along_axis(background, drawn, axis=0).astype(np.float32),
+        allow_pickle=False,
+    )
     write_atomic(folder / "background.npy", content.getvalue())
     files = {name: sha256_of(folder / name) for name in FILES}
     contract = contract_of(case)
@@ -90,9 +98,9 @@ def check_parity(model: TabularModel, scorer: Scorer, inputs: np.ndarray) -> flo
     if not difference <= TOLERANCE:
         raise RunError(
             "model.onnx",
-            got=f"answers that differ from the model's by {difference:.1e}",
-            expected=f"at most {TOLERANCE:.0e}",
-            remedy="Package the model that was evaluated, in evaluation mode.",
+            f"answers that differ from the model's by {difference:.1e}",
+            f"at most {TOLERANCE:.0e}",
+            "Package the model that was evaluated, in evaluation mode.",
         )
     return difference
 
@@ -109,15 +117,30 @@ def model_card(
     After Mitchell et al., Model Cards for Model Reporting, 2019.
     """
     value, low, high = (f"{metrics[key]:.3f}" for key in ("value", "low", "high"))
-    inputs = [(c.name, describe(c) + (", or nothing" if c.nullable else ""), c.meaning) for c in case.inputs]
-    features = [(feature.name, f"`{feature.expression}`", feature.meaning) for feature in case.features]
+    inputs = [
+        (c.name, describe(c) + (", or nothing" if c.nullable else ""), c.meaning)
+        for c in case.inputs
+    ]
+    features = [
+        (feature.name, f"`{feature.expression}`", feature.meaning) for feature in case.features
+    ]
     criteria = [
-        (item["name"], _number(item["value"]), _number(item.get("judged", item["value"])), item["bound"],
-         "yes" if item["passed"] else "**no**", item["why"])
+        (
+            item["name"],
+            _number(item["value"]),
+            _number(item.get("judged", item["value"])),
+            item["bound"],
+            "yes" if item["passed"] else "**no**",
+            item["why"],
+        )
         for item in gate["criteria"]
-    ]  # fmt: skip
+    ]
     models = [(item["name"], _number(item["validation_loss"])) for item in comparison["models"]]
-    kind = "predicts a number" if case.task == "regression" else f"tells {len(case.classes)} classes apart"
+    kind = (
+        "predicts a number"
+        if case.task == "regression"
+        else f"tells {len(case.classes)} classes apart"
+    )
     sections = [
         f"# Model card: {case.title}",
         f"**Question.** {case.question}",

@@ -13,8 +13,15 @@ from lepton_lib.cases.records import describe
 
 _INLINE = re.compile(r"<style>(.*?)</style>", re.S)
 ASSETS = {
-    f"/static/{name}": (media_type, files("lepton_lib.serving").joinpath(name).read_text(encoding="utf-8"))
-    for name, media_type in (("desk.js", "text/javascript"), ("docs.js", "text/javascript"), ("desk.css", "text/css"))
+    f"/static/{name}": (
+        media_type,
+        files("lepton_lib.serving").joinpath(name).read_text(encoding="utf-8"),
+    )
+    for name, media_type in (
+        ("desk.js", "text/javascript"),
+        ("docs.js", "text/javascript"),
+        ("desk.css", "text/css"),
+    )
 }
 
 
@@ -43,12 +50,18 @@ def monitor_page(report: str, samples: Iterable[Any], *, title: str) -> str:
         title: The case's.
     """
     found = [(each.name, each.labels, int(each.value)) for each in samples]
-    requests = [(labels["status"], n) for name, labels, n in found if name == "lepton_requests_total"]
+    requests = [
+        (labels["status"], n) for name, labels, n in found if name == "lepton_requests_total"
+    ]
     failed = sum(n for status, n in requests if status.startswith("5"))
-    kept = [(labels["decision"], n) for name, labels, n in found if name == "lepton_predictions_total"]
+    kept = [
+        (labels["decision"], n) for name, labels, n in found if name == "lepton_predictions_total"
+    ]
     counts = {"requests": sum(n for _, n in requests), "of them failed": failed}
     counts |= {f"answered {decision}": n for decision, n in sorted(kept)}
-    figures = "".join(f"<div><dt>{escape(name)}</dt><dd>{n:,}</dd></div>" for name, n in counts.items())
+    figures = "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{n:,}</dd></div>" for name, n in counts.items()
+    )
     live = f'<h2>Since this service was started</h2><dl class="figures">{figures}</dl>'
     head = '<meta http-equiv="refresh" content="15"><link rel="stylesheet" href="/monitor.css">'
     if not report:
@@ -116,7 +129,9 @@ def _field(column: Column, example: object) -> str:
         control = f'<input type="datetime-local" {common}>'
     else:
         limits = {"min": column.min, "max": column.max}
-        bounds = "".join(f' {key}="{value:.15g}"' for key, value in limits.items() if value is not None)
+        bounds = "".join(
+            f' {key}="{value:.15g}"' for key, value in limits.items() if value is not None
+        )
         control = f'<input type="number" step="any" inputmode="decimal"{bounds} {common}>'
     unit = f" <span>({escape(column.unit)})</span>" if column.unit else ""
     accepts = "" if column.kind == "category" else f": {describe(column)}"

@@ -67,7 +67,9 @@ def make_pages(service: PredictionApp, scorer: Scorer) -> FastAPI:
         try:
             service.log.check()
         except RunError:
-            raise HTTPException(503, "The prediction log can't be written to.", {"retry-after": "1"}) from None
+            raise HTTPException(
+                503, "The prediction log can't be written to.", {"retry-after": "1"}
+            ) from None
         return JSONResponse({"status": "ready"})
 
     @pages.get("/v1/models")
@@ -109,14 +111,19 @@ def make_pages(service: PredictionApp, scorer: Scorer) -> FastAPI:
 
     @pages.get("/", include_in_schema=False)
     async def desk() -> HTMLResponse:
-        return HTMLResponse(desk_page(case, scorer.version, key=service.keys is not None and service.keys.required))
+        return HTMLResponse(
+            desk_page(case, scorer.version, key=service.keys is not None and service.keys.required)
+        )
 
     for path, (media_type, content) in ASSETS.items():
         answer = Response(content, media_type=media_type)
         pages.add_api_route(path, _always(answer), include_in_schema=False)
-    if spec := find_spec("fastapi_offline"):  # brings Swagger UI's files; the part that answers does without
+    # brings Swagger UI's files; the part that answers does without
+    if spec := find_spec("fastapi_offline"):
         folder = Path(str(spec.origin)).parent / "static"
-        pages.add_api_route("/docs", _always(HTMLResponse(docs_page(case))), include_in_schema=False)
+        pages.add_api_route(
+            "/docs", _always(HTMLResponse(docs_page(case))), include_in_schema=False
+        )
         for path, media_type in SWAGGER.items():
             file = FileResponse(folder / Path(path).name, media_type=media_type)
             pages.add_api_route(path, _always(file), include_in_schema=False)

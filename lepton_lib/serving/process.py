@@ -25,7 +25,8 @@ from lepton_lib.errors import RunError
 from lepton_lib.serving.releases import folder_of
 from lepton_lib.serving.scoring import read_service
 
-_NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback is never behind a proxy
+# loopback is never behind a proxy
+_NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def serve(
@@ -48,21 +49,23 @@ def serve(
         workers: Processes that answer; one that dies is started again.
         trust: Public keys whose signature counts; without it, the user's own alone.
         require_key: Demand an API key, also where the run has none yet.
-        no_keys: Let everybody who reaches another address than this machine's own ask without a key.
-        with_parent: End when standard input closes, as it does when the process at its other end dies.
+        no_keys: Let everybody who reaches another address than this machine's own ask without a
+            key.
+        with_parent: End when standard input closes, as it does when the process at its other end
+            dies.
 
     Raises:
-        RunError: The service folder can't be used, the address can't be bound, or it can be reached from elsewhere and
-            there are no keys.
+        RunError: The service folder can't be used, the address can't be bound, or it can be reached
+            from elsewhere and there are no keys.
     """
     from lepton_lib.serving.guards import keys_file
 
     if not (is_loopback(host) or no_keys or require_key or keys_file(run_dir).exists()):
         raise RunError(
             f"address {host}",
-            got="a service that others can reach and that asks nobody for a key",
-            expected="keys, or the word that none are wanted",
-            remedy=f"`lepton keys add {run_dir} NAME` first, or say --no-keys.",
+            "a service that others can reach and that asks nobody for a key",
+            "keys, or the word that none are wanted",
+            f"`lepton keys add {run_dir} NAME` first, or say --no-keys.",
         )
     listener = listen(host, port)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -72,9 +75,18 @@ def serve(
         read_service(folder_of(run_dir), trust=trust)  # once, here, where it can be told
         words = [str(run_dir), "--share", str(workers), *(f"--trust={key}" for key in trust or ())]
         _log("listening", url=url, workers=workers)
-        Supervisor(words + ["--require-key"] * require_key, listener, workers, with_parent=with_parent).run()
+        Supervisor(
+            words + ["--require-key"] * require_key, listener, workers, with_parent=with_parent
+        ).run()
     else:
-        answer(run_dir, listener, url=url, trust=trust, require_key=require_key, with_parent=with_parent)
+        answer(
+            run_dir,
+            listener,
+            url=url,
+            trust=trust,
+            require_key=require_key,
+            with_parent=with_parent,
+        )
 
 
 def answer(
@@ -95,8 +107,10 @@ def answer(
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # no line tells them
-    logging._srcfile = None  # nor where it was written; to find it out takes longer than to write the line
+    # no line tells them
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    # nor where it was written; to find it out takes longer than to write the line
+    logging._srcfile = None
     app = create_app(run_dir, trust=trust, require_key=require_key, workers=workers)
     config = uvicorn.Config(
         app,
@@ -118,8 +132,9 @@ def answer(
 class Supervisor:
     """Keeps worker processes alive that share one listening socket.
 
-    Each worker is a program of its own, started anew rather than forked: a fork of a process with threads inherits
-    their locks, and none of the threads that would open them. All write to one log, which SQLite lets one do at a time.
+    Each worker is a program of its own, started anew rather than forked: a fork of a process with
+    threads inherits their locks, and none of the threads that would open them. All write to one
+    log, which SQLite lets one do at a time.
 
     Args:
         words: What each worker is told: the run folder and options.
@@ -128,7 +143,9 @@ class Supervisor:
         with_parent: End when standard input closes.
     """
 
-    def __init__(self, words: Sequence[str], listener: socket.socket, workers: int, *, with_parent: bool) -> None:
+    def __init__(
+        self, words: Sequence[str], listener: socket.socket, workers: int, *, with_parent: bool
+    ) -> None:
         self._words = words
         self._listener = listener
         self._workers: list[subprocess.Popen[bytes]] = []
@@ -168,12 +185,21 @@ class Supervisor:
 
     def _start(self) -> subprocess.Popen[bytes]:
         number = self._listener.fileno()
-        command = [sys.executable, "-m", "lepton_lib.serving", *self._words, "--fd", str(number), "--with-parent"]
+        command = [
+            sys.executable,
+            "-m",
+            "lepton_lib.serving",
+            *self._words,
+            "--fd",
+            str(number),
+            "--with-parent",
+        ]
         worker = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             pass_fds=[number],
-            start_new_session=True,  # an interrupt at the terminal is the supervisor's: it ends them in good order
+            # an interrupt at the terminal is the supervisor's: it ends them in good order
+            start_new_session=True,
             env=os.environ | {"PROMETHEUS_MULTIPROC_DIR": self._metrics},
         )
         _log("worker started", pid=worker.pid)
@@ -213,7 +239,8 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         RunError: The address can't be bound.
     """
-    # With the protocol named, asyncio sets TCP_NODELAY on each connection; without it every answer waits 40 ms.
+    # With the protocol named, asyncio sets TCP_NODELAY on each connection; without it every answer
+    # waits 40 ms.
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
@@ -225,9 +252,9 @@ def listen(host: str, port: int) -> socket.socket:
         listener.close()
         raise RunError(
             f"address {host}, port {port}",
-            got=getattr(error, "strerror", None) or str(error),
-            expected="an address of this machine and a free port",
-            remedy="Choose another port (0 takes a free one), or end the program that holds it.",
+            getattr(error, "strerror", None) or str(error),
+            "an address of this machine and a free port",
+            "Choose another port (0 takes a free one), or end the program that holds it.",
         ) from error
     return listener
 
@@ -268,7 +295,10 @@ class LocalService:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.stop()
 
@@ -283,43 +313,56 @@ class LocalService:
                     self._listening.set()
         self._listening.set()  # its end: nothing more will come
 
-    def _wait(self, patience: float) -> None:
-        self._listening.wait(patience)
-        deadline = time.monotonic() + patience
+    def _wait(self, timeout: float) -> None:
+        self._listening.wait(timeout)
+        deadline = time.monotonic() + timeout
         while self.url and self.running and time.monotonic() < deadline:
             try:
-                with _NO_PROXY.open(f"{self.url}/readyz", timeout=patience):
+                with _NO_PROXY.open(f"{self.url}/readyz", timeout=timeout):
                     return
             except OSError:
                 time.sleep(0.02)
         self.stop()
         raise RunError(
             "service",
-            got="\n".join(["no answer; its last lines:", *list(self.lines)[-5:]]),
-            expected="a service that is ready",
-            remedy="Mend what its last line names, then start it again.",
+            "\n".join(["no answer; its last lines:", *list(self.lines)[-5:]]),
+            "a service that is ready",
+            "Mend what its last line names, then start it again.",
         )
 
 
-def start(run_dir: str | Path, port: int = 0, *, workers: int = 1, patience: float = 60.0) -> LocalService:
+def start(
+    run_dir: str | Path, port: int = 0, *, workers: int = 1, timeout: float = 60.0
+) -> LocalService:
     """Start the service of a run folder beside this process, and wait until it is ready.
 
-    It ends with ``stop()``, at the end of a ``with`` block, or when this process dies, however it dies.
+    It ends with ``stop()``, at the end of a ``with`` block, or when this process dies, however it
+    dies.
 
     Args:
         run_dir: The run folder.
         port: Of the loopback interface; 0 takes a free one.
         workers: Processes that answer.
-        patience: Seconds to wait.
+        timeout: Seconds to wait.
 
     Raises:
         RunError: It ended, or isn't ready in time; with the last lines of its log.
     """
-    command = [sys.executable, "-m", "lepton_lib.serving", str(run_dir), "--port", str(port), "--with-parent"]
+    command = [
+        sys.executable,
+        "-m",
+        "lepton_lib.serving",
+        str(run_dir),
+        "--port",
+        str(port),
+        "--with-parent",
+    ]
     command += ["--workers", str(workers)]
     pipe = subprocess.PIPE
     service = LocalService(
-        subprocess.Popen(command, stdin=pipe, stdout=subprocess.DEVNULL, stderr=pipe, text=True, encoding="utf-8")
+        subprocess.Popen(
+            command, stdin=pipe, stdout=subprocess.DEVNULL, stderr=pipe, text=True, encoding="utf-8"
+        )
     )
-    service._wait(patience)
+    service._wait(timeout)
     return service

@@ -1,7 +1,8 @@
 """Releases of a run's service: installed side by side, promoted and rolled back through one small file.
 
-``RUN/service/releases/<version>/`` holds installed ones, ``RUN/service/current.json`` names the one that answers, with
-all that were promoted before. Without that file ``RUN/service/`` itself answers, as notebook 04 leaves it.
+``RUN/service/releases/<version>/`` holds installed ones, ``RUN/service/current.json`` names the one
+that answers, with all that were promoted before. Without that file ``RUN/service/`` itself answers,
+as notebook 04 leaves it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lepton_lib.errors import RunError, usable
+from lepton_lib.errors import RunError, wrap_os_errors
 from lepton_lib.serving.scoring import FILES, read_service
 from lepton_lib.serving.signing import SIGNATURE
 from lepton_lib.utils import to_json, write_atomic
@@ -40,16 +41,18 @@ def install(run_dir: str | Path, source: Path, *, trust: Sequence[str] | None = 
     if (current := _manifest(folder_of(run_dir))) and current["case"] != manifest["case"]:
         raise RunError(
             str(source),
-            got=f"a model of the case {manifest['case']!r}",
-            expected=f"one of {current['case']!r}, as the service has now",
-            remedy="Install it in a run folder of its own.",
+            f"a model of the case {manifest['case']!r}",
+            f"one of {current['case']!r}, as the service has now",
+            "Install it in a run folder of its own.",
         )
     place = base / "releases" / version
     if not place.exists():
         place.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{version}."))
         try:
-            with usable(place, remedy="See that the disk has room and the folder is yours."):
+            with wrap_os_errors(
+                place, remedy="See that the disk has room and the folder is yours."
+            ):
                 for name in (*FILES, SIGNATURE, "manifest.json"):
                     shutil.copyfile(source / name, staging / name)
                 read_service(staging, trust=trust)
@@ -70,16 +73,16 @@ def promote(run_dir: str | Path, version: str, *, trust: Sequence[str] | None = 
     The first time the packaged release is installed beside it, so that it can be rolled back to.
 
     Raises:
-        RunError: It isn't installed or can't be verified, or the packaged one can't be kept; what answers doesn't
-            change then.
+        RunError: It isn't installed or can't be verified, or the packaged one can't be kept; what
+            answers doesn't change then.
     """
     folder = folder_of_version(run_dir, version)
     if folder is None:
         raise RunError(
             str(Path(run_dir) / "service"),
-            got=f"no release {version!r}",
-            expected=f"one of {installed(run_dir)}",
-            remedy="Install it first with install(run_dir, source).",
+            f"no release {version!r}",
+            f"one of {installed(run_dir)}",
+            "Install it first with install(run_dir, source).",
         )
     read_service(folder, trust=trust)
     past, own = history(run_dir), _manifest(Path(run_dir) / "service")
@@ -102,9 +105,9 @@ def roll_back(run_dir: str | Path, *, trust: Sequence[str] | None = None) -> str
     if not before or (folder := folder_of_version(run_dir, before[-1])) is None:
         raise RunError(
             str(Path(run_dir) / "service"),
-            got=f"no version before {current_version(run_dir)}",
-            expected="one that was promoted earlier and still lies there",
-            remedy="Promote an installed version instead.",
+            f"no version before {current_version(run_dir)}",
+            "one that was promoted earlier and still lies there",
+            "Promote an installed version instead.",
         )
     read_service(folder, trust=trust)
     _point(run_dir, before[-1], "rolled back")
@@ -141,9 +144,9 @@ def history(run_dir: str | Path) -> list[dict[str, Any]]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(
             str(path),
-            got="a file that names no release",
-            expected="what promote() has written",
-            remedy="Bring it back, or delete it: then the run's own service answers.",
+            "a file that names no release",
+            "what promote() has written",
+            "Bring it back, or delete it: then the run's own service answers.",
         ) from error
 
 
@@ -160,7 +163,10 @@ def folder_of(run_dir: str | Path) -> Path:
     base = Path(run_dir) / "service"
     past = history(run_dir)
     return (
-        base if not past else folder_of_version(run_dir, past[-1]["version"]) or base / "releases" / past[-1]["version"]
+        base
+        if not past
+        else folder_of_version(run_dir, past[-1]["version"])
+        or base / "releases" / past[-1]["version"]
     )
 
 
@@ -183,7 +189,9 @@ def _keep_packaged(run_dir: str | Path, trust: Sequence[str] | None) -> None:
     try:
         read_service(base, trust=trust)
     except RunError:
-        return  # what can't be verified couldn't be rolled back to either, and a good release may replace it
+        # what can't be verified couldn't be rolled back to either, and a good release may replace
+        # it
+        return
     install(run_dir, base, trust=trust)
 
 

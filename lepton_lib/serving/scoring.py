@@ -18,7 +18,8 @@ from lepton_lib.explanation import shapley_values
 from lepton_lib.serving import signing
 from lepton_lib.serving.batches import Rules
 
-FILES = ("model.safetensors", "config.json", "model.onnx", "card.md", "background.npy")  # what the manifest vouches for
+# what the manifest vouches for
+FILES = ("model.safetensors", "config.json", "model.onnx", "card.md", "background.npy")
 _REMEDY = "Bring the service folder back as it was, or run notebook 04_deployment again."
 
 
@@ -27,15 +28,21 @@ def contract_of(case: Case) -> str:
     rules = {"name", "kind", "unit", "min", "max", "categories", "parts", "nullable"}
     parts = [column.model_dump(include=rules) for column in case.inputs]
     rest = [part.model_dump() if part else None for part in (case.costs, case.bands)]
-    return hashlib.sha256(json.dumps([parts, case.classes, rest], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps([parts, case.classes, rest], sort_keys=True).encode()
+    ).hexdigest()
 
 
 def version_of(files: Mapping[str, str], contract: str) -> str:
     """The model's version: twelve digits that follow from the content alone, never from a date."""
-    return hashlib.sha256(json.dumps([dict(files), contract], sort_keys=True).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps([dict(files), contract], sort_keys=True).encode()).hexdigest()[
+        :12
+    ]
 
 
-def read_service(folder: Path, *, trust: Sequence[str] | None = None) -> tuple[dict[str, Any], dict[str, bytes]]:
+def read_service(
+    folder: Path, *, trust: Sequence[str] | None = None
+) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Read a service folder's manifest and files, once, and compare them; see who signed.
 
     Args:
@@ -46,8 +53,8 @@ def read_service(folder: Path, *, trust: Sequence[str] | None = None) -> tuple[d
         The manifest, and each file's content, so that what was verified is what is used.
 
     Raises:
-        RunError: The manifest can't be read or isn't signed by a trusted key, or a file is missing or isn't the one
-            that was packaged: which.
+        RunError: The manifest can't be read or isn't signed by a trusted key, or a file is missing
+            or isn't the one that was packaged: which.
     """
     path = folder / "manifest.json"
     try:
@@ -57,19 +64,23 @@ def read_service(folder: Path, *, trust: Sequence[str] | None = None) -> tuple[d
         whole = set(files) == set(FILES) and version == version_of(files, manifest["contract"])
         manifest["case"], manifest["metrics"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        got = "no such file" if isinstance(error, FileNotFoundError) else "a file that is no service's manifest"
+        got = (
+            "no such file"
+            if isinstance(error, FileNotFoundError)
+            else "a file that is no service's manifest"
+        )
         raise RunError(
             str(path),
-            got=got,
-            expected="the manifest that notebook 04_deployment writes",
-            remedy="Run notebook 04_deployment first, with the same run_dir.",
+            got,
+            "the manifest that notebook 04_deployment writes",
+            "Run notebook 04_deployment first, with the same run_dir.",
         ) from error
     if not whole:
         raise RunError(
             str(path),
-            got="a version that doesn't follow from the hashes beside it",
-            expected="the manifest as it was written",
-            remedy=_REMEDY,
+            "a version that doesn't follow from the hashes beside it",
+            "the manifest as it was written",
+            _REMEDY,
         )
     signing.verify(folder, raw, trust=trust)
     contents: dict[str, bytes] = {}
@@ -79,16 +90,16 @@ def read_service(folder: Path, *, trust: Sequence[str] | None = None) -> tuple[d
         except OSError as error:
             raise RunError(
                 str(folder / name),
-                got=f"no file that can be read ({error.strerror})",
-                expected=f"sha256 {files[name][:12]}…",
-                remedy=_REMEDY,
+                f"no file that can be read ({error.strerror})",
+                f"sha256 {files[name][:12]}…",
+                _REMEDY,
             ) from error
         if (actual := hashlib.sha256(contents[name]).hexdigest()) != files[name]:
             raise RunError(
                 str(folder / name),
-                got=f"sha256 {actual[:12]}…",
-                expected=f"{files[name][:12]}…, as the manifest says",
-                remedy=_REMEDY,
+                f"sha256 {actual[:12]}…",
+                f"{files[name][:12]}…, as the manifest says",
+                _REMEDY,
             )
     return manifest, contents
 
@@ -102,25 +113,32 @@ class Scorer:
         trust: Public keys whose signature counts; without it, the user's own alone.
 
     Raises:
-        RunError: A file is missing, changed or not signed by a trusted key, or the case has changed since the model was
-            packaged.
+        RunError: A file is missing, changed or not signed by a trusted key, or the case has changed
+            since the model was packaged.
         CaseError: There is no such case.
     """
 
-    def __init__(self, folder: str | Path, *, case: Case | None = None, trust: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, folder: str | Path, *, case: Case | None = None, trust: Sequence[str] | None = None
+    ) -> None:
         self.manifest, contents = read_service(Path(folder), trust=trust)
-        self.case = case or load_case(self.manifest["case"], verify=False)  # the service needs none of the data
+        # the service needs none of the data
+        self.case = case or load_case(self.manifest["case"], verify=False)
         self.version: str = self.manifest["version"]
         self.rules = Rules(self.case)
-        if self.case.name != self.manifest["case"] or contract_of(self.case) != self.manifest["contract"]:
+        if (
+            self.case.name != self.manifest["case"]
+            or contract_of(self.case) != self.manifest["contract"]
+        ):
             raise RunError(
                 f"{self.case.name}/case.toml",
-                got="inputs, classes, costs or bands other than those that the model was packaged with",
-                expected=f"case {self.manifest['case']!r} as it was then",
-                remedy="Bring case.toml back, or run the loop again.",
+                "inputs, classes, costs or bands other than those that the model was packaged with",
+                f"case {self.manifest['case']!r} as it was then",
+                "Bring case.toml back, or run the loop again.",
             )
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1  # more are slower for models this small
+        # more are slower for models this small
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(
             contents["model.onnx"], options, providers=["CPUExecutionProvider"]
@@ -128,15 +146,20 @@ class Scorer:
         names = self.case.classes
         costs = self.case.costs
         self._costs = (
-            np.array([[costs.matrix[t][d] for d in names] for t in names]) if costs else 1 - np.eye(len(names))
+            np.array([[costs.matrix[t][d] for d in names] for t in names])
+            if costs
+            else 1 - np.eye(len(names))
         )
-        self.background: np.ndarray = np.load(io.BytesIO(contents["background.npy"]), allow_pickle=False)
+        self.background: np.ndarray = np.load(
+            io.BytesIO(contents["background.npy"]), allow_pickle=False
+        )
 
     def probabilities(self, inputs: np.ndarray) -> np.ndarray:
         """Class probabilities float32 ``(n, n_classes)``, for regression predictions ``(n, 1)``.
 
         Args:
-            inputs: Raw inputs float32 ``(n, len(case.fields))``, from `encode_records` or ``data.encode``.
+            inputs: Raw inputs float32 ``(n, len(case.fields))``, from `encode_records` or
+                ``data.encode``.
 
         Raises:
             RunError: The model gave something that is no number.
@@ -145,9 +168,9 @@ class Scorer:
         if not np.isfinite(result).all():
             raise RunError(
                 f"model {self.version}",
-                got="an answer that is not a finite number",
-                expected="numbers",
-                remedy="Don't use this model: train it again and look at its history.",
+                "an answer that is not a finite number",
+                "numbers",
+                "Don't use this model: train it again and look at its history.",
             )
         return result
 
@@ -155,9 +178,9 @@ class Scorer:
         """Answer raw records.
 
         Returns:
-            For each: ``class`` (the decision of least expected cost; the most probable class where the case states no
-            costs), ``probabilities`` by class, and ``action`` and ``band`` where the case has them. For regression:
-            ``prediction`` and ``unit``.
+            For each: ``class`` (the decision of least expected cost; the most probable class where
+            the case states no costs), ``probabilities`` by class, and ``action`` and ``band`` where
+            the case has them. For regression: ``prediction`` and ``unit``.
 
         Raises:
             RecordError: A record that the case refuses: which record and field, got, expected.
@@ -185,9 +208,10 @@ class Scorer:
         """How much each field moved each answer away from the average one, see `shapley_values`.
 
         Returns:
-            For each record: ``of`` (the class whose probability is explained: the positive one of two, the decision of
-            several; the unit for regression), ``base`` (the average answer), ``value`` (this record's) and
-            ``contributions`` by field, the greatest first. Base and contributions add up to the value.
+            For each record: ``of`` (the class whose probability is explained: the positive one of
+            two, the decision of several; the unit for regression), ``base`` (the average answer),
+            ``value`` (this record's) and ``contributions`` by field, the greatest first. Base and
+            contributions add up to the value.
 
         Raises:
             RecordError: As for `score`.
@@ -209,7 +233,11 @@ class Scorer:
                 return told
 
             reasons = shapley_values(one, row[None], self.background, groups=groups)
-            parts = zip((column.name for column in case.inputs), reasons.contributions[0].tolist(), strict=True)
+            parts = zip(
+                (column.name for column in case.inputs),
+                reasons.contributions[0].tolist(),
+                strict=True,
+            )
             answers.append(
                 {
                     "of": case.classes[output] if case.classes else case.target.unit,

@@ -24,7 +24,11 @@ _PURPOSE = b"lepton manifest 1\n"  # so that a signature can't be taken for one 
 def config_folder() -> Path:
     """The user's own folder for keys: ``LEPTON_CONFIG``, or ``lepton`` in ``XDG_CONFIG_HOME`` or ``~/.config``."""
     named = os.environ.get("LEPTON_CONFIG")
-    return Path(named) if named else Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "lepton"
+    return (
+        Path(named)
+        if named
+        else Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "lepton"
+    )
 
 
 def public_key() -> str:
@@ -41,7 +45,8 @@ def _private_key(*, make: bool = True) -> Ed25519PrivateKey:
             try:
                 with os.fdopen(descriptor, "wb") as file:
                     file.write(Ed25519PrivateKey.generate().private_bytes_raw().hex().encode())
-                with contextlib.suppress(FileExistsError):  # another process was first: its key counts
+                # another process was first: its key counts
+                with contextlib.suppress(FileExistsError):
                     os.link(name, path)
             finally:
                 os.unlink(name)
@@ -51,9 +56,9 @@ def _private_key(*, make: bool = True) -> Ed25519PrivateKey:
     except (OSError, ValueError) as error:
         raise RunError(
             str(path),
-            got=f"no signing key ({getattr(error, 'strerror', None) or error})",
-            expected="a key of yours, or one that can be made there",
-            remedy="Make the folder yours and the file's mode 600, or name the keys that you trust with --trust.",
+            f"no signing key ({getattr(error, 'strerror', None) or error})",
+            "a key of yours, or one that can be made there",
+            "Make the folder yours and the file's mode 600, or name the keys that you trust with --trust.",
         ) from error
 
 
@@ -65,7 +70,10 @@ def sign(manifest: bytes) -> str:
     """
     key = _private_key()
     signature = key.sign(_PURPOSE + manifest).hex()
-    return json.dumps({"key": key.public_key().public_bytes_raw().hex(), "signature": signature}) + "\n"
+    return (
+        json.dumps({"key": key.public_key().public_bytes_raw().hex(), "signature": signature})
+        + "\n"
+    )
 
 
 def verify(folder: Path, manifest: bytes, *, trust: Sequence[str] | None) -> None:
@@ -77,7 +85,8 @@ def verify(folder: Path, manifest: bytes, *, trust: Sequence[str] | None) -> Non
         trust: Public keys in hexadecimal; without it, the user's own alone.
 
     Raises:
-        RunError: No signature, one of a key that isn't trusted, or one that belongs to another manifest.
+        RunError: No signature, one of a key that isn't trusted, or one that belongs to another
+            manifest.
     """
     path = folder / SIGNATURE
     try:
@@ -87,24 +96,26 @@ def verify(folder: Path, manifest: bytes, *, trust: Sequence[str] | None) -> Non
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(
             str(path),
-            got="no signature" if isinstance(error, FileNotFoundError) else "a file that is no signature",
-            expected="the signature that packaging writes",
-            remedy="Run notebook 04_deployment again, with the same run_dir.",
+            "no signature"
+            if isinstance(error, FileNotFoundError)
+            else "a file that is no signature",
+            "the signature that packaging writes",
+            "Run notebook 04_deployment again, with the same run_dir.",
         ) from error
     trusted = trust or [_private_key(make=False).public_key().public_bytes_raw().hex()]
     if key not in trusted:
         raise RunError(
             str(path),
-            got=f"a signature of the key {key[:12]}…",
-            expected="one of " + ", ".join(f"{known[:12]}…" for known in trusted),
-            remedy=f"If you trust whoever holds that key: --trust {key}. If not, don't use the model.",
+            f"a signature of the key {key[:12]}…",
+            "one of " + ", ".join(f"{known[:12]}…" for known in trusted),
+            f"If you trust whoever holds that key: --trust {key}. If not, don't use the model.",
         )
     try:
         public.verify(signature, _PURPOSE + manifest)
     except InvalidSignature as error:
         raise RunError(
             str(path),
-            got="a signature of something else",
-            expected="one of the manifest beside it",
-            remedy="Don't use this folder: someone has changed it. Bring it back, or run notebook 04_deployment again.",
+            "a signature of something else",
+            "one of the manifest beside it",
+            "Don't use this folder: someone has changed it. Bring it back, or run notebook 04_deployment again.",
         ) from error

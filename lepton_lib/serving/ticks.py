@@ -10,20 +10,24 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class Together(Generic[Item, Result]):
+class MicroBatcher(Generic[Item, Result]):
     """Work that is cheaper for many items at once than for each: those of one tick of the event loop share a call.
 
-    Nothing is held back to let a batch grow: what has come when the loop comes round is what is worked on, so that a
-    lone request waits for nobody and a busy service makes its batches by being busy.
+    Nothing is held back to let a batch grow: what has come when the loop comes round is what is
+    worked on, so that a lone request waits for nobody and a busy service makes its batches by being
+    busy.
 
     Args:
         work: From the items, in the order in which they came, to a result for each.
-        apart: Errors that a single item may cause: each item is then worked on by itself, so that only those fail that
-            are at fault. Any other error fails them all.
+        apart: Errors that a single item may cause: each item is then worked on by itself, so that
+            only those fail that are at fault. Any other error fails them all.
     """
 
     def __init__(
-        self, work: Callable[[list[Item]], Sequence[Result]], *, apart: tuple[type[Exception], ...] = ()
+        self,
+        work: Callable[[list[Item]], Sequence[Result]],
+        *,
+        apart: tuple[type[Exception], ...] = (),
     ) -> None:
         self._work = work
         self._apart = apart
@@ -42,7 +46,9 @@ class Together(Generic[Item, Result]):
         pending, self._pending = self._pending, []
         try:
             results = self._work([item for item, _ in pending])
-        except Exception as error:  # whatever it is, nobody may wait for ever: each request raises it
+        except (
+            Exception
+        ) as error:  # whatever it is, nobody may wait for ever: each request raises it
             if len(pending) > 1 and isinstance(error, self._apart):
                 for one in pending:
                     self._pending = [one]

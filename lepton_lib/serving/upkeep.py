@@ -17,7 +17,7 @@ from lepton_lib.serving.releases import folder_of, folder_of_version
 from lepton_lib.serving.scoring import Scorer, read_service
 from lepton_lib.utils import to_json
 
-PATIENCE = 10.0  # seconds: a service that writes is asked to wait, not refused
+LOCK_SECONDS = 10.0  # seconds: a service that writes is asked to wait, not refused
 
 
 def find(path: Path, id_: str) -> list[Row]:
@@ -26,14 +26,19 @@ def find(path: Path, id_: str) -> list[Row]:
     Raises:
         RunError: There is no such log, or no such prediction in it.
     """
-    with kept(path), contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+    with (
+        kept(path),
+        contextlib.closing(
+            sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+        ) as connection,
+    ):
         found = read_rows(connection, id_)
     if not found:
         raise RunError(
             f"prediction log {path.name}",
-            got=f"no prediction or request {id_!r}",
-            expected="an id from an answer, or from its header x-request-id",
-            remedy="Check the id; an erased prediction isn't found, either.",
+            f"no prediction or request {id_!r}",
+            "an id from an answer, or from its header x-request-id",
+            "Check the id; an erased prediction isn't found, either.",
         )
     return found
 
@@ -41,7 +46,8 @@ def find(path: Path, id_: str) -> list[Row]:
 def describe(run_dir: Path, id_: str, *, trust: Sequence[str] | None = None) -> str:
     """As JSON, each prediction with this prediction id or request id: what was sent and answered, the model, reasons.
 
-    Reasons that weren't asked for at the time are told now, where the release that answered still lies there.
+    Reasons that weren't asked for at the time are told now, where the release that answered still
+    lies there.
 
     Raises:
         RunError: As for `find`.
@@ -75,7 +81,9 @@ def export(path: Path, case: Case, target: Path) -> int:
     """
     table = read_log(path, case)
     with kept(target):
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
+        with tempfile.NamedTemporaryFile(
+            dir=target.parent, prefix=f".{target.name}.", delete=False
+        ) as file:
             table.to_parquet(file)
         os.replace(file.name, target)
     return len(table)
@@ -84,7 +92,8 @@ def export(path: Path, case: Case, target: Path) -> int:
 def erase(path: Path, id_: str) -> int:
     """Remove the predictions with this prediction id or request id, and their labels, for good; how many they were.
 
-    Their bytes are gone from the file and its journal when this returns; copies that were made elsewhere aren't.
+    Their bytes are gone from the file and its journal when this returns; copies that were made
+    elsewhere aren't.
 
     Raises:
         RunError: There is no such prediction, or the log can't be written to.
@@ -92,11 +101,17 @@ def erase(path: Path, id_: str) -> int:
     gone = {row.id for row in find(path, id_)}
     with _rewritten(path) as connection:
         for token in {name[:TOKEN] for name in gone}:
-            rest = [row for row in read_rows(connection, token) if row.id[:TOKEN] == token and row.id not in gone]
+            rest = [
+                row
+                for row in read_rows(connection, token)
+                if row.id[:TOKEN] == token and row.id not in gone
+            ]
             connection.execute("DELETE FROM batches WHERE token = ?", (token,))
             for row in rest:  # of a batch: each on its own from now on
                 made = entry(row.request_id, row.model_version, [row.inputs], [row.answer])
-                connection.execute(made.statement, (row.id, row.request_id, row.time, *made.values[3:]))
+                connection.execute(
+                    made.statement, (row.id, row.request_id, row.time, *made.values[3:])
+                )
         for table in ("predictions", "labels"):
             connection.executemany(f"DELETE FROM {table} WHERE id = ?", [(name,) for name in gone])
     return len(gone)
@@ -125,13 +140,15 @@ def keep_days(path: Path, days: float, *, now: datetime | None = None) -> int:
 @contextlib.contextmanager
 def _rewritten(path: Path) -> Iterator[sqlite3.Connection]:
     """A transaction after which nothing of what it deleted is left in the log's files."""
-    log = PredictionLog(path, patience=PATIENCE)
+    log = PredictionLog(path, timeout=LOCK_SECONDS)
     try:
         with log.transaction() as connection:
             yield connection
         with kept(path):
             connection.execute("VACUUM")  # pages that were moved may have left copies
             if connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
-                raise sqlite3.OperationalError("another program that reads the log: its journal still has the old rows")
+                raise sqlite3.OperationalError(
+                    "another program that reads the log: its journal still has the old rows"
+                )
     finally:
         log.close()

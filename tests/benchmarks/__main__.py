@@ -36,9 +36,13 @@ def main(names: list[str]) -> None:
         for what, measured, target in import_module(f"tests.benchmarks.{name}").rows():
             lines.append(f"| {what} | {measured} | {target} |")
             print(lines[-1], flush=True)
-        versions = ", ".join(f"{peer} {found}" for peer in PEERS.get(name, ()) if (found := _version(peer)))
+        versions = ", ".join(
+            f"{peer} {found}" for peer in PEERS.get(name, ()) if (found := _version(peer))
+        )
         sections[name] = "\n".join([*([f"With {versions}.", ""] if versions else []), *lines])
-        written = "\n\n".join(f"## {name}\n\n{sections[name]}" for name in BENCHMARKS if name in sections)
+        written = "\n\n".join(
+            f"## {name}\n\n{sections[name]}" for name in BENCHMARKS if name in sections
+        )
         write_atomic(RESULTS, f"{HEAD}\n{written}\n")
 
 

@@ -58,7 +58,9 @@ def rows() -> list[Row]:
 
 
 def _judge(labels: np.ndarray, probability: np.ndarray) -> tuple[float, float]:
-    return metrics.area_under_curve(labels, probability[:, 1]), metrics.log_loss(labels, probability)
+    return metrics.area_under_curve(labels, probability[:, 1]), metrics.log_loss(
+        labels, probability
+    )
 
 
 def _with_features(frame: pd.DataFrame, case: Case) -> pd.DataFrame:
@@ -74,11 +76,15 @@ def _ours(case: Case, train: pd.DataFrame, test: pd.DataFrame, seed: int) -> dic
     encoded, (inputs, _) = encode(train, case), encode(test, case)
     options: dict[str, Any] = {"seed": seed, "progress": False, "epochs": 15}
     return {
-        "ensemble of 8 MLPs (taught)": fit_model(case, encoded, None, kind="ensemble", **options)[0].predict(inputs),
-        "one MLP (taught)": fit_model(case, encoded, None, kind="mlp", **options)[0].predict(inputs),
-        "linear, piecewise encoding (taught)": fit_model(case, encoded, None, kind="linear", lr=1e-2, **options)[
+        "ensemble of 8 MLPs (taught)": fit_model(case, encoded, None, kind="ensemble", **options)[
             0
         ].predict(inputs),
+        "one MLP (taught)": fit_model(case, encoded, None, kind="mlp", **options)[0].predict(
+            inputs
+        ),
+        "linear, piecewise encoding (taught)": fit_model(
+            case, encoded, None, kind="linear", lr=1e-2, **options
+        )[0].predict(inputs),
     }
 
 
@@ -103,7 +109,11 @@ def _logistic(train: pd.DataFrame, labels: np.ndarray, test: pd.DataFrame, _: in
         (numbers, make_column_selector(dtype_include="number")),
         (OneHotEncoder(handle_unknown="ignore"), make_column_selector(dtype_include="category")),
     )
-    return make_pipeline(columns, LogisticRegression(max_iter=2000)).fit(train, labels).predict_proba(test)[:, 1]
+    return (
+        make_pipeline(columns, LogisticRegression(max_iter=2000))
+        .fit(train, labels)
+        .predict_proba(test)[:, 1]
+    )
 
 
 def _boosting(train: pd.DataFrame, labels: np.ndarray, test: pd.DataFrame, seed: int) -> np.ndarray:
@@ -117,7 +127,9 @@ def _catboost(train: pd.DataFrame, labels: np.ndarray, test: pd.DataFrame, seed:
     names = list(train.select_dtypes("category"))
 
     def as_text(table: pd.DataFrame) -> pd.DataFrame:  # CatBoost takes no missing category
-        return table.assign(**{name: table[name].astype(object).fillna("missing").astype(str) for name in names})
+        return table.assign(
+            **{name: table[name].astype(object).fillna("missing").astype(str) for name in names}
+        )
 
     model = CatBoostClassifier(
         verbose=0, cat_features=names, random_seed=seed, thread_count=2, allow_writing_files=False

@@ -15,19 +15,24 @@ from tests.benchmarks.timing import Row, best_of
 
 N = 1_000_000
 KINDS = ("distinct float32", "distinct float64", "tied float64")
-# NumPy sorts with AVX-512 where it can, which on some processors is several times slower than with AVX2.
+# NumPy sorts with AVX-512 where it can, which on some processors is several times slower than with
+# AVX2.
 WITHOUT_AVX512 = {"NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL"}
 
 
 def rows() -> list[Row]:
     """Agreement with heavy ties, speed, and logits that come in batches."""
-    gap = max(abs(area_under_curve(*_scores(kind)) - roc_auc_score(*_scores(kind))) for kind in KINDS)
+    gap = max(
+        abs(area_under_curve(*_scores(kind)) - roc_auc_score(*_scores(kind))) for kind in KINDS
+    )
     what = f"AUC of {N:,} scores, with and without ties: greatest distance to scikit-learn"
     result: list[Row] = [(what, f"{gap:.1e}", "<= 1e-12")]
     for note, variables in (("", {}), (", NumPy without AVX-512", WITHOUT_AVX512)):
         for kind in KINDS:
             command = [sys.executable, "-W", "ignore", "-m", "tests.benchmarks.auc", kind]
-            done = subprocess.run(command, env=os.environ | variables, check=True, capture_output=True, text=True)
+            done = subprocess.run(
+                command, env=os.environ | variables, check=True, capture_output=True, text=True
+            )
             what = f"AUC of {N:,} {kind} scores{note}: speed relative to scikit-learn"
             result.append((what, f"{float(done.stdout):.1f}", ">= 5"))
     return [*result, *_logits_in_batches()]
@@ -46,7 +51,11 @@ def speed(kind: str) -> float:
     """How many times faster than scikit-learn, in this process."""
     labels, scores = _scores(kind)
     best = best_of(
-        {"ours": lambda: area_under_curve(labels, scores), "theirs": lambda: roc_auc_score(labels, scores)}, rounds=7
+        {
+            "ours": lambda: area_under_curve(labels, scores),
+            "theirs": lambda: roc_auc_score(labels, scores),
+        },
+        rounds=7,
     )
     return best["theirs"] / best["ours"]
 

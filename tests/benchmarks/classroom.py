@@ -33,9 +33,15 @@ def rows() -> Iterator[tuple[str, str, str]]:
         learners = grade(Path(place))
         seconds = time.perf_counter() - begun
         n_correct = sum(learner.n_correct for learner in learners)
-        yield f"class report, {SEATS} notebooks of the six, two at a time", f"{seconds:.0f} s", "<= 300 s"
+        yield (
+            f"class report, {SEATS} notebooks of the six, two at a time",
+            f"{seconds:.0f} s",
+            "<= 300 s",
+        )
         known = {number: len(read_definitions(path)) for number, path in definition_files().items()}
-        expected = sum(known[paths[seat % len(paths)].stem[:2]] for seat in range(SEATS) if seat % 3)
+        expected = sum(
+            known[paths[seat % len(paths)].stem[:2]] for seat in range(SEATS) if seat % 3
+        )
         yield "class report: answers found correct", f"{n_correct} of {expected}", "all"
     with tempfile.TemporaryDirectory() as place:
         begun = time.perf_counter()
@@ -45,7 +51,13 @@ def rows() -> Iterator[tuple[str, str, str]]:
         for path in Path(place, "instructor").glob("*.ipynb"):
             for cell in nbformat.read(path, 4).cells:
                 for output in cell.get("outputs", []):
-                    told += output.get("text", "") + output.get("data", {}).get("text/plain", "") + "\n"
+                    told += (
+                        output.get("text", "") + output.get("data", {}).get("text/plain", "") + "\n"
+                    )
         correct = re.findall(r"^\d\d\.\w+ correct: ", told, re.MULTILINE)
         yield "all editions, the instructor's run from top to bottom", f"{seconds:.0f} s", ""
-        yield "instructor's edition: checks that say correct", f"{len(correct)} of {sum(known.values())}", "all"
+        yield (
+            "instructor's edition: checks that say correct",
+            f"{len(correct)} of {sum(known.values())}",
+            "all",
+        )

@@ -23,9 +23,13 @@ def environment(name: str) -> tuple[Path | None, str]:
     python = folder / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"][f"bench-{name}"]
-    torch = [package for package in wanted if package.startswith("torch==")]  # first, or its CUDA comes along
-    filled = folder / "filled.json"  # written last: pip may have been interrupted, or the extra have changed
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ][f"bench-{name}"]
+    # first, or its CUDA comes along
+    torch = [package for package in wanted if package.startswith("torch==")]
+    # written last: pip may have been interrupted, or the extra have changed
+    filled = folder / "filled.json"
     if not filled.exists() or json.loads(filled.read_text()) != wanted:
         for packages in filter(None, (torch, wanted)):
             command = [str(python), "-m", "pip", "install", "-q", *packages]

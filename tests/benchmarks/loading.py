@@ -45,7 +45,9 @@ def rows() -> list[Row]:
 
 def _epoch(inputs: torch.Tensor, labels: torch.Tensor, batch_size: int) -> list[Row]:
     ours = DataLoader(Dataset(inputs, labels), batch_size, shuffle=True)
-    theirs = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(inputs, labels), batch_size, shuffle=True)
+    theirs = torch.utils.data.DataLoader(
+        torch.utils.data.TensorDataset(inputs, labels), batch_size, shuffle=True
+    )
 
     def by_hand() -> None:
         order = torch.randperm(len(inputs))
@@ -60,7 +62,11 @@ def _epoch(inputs: torch.Tensor, labels: torch.Tensor, batch_size: int) -> list[
     slow = best_of({"torch": lambda: deque(theirs, maxlen=0)}, rounds=2)
     what = f"shuffled epoch of {ROWS:,} x {COLUMNS}, batches of {batch_size}: rate relative to"
     return [
-        (f"{what} index_select + split of the whole", f"{fast['by hand'] / fast['ours']:.2f}", ">= 0.90"),
+        (
+            f"{what} index_select + split of the whole",
+            f"{fast['by hand'] / fast['ours']:.2f}",
+            ">= 0.90",
+        ),
         (f"{what} torch's DataLoader", f"{slow['torch'] / fast['ours']:.0f}", ">= 25"),
     ]
 

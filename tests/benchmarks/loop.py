@@ -37,14 +37,28 @@ def rows() -> list[Row]:
             result.append((what, f"{time.perf_counter() - begun:.0f} s", target))
             steps = json.loads((Path(folder) / "manifest.json").read_text())["steps"]
             slowest = max(steps, key=lambda name: steps[name]["seconds"])
-            result.append((f"{what}: slowest notebook ({slowest})", f"{steps[slowest]['seconds']:.0f} s", "<= 30 s"))
+            result.append(
+                (
+                    f"{what}: slowest notebook ({slowest})",
+                    f"{steps[slowest]['seconds']:.0f} s",
+                    "<= 30 s",
+                )
+            )
     best = best_of(
         {
-            "import": lambda: subprocess.run([sys.executable, "-c", "import lepton_lib"], check=True),
+            "import": lambda: subprocess.run(
+                [sys.executable, "-c", "import lepton_lib"], check=True
+            ),
             "nothing": lambda: subprocess.run([sys.executable, "-c", "pass"], check=True),
         },
         rounds=10,
         clock=time.perf_counter,
     )
-    result.append(("import lepton_lib alone", f"{1000 * (best['import'] - best['nothing']):.0f} ms", "<= 50 ms"))
+    result.append(
+        (
+            "import lepton_lib alone",
+            f"{1000 * (best['import'] - best['nothing']):.0f} ms",
+            "<= 50 ms",
+        )
+    )
     return result

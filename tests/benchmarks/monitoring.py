@@ -1,8 +1,9 @@
 """A drift report of 1,000,000 reference and 1,000,000 current rows x 20 columns, against Evidently's and SciPy's.
 
-Evidently pins an older pandas, so it lives in a virtual environment of its own, made under build/, and runs as a
-program; where it can't be installed, its rows say so. Both do the same tests: Kolmogorov-Smirnov on 16 numbers,
-chi-square on 4 categories; ours works out PSI, Holm's correction and Wasserstein distances besides.
+Evidently pins an older pandas, so it lives in a virtual environment of its own, made under build/,
+and runs as a program; where it can't be installed, its rows say so. Both do the same tests:
+Kolmogorov-Smirnov on 16 numbers, chi-square on 4 categories; ours works out PSI, Holm's correction
+and Wasserstein distances besides.
 """
 
 from __future__ import annotations
@@ -108,7 +109,10 @@ def case() -> object:
     from tests.conftest import write_case
 
     numbers = [{"name": name, "kind": "number", "meaning": "made up"} for name in NUMBERS]
-    words = [{"name": name, "kind": "category", "categories": LEVELS, "meaning": "made up"} for name in CATEGORIES]
+    words = [
+        {"name": name, "kind": "category", "categories": LEVELS, "meaning": "made up"}
+        for name in CATEGORIES
+    ]
     with tempfile.TemporaryDirectory() as folder:
         return load_case(write_case(Path(folder) / "wide", columns=numbers + words))
 
@@ -120,7 +124,11 @@ def rows() -> list[Row]:
         ours = json.loads(_run(sys.executable, OURS, str(place / "reference.npz")))
         what = f"drift of {N:,} + {N:,} rows x 20"
         result: list[Row] = [
-            (f"{what}: greatest distance of statistics and p-values to SciPy", f"{ours['gap']:.1e}", "<= 1e-12"),
+            (
+                f"{what}: greatest distance of statistics and p-values to SciPy",
+                f"{ours['gap']:.1e}",
+                "<= 1e-12",
+            ),
             (f"{what}: memory above the data", f"{ours['memory']:.0f} MB", "<= 100 MB"),
             (f"{what}: CPU seconds", f"{ours['fresh']:.2f}", ""),
             (f"{what}, reference stored: CPU seconds", f"{ours['stored']:.2f}", ""),
@@ -135,15 +143,28 @@ def rows() -> list[Row]:
             seconds = json.loads(_run(str(python), THEIRS, *map(str, paths), kind))
             ratio = seconds / ours["fresh"]
             target = ">= 25" if kind == "same" else ""
-            result.append((f"{what}: speed relative to Evidently, {name} ({seconds:.0f} s)", f"{ratio:.0f}", target))
+            result.append(
+                (
+                    f"{what}: speed relative to Evidently, {name} ({seconds:.0f} s)",
+                    f"{ratio:.0f}",
+                    target,
+                )
+            )
     return result
 
 
 def _run(python: str, program: str, *arguments: str) -> str:
-    variables = os.environ | {"PYTHONPATH": str(ROOT) if python == sys.executable else "", "PYTHONWARNINGS": "ignore"}
+    variables = os.environ | {
+        "PYTHONPATH": str(ROOT) if python == sys.executable else "",
+        "PYTHONWARNINGS": "ignore",
+    }
     variables |= {"DO_NOT_TRACK": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [python, "-c", program, *arguments], env=variables, capture_output=True, text=True, check=False
+        [python, "-c", program, *arguments],
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout.splitlines()[-1]

@@ -1,10 +1,11 @@
 """The peers of the serving benchmark, each a program: ``python -m tests.benchmarks.peers NAME RUN PORT``.
 
-All answer the same model and the same records on one thread of uvicorn with uvloop and httptools, or with what they
-bring. ``frame`` is what a tutorial shows: FastAPI, pydantic, records made a DataFrame and encoded by what encoded the
-training data, torch. ``bare`` is the same with this library's own reader of records in the DataFrame's place, which no
-tutorial has. ``stock`` is ``bare`` with the guards that ours has: strict types, ranges and categories, an API key, a
-body limit, a log committed before the answer.
+All answer the same model and the same records on one thread of uvicorn with uvloop and httptools,
+or with what they bring. ``frame`` is what a tutorial shows: FastAPI, pydantic, records made a
+DataFrame and encoded by what encoded the training data, torch. ``bare`` is the same with this
+library's own reader of records in the DataFrame's place, which no tutorial has. ``stock`` is
+``bare`` with the guards that ours has: strict types, ranges and categories, an API key, a body
+limit, a log committed before the answer.
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ def record_type(case: Case, *, strict: bool) -> type[BaseModel]:
             low, high = limits(column)
             kind = Annotated[float, Field(ge=low, le=high)]
         fields[column.name] = (kind | None, None) if column.nullable else (kind, ...)
-    config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False) if strict else ConfigDict()
+    config = (
+        ConfigDict(strict=True, extra="forbid", allow_inf_nan=False) if strict else ConfigDict()
+    )
     return create_model("Record", __config__=config, **fields)
 
 
@@ -79,10 +82,14 @@ def fastapi_app(run_dir: str, *, strict: bool, framed: bool = False) -> Any:
     record = record_type(case, strict=strict)
     body = create_model("Body", records=(list[record], ...))
     app = FastAPI()
-    log = sqlite3.connect(Path(run_dir) / "stock.sqlite", isolation_level=None, check_same_thread=False)
+    log = sqlite3.connect(
+        Path(run_dir) / "stock.sqlite", isolation_level=None, check_same_thread=False
+    )
     log.execute("PRAGMA journal_mode = WAL")
     log.execute("PRAGMA synchronous = NORMAL")
-    log.execute("CREATE TABLE IF NOT EXISTS kept (id TEXT PRIMARY KEY, time TEXT, inputs TEXT, answer TEXT)")
+    log.execute(
+        "CREATE TABLE IF NOT EXISTS kept (id TEXT PRIMARY KEY, time TEXT, inputs TEXT, answer TEXT)"
+    )
     digest = hashlib.sha256(KEY.encode()).hexdigest()
 
     if strict:
@@ -100,14 +107,17 @@ def fastapi_app(run_dir: str, *, strict: bool, framed: bool = False) -> Any:
 
     async def predict(given: Any) -> dict[str, Any]:
         records = [item.model_dump() for item in given.records]
-        inputs = encode_frame(case, pd.DataFrame(records)) if framed else encode_records(case, records)
+        inputs = (
+            encode_frame(case, pd.DataFrame(records)) if framed else encode_records(case, records)
+        )
         with torch.inference_mode():
             shares = model.probabilities(torch.from_numpy(inputs))
         answers = shares.tolist()
         if strict:
             now = datetime.now(UTC).isoformat()
             rows = [
-                (secrets.token_hex(8), now, json.dumps(r), json.dumps(a)) for r, a in zip(records, answers, strict=True)
+                (secrets.token_hex(8), now, json.dumps(r), json.dumps(a))
+                for r, a in zip(records, answers, strict=True)
             ]
             log.execute("BEGIN IMMEDIATE")
             log.executemany("INSERT INTO kept VALUES (?, ?, ?, ?)", rows)
@@ -123,10 +133,16 @@ def serve_fastapi(run_dir: str, port: int, *, strict: bool, framed: bool) -> Non
     """On uvicorn, without an access log."""
     import uvicorn
 
-    uvicorn.run(fastapi_app(run_dir, strict=strict, framed=framed), port=port, log_level="warning", access_log=False)
+    uvicorn.run(
+        fastapi_app(run_dir, strict=strict, framed=framed),
+        port=port,
+        log_level="warning",
+        access_log=False,
+    )
 
 
-if find_spec("litserve"):  # only in the environment of its own; at the top, for its worker is another process
+# only in the environment of its own; at the top, for its worker is another process
+if find_spec("litserve"):
     import litserve
 
     class LitApi(litserve.LitAPI):
@@ -178,7 +194,16 @@ if find_spec("bentoml"):  # likewise: BentoML imports its service by name, in pr
 def serve_bentoml(run_dir: str, port: int) -> None:
     """BentoML's own command, in this process's place."""
     os.environ |= {"BENCHMARK_RUN": run_dir, "BENTOML_DO_NOT_TRACK": "True"}
-    words = ["-m", "bentoml", "serve", "tests.benchmarks.peers:Bento", "--port", str(port), "--host", "127.0.0.1"]
+    words = [
+        "-m",
+        "bentoml",
+        "serve",
+        "tests.benchmarks.peers:Bento",
+        "--port",
+        str(port),
+        "--host",
+        "127.0.0.1",
+    ]
     os.execv(sys.executable, [sys.executable, *words])
 
 

@@ -1,7 +1,7 @@
 """The service against its peers, on loopback, with wrk: requests a second, CPU seconds a request, 99th percentile.
 
-Rounds are interleaved, so that noise hits all alike; every ratio is the median of the rounds' own ratios. Also: 100
-times kill -9 under load.
+Rounds are interleaved, so that noise hits all alike; every ratio is the median of the rounds' own
+ratios. Also: 100 times kill -9 under load.
 """
 
 from __future__ import annotations
@@ -61,7 +61,10 @@ def _ratios(run_dir: Path, folder: Path) -> list[Row]:
     records = to_records(pd.read_parquet(run_dir / "data" / "test.parquet"), case)[:256]
     key = guards.add_key(guards.keys_file(run_dir), "bench", rate=1e9)
     binary = encode_records(case, records).tobytes()
-    bodies = {"one": json.dumps({"records": records[:1]}).encode(), "256": json.dumps({"records": records}).encode()}
+    bodies = {
+        "one": json.dumps({"records": records[:1]}).encode(),
+        "256": json.dumps({"records": records}).encode(),
+    }
     contract = serving.Scorer(run_dir / "service").manifest["contract"]
     heads = {"content-type": "application/json", "x-api-key": KEY}
     ours = heads | {"x-api-key": key}
@@ -78,18 +81,26 @@ def _ratios(run_dir: Path, folder: Path) -> list[Row]:
         for peer, command in pythons.items():
             services[peer] = stack.enter_context(_peer(peer, run_dir, command))
         told = {
-            name: _answers(url, ours if name == "ours" else heads, bodies["256"]) for name, (url, _) in services.items()
+            name: _answers(url, ours if name == "ours" else heads, bodies["256"])
+            for name, (url, _) in services.items()
         }
         for name, answers in told.items():
             assert np.abs(answers - told["ours"]).max() < 1e-5, f"{name} answers otherwise"
         tried = {
-            (name, size): (heads if name != "ours" else ours, bodies[size]) for name in services for size in bodies
+            (name, size): (heads if name != "ours" else ours, bodies[size])
+            for name in services
+            for size in bodies
         }
-        tried["ours", "binary"] = (ours | {"content-type": FLOAT32, "x-lepton-contract": contract}, binary)
+        tried["ours", "binary"] = (
+            ours | {"content-type": FLOAT32, "x-lepton-contract": contract},
+            binary,
+        )
         measured: dict[tuple[str, str], list[dict[str, float]]] = {what: [] for what in tried}
         for _ in range(ROUNDS):
             for (name, size), (headers, body) in tried.items():
-                figures = _wrk(services[name], headers, body, folder, connections=32 if size == "one" else 4)
+                figures = _wrk(
+                    services[name], headers, body, folder, connections=32 if size == "one" else 4
+                )
                 measured[name, size].append(figures)
 
     def ratio(of: tuple[str, str], to: tuple[str, str], figure: str) -> str:
@@ -103,11 +114,19 @@ def _ratios(run_dir: Path, folder: Path) -> list[Row]:
             ratio(("ours", "one"), ("bare", "one"), "rate"),
             ">= 2",
         ),
-        ("the same, to FastAPI with the same guards", ratio(("ours", "one"), ("stock", "one"), "rate"), ">= 5"),
+        (
+            "the same, to FastAPI with the same guards",
+            ratio(("ours", "one"), ("stock", "one"), "rate"),
+            ">= 5",
+        ),
         ("CPU per request, to bare", ratio(("ours", "one"), ("bare", "one"), "cpu"), "<= 0.35"),
         ("99th percentile, to bare", ratio(("ours", "one"), ("bare", "one"), "p99"), "<= 0.65"),
         ("256 rows as JSON, to bare", ratio(("ours", "256"), ("bare", "256"), "rate"), ">= 4"),
-        ("256 rows as float32, to bare with JSON", ratio(("ours", "binary"), ("bare", "256"), "rate"), ">= 20"),
+        (
+            "256 rows as float32, to bare with JSON",
+            ratio(("ours", "binary"), ("bare", "256"), "rate"),
+            ">= 20",
+        ),
         (
             "requests a second, CPU of one, p99",
             f"{best['rate']:.0f}/s, {1e3 * best['cpu']:.3f} ms, {best['p99']:.1f} ms",
@@ -118,14 +137,24 @@ def _ratios(run_dir: Path, folder: Path) -> list[Row]:
     for size, what in (("256", "JSON"), ("binary", "float32")):
         part = alone / statistics.median(figures["cpu"] for figures in measured["ours", size])
         result.append(
-            (f"256 rows as {what}: the model's own part of the CPU, which no service can save", f"{part:.2f}", "")
+            (
+                f"256 rows as {what}: the model's own part of the CPU, which no service can save",
+                f"{part:.2f}",
+                "",
+            )
         )
-    for size, what in (("one", "1 row"), ("256", "256 rows as JSON"), ("binary", "256 rows as float32")):
+    for size, what in (
+        ("one", "1 row"),
+        ("256", "256 rows as JSON"),
+        ("binary", "256 rows as float32"),
+    ):
         told_as = "256" if size == "binary" else size
         value = ratio(("ours", size), ("frame", told_as), "rate")
         result.append((f"{what}, to bare FastAPI with records through a DataFrame", value, ""))
     for peer in list(pythons)[1:]:
-        result.append((f"{peer}, 1 row, to bare", ratio((peer, "one"), ("bare", "one"), "rate"), ""))
+        result.append(
+            (f"{peer}, 1 row, to bare", ratio((peer, "one"), ("bare", "one"), "rate"), "")
+        )
     return result
 
 
@@ -141,9 +170,13 @@ def _model_alone(run_dir: Path, inputs: np.ndarray) -> float:
 
 def _answers(url: str, headers: dict[str, str], body: bytes) -> np.ndarray:
     """Probabilities ``(n, 2)``: all must have the same before any is timed."""
-    reply = httpx.post(f"{url}/v1/predict", headers=headers, content=body, trust_env=False, timeout=60)
+    reply = httpx.post(
+        f"{url}/v1/predict", headers=headers, content=body, trust_env=False, timeout=60
+    )
     given = reply.raise_for_status().json()["predictions"]
-    return np.array([list(row["probabilities"].values()) if isinstance(row, dict) else row for row in given])
+    return np.array(
+        [list(row["probabilities"].values()) if isinstance(row, dict) else row for row in given]
+    )
 
 
 @contextlib.contextmanager
@@ -171,7 +204,8 @@ def _peer(name: str, run_dir: Path, python: str) -> Iterator[tuple[str, int]]:
             time.sleep(0.1)
         yield url, process.pid
     finally:
-        with contextlib.suppress(psutil.NoSuchProcess):  # where it has ended by itself, the assertion says so
+        # where it has ended by itself, the assertion says so
+        with contextlib.suppress(psutil.NoSuchProcess):
             for child in psutil.Process(process.pid).children(recursive=True):
                 child.terminate()
         process.terminate()
@@ -184,7 +218,12 @@ def _cpu(pid: int) -> float:
 
 
 def _wrk(
-    service: tuple[str, int], headers: dict[str, str], body: bytes, folder: Path, *, connections: int
+    service: tuple[str, int],
+    headers: dict[str, str],
+    body: bytes,
+    folder: Path,
+    *,
+    connections: int,
 ) -> dict[str, float]:
     """Requests a second, CPU seconds a request, 99th percentile in ms; every answer must be a 200."""
     url, pid = service
@@ -217,8 +256,15 @@ def _wrk(
 def write_script(folder: Path, headers: dict[str, str], body: bytes) -> Path:
     """What wrk is to send, as the Lua that it reads."""
     (folder / "body").write_bytes(body)
-    lines = [f"wrk.headers[{json.dumps(name)}] = {json.dumps(value)}" for name, value in headers.items()]
-    lines = ['wrk.method = "POST"', f'local f = io.open("{folder}/body", "rb")', 'wrk.body = f:read("*a")', *lines]
+    lines = [
+        f"wrk.headers[{json.dumps(name)}] = {json.dumps(value)}" for name, value in headers.items()
+    ]
+    lines = [
+        'wrk.method = "POST"',
+        f'local f = io.open("{folder}/body", "rb")',
+        'wrk.body = f:read("*a")',
+        *lines,
+    ]
     (folder / "ask.lua").write_text("\n".join(lines))
     return folder / "ask.lua"
 
@@ -228,9 +274,10 @@ def _kills(run_dir: Path) -> Row:
     acknowledged: list[str] = []
     stop, random = threading.Event(), np.random.default_rng(0)
     guards.keys_file(run_dir).unlink(missing_ok=True)
-    record = to_records(pd.read_parquet(run_dir / "data" / "test.parquet").head(1), load_case("credit", verify=False))[
-        0
-    ]
+    record = to_records(
+        pd.read_parquet(run_dir / "data" / "test.parquet").head(1),
+        load_case("credit", verify=False),
+    )[0]
 
     def load() -> None:
         while not stop.is_set():
@@ -239,7 +286,11 @@ def _kills(run_dir: Path) -> Row:
                 httpx.Client(base_url=service.url, trust_env=False) as client,
             ):
                 while not stop.is_set():
-                    reply = client.post("/v1/predict", json={"records": [record]}).raise_for_status().json()
+                    reply = (
+                        client.post("/v1/predict", json={"records": [record]})
+                        .raise_for_status()
+                        .json()
+                    )
                     acknowledged.append(reply["predictions"][0]["id"])
 
     killed = 0
@@ -258,7 +309,9 @@ def _kills(run_dir: Path) -> Row:
         stop.set()
         for client in clients:
             client.join()
-    log = serving.read_log(run_dir / "service" / "predictions.sqlite", load_case("credit", verify=False))
+    log = serving.read_log(
+        run_dir / "service" / "predictions.sqlite", load_case("credit", verify=False)
+    )
     missing = len(set(acknowledged) - set(log.index))
     return (
         f"{killed} times kill -9 under load: acknowledged predictions missing",

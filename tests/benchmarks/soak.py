@@ -29,7 +29,15 @@ def rows() -> list[Row]:
             process, done, spent, sizes = psutil.Process(service._process.pid), 0, 0.0, []
             while done < REQUESTS and spent < PATIENCE:
                 script = write_script(Path(folder), {"content-type": "application/json"}, body)
-                command = ["wrk", "-t1", "-c32", "-d10s", "-s", str(script), f"{service.url}/v1/predict"]
+                command = [
+                    "wrk",
+                    "-t1",
+                    "-c32",
+                    "-d10s",
+                    "-s",
+                    str(script),
+                    f"{service.url}/v1/predict",
+                ]
                 told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
                 assert "Non-2xx" not in told, told
                 done += int(re.search(r"(\d+) requests in", told)[1])  # type: ignore[index]
@@ -37,4 +45,10 @@ def rows() -> list[Row]:
                 sizes.append((done, process.memory_info().rss / 1e6))
         after = next(size for count, size in sizes if count >= done / 10)
         growth = f"{sizes[-1][1] - after:.1f} MB"
-        return [(f"{done:,} requests in {spent:.0f} s: memory growth after the first tenth", growth, "<= 10 MB")]
+        return [
+            (
+                f"{done:,} requests in {spent:.0f} s: memory growth after the first tenth",
+                growth,
+                "<= 10 MB",
+            )
+        ]

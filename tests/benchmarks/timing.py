@@ -11,11 +11,15 @@ Row = tuple[str, str, str]  # what was measured, the figure, the target
 
 
 def best_of(
-    candidates: Mapping[str, Callable[[], object]], *, rounds: int = 7, clock: Callable[[], float] = time.process_time
+    candidates: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int = 7,
+    clock: Callable[[], float] = time.process_time,
 ) -> dict[str, float]:
     """Seconds of each candidate's fastest round; the candidates are interleaved, so that noise hits all alike.
 
-    CPU seconds of this process unless ``clock`` is another: another program's share of the cores isn't counted.
+    CPU seconds of this process unless ``clock`` is another: another program's share of the cores
+    isn't counted.
     """
     best = dict.fromkeys(candidates, float("inf"))
     for _ in range(rounds):
@@ -29,5 +33,7 @@ def best_of(
 def peak_megabytes(code: str) -> float:
     """Peak resident memory of a fresh process that runs ``code``, in MB."""
     program = f"{code}\nimport resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-    kilobytes = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+    kilobytes = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    ).stdout
     return int(kilobytes.split()[-1]) / (1024 if sys.platform != "darwin" else 1024**2)

@@ -1,8 +1,8 @@
 """Plants faults in lepton_lib, a place each, and tells which the tests and notebooks notice: `make mutants`.
 
-The table goes to RESULTS.md, a verdict at a time, so that ``--new`` goes on where a run was stopped. A mutant that no
-run can tell from the library is listed in equivalent.toml with the reason; one that survives and isn't listed makes the
-exit code 1.
+The table goes to RESULTS.md, a verdict at a time, so that ``--new`` goes on where a run was
+stopped. A mutant that no run can tell from the library is listed in equivalent.toml with the
+reason; one that survives and isn't listed makes the exit code 1.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from tests.offline import ROOT
 HERE = Path(__file__).parent
 LIBRARY, RESULTS, EQUIVALENT = ROOT / "lepton_lib", HERE / "RESULTS.md", HERE / "equivalent.toml"
 COUNT = 200  # mutants in the table
-SLOW = ("tests/test_operations.py", "tests/test_handout.py")  # run real notebooks first: no sample is drawn from these
+# run real notebooks first: no sample is drawn from these
+SLOW = ("tests/test_operations.py", "tests/test_handout.py")
 ROW = re.compile(r"\| `` (?P<mutant>.+) `` \| (?P<round>[a-z]*): ?(?P<test>.*) \|")
 
 
@@ -39,10 +40,14 @@ def main() -> int:
     parser.add_argument("--only", default="", help="modules, as in metrics,data; all by default")
     parser.add_argument("--jobs", type=int, default=2, help="how many at a time")
     parser.add_argument(
-        "--sample", type=int, help="so many of the table's, drawn by the commit, by the tests named there"
+        "--sample",
+        type=int,
+        help="so many of the table's, drawn by the commit, by the tests named there",
     )
     parser.add_argument(
-        "--new", type=int, help="so many that the table doesn't have, by the tests that name their modules"
+        "--new",
+        type=int,
+        help="so many that the table doesn't have, by the tests that name their modules",
     )
     parser.add_argument("--draw", help="what the sample is drawn by, instead of the commit")
     parser.add_argument("--list", action="store_true", help="only say which there are")
@@ -57,13 +62,18 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="lepton-mutants-") as place:
         rounds: Callable[[Mutant], Iterator[Round]] = functools.partial(known_rounds, known)
         if options.sample:
-            # A commit is red for a test it lost, not for one that was never written: `make mutants` finds those.
+            # A commit is red for a test it lost, not for one that was never written: `make mutants`
+            # finds those.
             found = [m for m in found if str(m) in known and known[str(m)].round == "tests"]
             found = [m for m in found if not known[str(m)].test.startswith(SLOW)]
-            found = random.Random(options.draw or commit()).sample(found, min(options.sample, len(found)))
+            found = random.Random(options.draw or commit()).sample(
+                found, min(options.sample, len(found))
+            )
         elif options.new:
             found = [m for m in found if str(m) not in known]
-            found = random.Random(options.draw or commit()).sample(found, min(options.new, len(found)))
+            found = random.Random(options.draw or commit()).sample(
+                found, min(options.new, len(found))
+            )
         else:
             rounds = Map.draw(copy_repository(Path(place, "map")), options.jobs).rounds
         here = {str(mutant) for mutant in choose(LIBRARY, COUNT)}
@@ -77,9 +87,13 @@ def main() -> int:
                 tried = read_results() | {name: verdict}
                 write_results({name: tried[name] for name in tried if name in here}, reasons)
     unclear = [name for name, verdict in verdicts.items() if verdict.round == UNCLEAR]
-    missed = [name for name, verdict in verdicts.items() if not verdict.test and name not in reasons]
+    missed = [
+        name for name, verdict in verdicts.items() if not verdict.test and name not in reasons
+    ]
     caught = sum(bool(verdict.test) for verdict in verdicts.values()) - len(unclear)
-    print(f"{caught} of {len(verdicts)} caught in {time.monotonic() - began:.0f} s, {len(missed)} missed")
+    print(
+        f"{caught} of {len(verdicts)} caught in {time.monotonic() - began:.0f} s, {len(missed)} missed"
+    )
     for name in missed:
         print(f"missed: {name}")
     for name in unclear:
@@ -101,7 +115,9 @@ def is_in(mutant: Mutant, only: str) -> bool:
 
 def commit() -> str:
     """The commit that is checked out; the day where there's no git."""
-    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     return done.stdout.strip() or time.strftime("%Y-%m-%d")
 
 
@@ -112,10 +128,18 @@ def known_rounds(known: dict[str, Verdict], mutant: Mutant) -> Iterator[Round]:
     package, _, part = mutant.module.removesuffix(".py").partition("/")
     by_package = re.compile(rf"lepton_lib\.{package}\b|lepton_lib import [^\n]*\b{package}\b")
     by_part = re.compile(rf"lepton_lib\.{package}(\.{part}\b| import [^\n]*\b{part}\b)")
-    texts = {path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / "tests").glob("test_*.py"))}
-    seconds = {name: 90.0 if name[5:-3] in LONG else 30.0 for name in texts if f"tests/{name}" not in ASIDE}
-    commands = {name for name in seconds if package == "cli" and "lepton(" in texts[name]}  # asked by a fixture
-    near = {name for name in seconds if by_part.search(texts[name])} | commands if part else commands
+    texts = {
+        path.name: path.read_text(encoding="utf-8")
+        for path in sorted((ROOT / "tests").glob("test_*.py"))
+    }
+    seconds = {
+        name: 90.0 if name[5:-3] in LONG else 30.0 for name in texts if f"tests/{name}" not in ASIDE
+    }
+    # asked by a fixture
+    commands = {name for name in seconds if package == "cli" and "lepton(" in texts[name]}
+    near = (
+        {name for name in seconds if by_part.search(texts[name])} | commands if part else commands
+    )
     far = {name for name in seconds if by_package.search(texts[name])} - near
     for names in filter(None, (near, far)):
         yield "tests", {f"tests/{name}": seconds[name] for name in names}
@@ -125,7 +149,11 @@ def read_results() -> dict[str, Verdict]:
     """The verdicts in the table."""
     text = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else ""
     rows = map(ROW.fullmatch, text.splitlines())
-    return {row["mutant"].replace("\\|", "|"): Verdict(row["round"], row["test"]) for row in rows if row is not None}
+    return {
+        row["mutant"].replace("\\|", "|"): Verdict(row["round"], row["test"])
+        for row in rows
+        if row is not None
+    }
 
 
 def write_results(verdicts: dict[str, Verdict], reasons: dict[str, str]) -> None:
@@ -154,10 +182,20 @@ def write_results(verdicts: dict[str, Verdict], reasons: dict[str, str]) -> None
         lines.append(f"| {module} | {row.total()} | {' | '.join(map(str, counts))} |")
     lines += ["", "## Survivors", ""]
     survivors = sorted(name for name, verdict in verdicts.items() if not verdict.test)
-    lines += [f"- `` {name} ``: {reasons.get(name, '**missed**')}" for name in survivors] or ["None."]
-    lines += ["", "## Each fault, and the first that noticed it", "", "| fault | noticed by |", "| --- | --- |"]
+    lines += [f"- `` {name} ``: {reasons.get(name, '**missed**')}" for name in survivors] or [
+        "None."
+    ]
+    lines += [
+        "",
+        "## Each fault, and the first that noticed it",
+        "",
+        "| fault | noticed by |",
+        "| --- | --- |",
+    ]
     for name, verdict in sorted(verdicts.items()):
-        lines.append(f"| `` {name.replace('|', chr(92) + '|')} `` | {verdict.round}: {verdict.test} |")
+        lines.append(
+            f"| `` {name.replace('|', chr(92) + '|')} `` | {verdict.round}: {verdict.test} |"
+        )
     write_atomic(RESULTS, "\n".join(lines) + "\n")
 
 

@@ -1,7 +1,7 @@
 """Which faults there are: `mutants` reads a module's syntax tree and changes one place a time.
 
-Left out is what no run can tell or need tell: annotations, docstrings, the words of messages, and what only a type
-checker reads. Knows nothing of tests.
+Left out is what no run can tell or need tell: annotations, docstrings, the words of messages, and
+what only a type checker reads. Knows nothing of tests.
 """
 
 from __future__ import annotations
@@ -71,7 +71,9 @@ class Mutant:
     text: str  # by this
 
     def __str__(self) -> str:
-        place = ".".join(filter(None, (self.module.removesuffix(".py").replace("/", "."), self.function)))
+        place = ".".join(
+            filter(None, (self.module.removesuffix(".py").replace("/", "."), self.function))
+        )
         again = f" (#{self.number})" if self.number > 1 else ""
         return f"{place}: {_short(self.was)} -> {_short(self.now)}{again}"
 
@@ -89,13 +91,18 @@ def mutants(library: Path, module: str) -> list[Mutant]:
     seen: Counter[tuple[str, str, str]] = Counter()
     found = []
     for node, function, kind, now in _walk(ast.parse(source), ""):
-        was, then = ast.unparse(node), "(nothing)" if isinstance(now, ast.Pass) else ast.unparse(now)
+        was, then = (
+            ast.unparse(node),
+            "(nothing)" if isinstance(now, ast.Pass) else ast.unparse(now),
+        )
         key = (function, was, then)
         seen[key] += 1
         text = ast.unparse(now) if isinstance(now, ast.stmt) else f"({ast.unparse(now)})"
         start = starts[node.lineno - 1] + node.col_offset
         end = starts[node.end_lineno - 1] + node.end_col_offset
-        found.append(Mutant(module, function, kind, was, then, seen[key], node.lineno, start, end, text))
+        found.append(
+            Mutant(module, function, kind, was, then, seen[key], node.lineno, start, end, text)
+        )
     return found
 
 
@@ -103,7 +110,8 @@ def mutants(library: Path, module: str) -> list[Mutant]:
 def choose(library: Path, count: int, seed: int = 0) -> list[Mutant]:
     """About ``count`` mutants over all modules in proportion to their size, and over the kinds in turn.
 
-    A place is drawn by the hash of its description, so that a change elsewhere leaves most of the choice as it is.
+    A place is drawn by the hash of its description, so that a change elsewhere leaves most of the
+    choice as it is.
     """
     modules = sorted(str(path.relative_to(library)) for path in library.rglob("*.py"))
     of = {module: mutants(library, module) for module in modules}
@@ -124,14 +132,19 @@ def choose(library: Path, count: int, seed: int = 0) -> list[Mutant]:
 
 def _short(text: str) -> str:
     """At most one line's worth of a text, still told from every other."""
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}… {hashlib.sha256(text.encode()).hexdigest()[:4]}"
+    return (
+        text
+        if len(text) <= SHOWN
+        else f"{text[:SHOWN]}… {hashlib.sha256(text.encode()).hexdigest()[:4]}"
+    )
 
 
 def _rank(seed: int, text: str) -> bytes:
     return hashlib.sha256(f"{seed} {text}".encode()).digest()
 
 
-Found = Iterator[tuple[ast.AST, str, str, ast.AST]]  # the node, its function, the kind of change, the new node
+# the node, its function, the kind of change, the new node
+Found = Iterator[tuple[ast.AST, str, str, ast.AST]]
 
 
 def _walk(node: ast.AST, function: str) -> Found:
@@ -147,7 +160,14 @@ def _walk(node: ast.AST, function: str) -> Found:
 def _children(node: ast.AST) -> Iterator[ast.AST]:
     """What lies below a node and does something when it runs."""
     if isinstance(
-        node, ast.JoinedStr | ast.Assert | ast.Import | ast.ImportFrom | ast.arg | ast.match_case | ast.Raise
+        node,
+        ast.JoinedStr
+        | ast.Assert
+        | ast.Import
+        | ast.ImportFrom
+        | ast.arg
+        | ast.match_case
+        | ast.Raise,
     ):
         return  # texts, claims, names; and Python 3.11 doesn't know the places within an f-string
     if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
@@ -157,7 +177,13 @@ def _children(node: ast.AST) -> Iterator[ast.AST]:
     if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in {"TypeVar", "cast"}:
         return
     for name, value in ast.iter_fields(node):
-        if name in {"annotation", "returns", "decorator_list", "bases", "keywords"} and not isinstance(node, ast.Call):
+        if name in {
+            "annotation",
+            "returns",
+            "decorator_list",
+            "bases",
+            "keywords",
+        } and not isinstance(node, ast.Call):
             continue
         for child in value if isinstance(value, list) else [value]:
             docstring = isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant)
@@ -191,7 +217,9 @@ def _operator(node: ast.AST) -> Iterator[ast.AST]:
     if isinstance(node, ast.BinOp | ast.AugAssign) and type(node.op) in SWAPS:
         parts = [node.left, node.right] if isinstance(node, ast.BinOp) else [node.value]
         texts = any(
-            isinstance(p, ast.JoinedStr) or (isinstance(p, ast.Constant) and isinstance(p.value, str)) for p in parts
+            isinstance(p, ast.JoinedStr)
+            or (isinstance(p, ast.Constant) and isinstance(p.value, str))
+            for p in parts
         )
         if not texts:
             yield _changed(node, op=SWAPS[type(node.op)]())
@@ -202,7 +230,11 @@ def _logic(node: ast.AST) -> Iterator[ast.AST]:
         yield _changed(node, op=SWAPS[type(node.op)]())
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
         yield node.operand
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and not isinstance(node.operand, ast.Constant):
+    if (
+        isinstance(node, ast.UnaryOp)
+        and isinstance(node.op, ast.USub)
+        and not isinstance(node.operand, ast.Constant)
+    ):
         yield node.operand
 
 
@@ -221,7 +253,9 @@ def _constant(node: ast.AST) -> Iterator[ast.AST]:
             yield _changed(node, value=value + 1)
         elif isinstance(value, float):
             yield _changed(node, value=value * 2 if value else 1.0)
-        elif isinstance(value, str) and value.isidentifier():  # a key, a column's or a method's name
+        elif (
+            isinstance(value, str) and value.isidentifier()
+        ):  # a key, a column's or a method's name
             yield _changed(node, value=f"{value}_")
 
 
@@ -232,7 +266,11 @@ def _dropped(node: ast.AST) -> Iterator[ast.AST]:
         yield ast.Pass()
     if isinstance(node, ast.Assign) and not isinstance(node.targets[0], ast.Name | ast.Tuple):
         yield ast.Pass()
-    if isinstance(node, ast.Return) and node.value is not None and ast.unparse(node.value) != "None":
+    if (
+        isinstance(node, ast.Return)
+        and node.value is not None
+        and ast.unparse(node.value) != "None"
+    ):
         yield _changed(node, value=ast.Constant(None))
 
 

@@ -1,6 +1,7 @@
 """Tries mutants: each in a copy of the repository, by the tests that run the changed line, the quickest first.
 
-Each trial is forked from this process, which has the heavy libraries loaded, and ends at the first red test.
+Each trial is forked from this process, which has the heavy libraries loaded, and ends at the first
+red test.
 """
 
 from __future__ import annotations
@@ -29,11 +30,15 @@ from tests.offline import ROOT
 
 # The notebooks and what runs them are for survivors; the rest looks at files or into a browser.
 NOTEBOOKS = {"tests/test_notebooks.py": 120.0, "tests/test_every_case.py": 60.0}
-ASIDE = (*NOTEBOOKS, *(f"tests/test_{name}.py" for name in ("browser", "site", "verification", "mutants")))
+ASIDE = (
+    *NOTEBOOKS,
+    *(f"tests/test_{name}.py" for name in ("browser", "site", "verification", "mutants")),
+)
 HEAVY = "numpy pandas torch sklearn.metrics scipy.stats matplotlib.pyplot pydantic nbformat nbclient typer httpx"
 CRASH = 70  # exit code of a trial that can't even start pytest
 NEAR, FAR = 40.0, 10.0  # seconds of tests that run the line, and of others that run the module
-SECONDS = 60.0  # that a trial may take, besides ten times what its tests took when the map was drawn
+# that a trial may take, besides ten times what its tests took when the map was drawn
+SECONDS = 60.0
 LIMIT, UNCLEAR = "limit", "unclear"
 Tests = dict[str, float]  # seconds by the test's id, or by its file for all tests in that
 Round = tuple[str, Tests]  # what a round is called, and its tests
@@ -42,13 +47,18 @@ Round = tuple[str, Tests]  # what a round is called, and its tests
 def copy_repository(folder: Path) -> Path:
     """A copy of what the tests need, to plant faults in."""
     for name in ("lepton_lib", "tests", "notebooks", "datasets", ".ci", ".devcontainer"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+        shutil.copytree(
+            ROOT / name,
+            folder / name,
+            ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"),
+        )
     for path in ROOT.glob("*.*"):
         if path.is_file():
             shutil.copy(path, folder)
     for name in ("Makefile", "LICENSE"):
         shutil.copy(ROOT / name, folder)
-    # Bytecode that goes by what a module says, not by when it was written: a module with a fault is compiled anew.
+    # Bytecode that goes by what a module says, not by when it was written: a module with a fault is
+    # compiled anew.
     mode = py_compile.PycInvalidationMode.CHECKED_HASH
     compileall.compile_dir(folder / "lepton_lib", quiet=2, invalidation_mode=mode)
     return folder
@@ -70,8 +80,24 @@ class Map:
     def draw(cls, folder: Path, jobs: int) -> Map:
         """Run the tests once on a copy of the repository, and note which of them run each line."""
         data, report = folder / "build" / "coverage", folder / "build" / "tests.xml"
-        words = [sys.executable, "-m", "pytest", "-n", str(jobs), "--dist", "loadfile", f"--junitxml={report}"]
-        words += ["-p", "no:cacheprovider", "--cov", "--cov-context=test", "--cov-report=", "--cov-fail-under=0"]
+        words = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-n",
+            str(jobs),
+            "--dist",
+            "loadfile",
+            f"--junitxml={report}",
+        ]
+        words += [
+            "-p",
+            "no:cacheprovider",
+            "--cov",
+            "--cov-context=test",
+            "--cov-report=",
+            "--cov-fail-under=0",
+        ]
         words += [f"--ignore={name}" for name in ASIDE]
         variables = os.environ | _variables(folder) | {"COVERAGE_FILE": str(data)}
         if subprocess.run(words, cwd=folder, env=variables, check=False).returncode:
@@ -95,7 +121,8 @@ class Map:
             lines: dict[int, set[str]] = defaultdict(set)
             for line, contexts in coverage.contexts_by_lineno(measured).items():
                 for name, _, phase in (context.rpartition("|") for context in contexts if context):
-                    # What a module's fixture does is noted for the first test that asks, but serves the others, too.
+                    # What a module's fixture does is noted for the first test that asks, but serves
+                    # the others, too.
                     lines[line] |= {name} if phase == "run" else of_file[name.partition("::")[0]]
             found.lines[str(Path(measured).relative_to(library))] = lines
         return found
@@ -124,7 +151,8 @@ class Map:
 class Verdict:
     """What noticed a mutant: the round and the test; both are empty where it survived.
 
-    The round is `LIMIT` where the tests came to no end, and did without the fault; `UNCLEAR` where neither did.
+    The round is `LIMIT` where the tests came to no end, and did without the fault; `UNCLEAR` where
+    neither did.
     """
 
     round: str = ""
@@ -132,7 +160,11 @@ class Verdict:
 
 
 def try_all(
-    mutants: Sequence[Mutant], rounds: Callable[[Mutant], Iterable[Round]], *, jobs: int, place: Path
+    mutants: Sequence[Mutant],
+    rounds: Callable[[Mutant], Iterable[Round]],
+    *,
+    jobs: int,
+    place: Path,
 ) -> Iterator[tuple[Mutant, Verdict]]:
     """Each mutant with its verdict, as they come.
 
@@ -162,7 +194,9 @@ def try_all(
         time.sleep(0.02)
 
 
-def _attempt(mutant: Mutant, folder: Path, rounds: Iterable[Round]) -> Generator[None, None, Verdict]:
+def _attempt(
+    mutant: Mutant, folder: Path, rounds: Iterable[Round]
+) -> Generator[None, None, Verdict]:
     """Plant a mutant in the copy, try it, and mend the copy; yields while it waits."""
     path = folder / "lepton_lib" / mutant.module
     whole = path.read_bytes()
@@ -171,8 +205,13 @@ def _attempt(mutant: Mutant, folder: Path, rounds: Iterable[Round]) -> Generator
         for name, tests in filter(operator.itemgetter(1), rounds):
             limit = SECONDS + 10 * sum(tests.values())
             if (noticed := (yield from _run(folder, tests, limit))) is None:
-                at_work = (folder / "begun").read_text() if (folder / "begun").exists() else "the start of pytest"
-                path.write_bytes(whole)  # the control: a busy machine needs long without a fault, too
+                at_work = (
+                    (folder / "begun").read_text()
+                    if (folder / "begun").exists()
+                    else "the start of pytest"
+                )
+                # the control: a busy machine needs long without a fault, too
+                path.write_bytes(whole)
                 control = yield from _run(folder, tests, limit / 2)
                 return Verdict(LIMIT if control == "" else UNCLEAR, at_work)
             if noticed:
@@ -186,7 +225,8 @@ def _run(folder: Path, tests: Tests, seconds: float) -> Generator[None, None, st
     """Run tests on the copy in a process of their own.
 
     Returns:
-        What noticed a fault, empty where nothing did; None where they came to no end within ``seconds``.
+        What noticed a fault, empty where nothing did; None where they came to no end within
+        ``seconds``.
     """
     note = folder / "note"
     note.unlink(missing_ok=True)
@@ -220,7 +260,8 @@ def _run(folder: Path, tests: Tests, seconds: float) -> Generator[None, None, st
 def _become_pytest(folder: Path, tests: Tests, note: Path) -> int:
     """In the forked child: run the tests on the copy, up to the first that is red."""
     os.setsid()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell starts in the background
+    # ignored in what a shell starts in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.update(_variables(folder))
     os.chdir(folder)
     log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -232,7 +273,18 @@ def _become_pytest(folder: Path, tests: Tests, note: Path) -> int:
         if name.partition(".")[0] in {"lepton_lib", "tests", "conftest"}:
             del sys.modules[name]
     files = sorted({name.partition("::")[0] for name in tests})
-    words = ["-x", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov", "--rootdir", str(folder), *files]
+    words = [
+        "-x",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+        "-p",
+        "no:cov",
+        "--rootdir",
+        str(folder),
+        *files,
+    ]
     return int(pytest.main(words, plugins=[_Chosen(tests, note)]))
 
 

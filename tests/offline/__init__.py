@@ -23,7 +23,10 @@ HERE = Path(__file__).parent
 def namespace() -> tuple[str, ...]:
     """The words before a command that put it into a network namespace; none where that isn't allowed."""
     words = ("unshare", "--map-root-user", "--net", sys.executable, str(HERE / "loopback.py"))
-    if shutil.which("unshare") and subprocess.run([*words, "true"], capture_output=True, check=False).returncode == 0:
+    if (
+        shutil.which("unshare")
+        and subprocess.run([*words, "true"], capture_output=True, check=False).returncode == 0
+    ):
         return words
     return ()
 
@@ -35,8 +38,11 @@ def environment(**variables: str) -> dict[str, str]:
         **variables: More, or other values.
     """
     paths = [str(HERE), str(ROOT), os.environ.get("PYTHONPATH", "")]
-    # Whole loops and their kernels: tracing them would cost more time than all else, and cover nothing new.
-    untraced = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_PROCESS")}
+    # Whole loops and their kernels: tracing them would cost more time than all else, and cover
+    # nothing new.
+    untraced = {
+        name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_PROCESS")
+    }
     return {
         **untraced,
         **SAME_BITS,
@@ -47,7 +53,9 @@ def environment(**variables: str) -> dict[str, str]:
     }
 
 
-def run(*command: str, cwd: Path = ROOT, timeout: float = 900, **variables: str) -> subprocess.CompletedProcess[str]:
+def run(
+    *command: str, cwd: Path = ROOT, timeout: float = 900, **variables: str
+) -> subprocess.CompletedProcess[str]:
     """Run ``command`` offline; the result holds its text, whatever its exit code."""
     return subprocess.run(
         [*namespace(), *command],

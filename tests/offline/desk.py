@@ -11,7 +11,10 @@ answers = sys.stdout
 for line in sys.stdin:
     sys.argv = ["lepton", *json.loads(line)]
     code = 0
-    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+    with (
+        contextlib.redirect_stdout(io.StringIO()) as out,
+        contextlib.redirect_stderr(io.StringIO()) as err,
+    ):
         try:
             main()
         except SystemExit as end:

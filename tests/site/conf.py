@@ -9,7 +9,8 @@ author = "the authors of the course"
 html_show_copyright = False
 html_show_sphinx = False
 html_copy_source = False
-html_show_search_summary = False  # it would fetch pages, which a browser refuses on a page opened from the disk
+# it would fetch pages, which a browser refuses on a page opened from the disk
+html_show_search_summary = False
 language = "en"
 
 extensions = ["myst_nb", "sphinx.ext.mathjax", "tests.site.pictures"]
@@ -26,5 +27,10 @@ html_theme_options = {"navigation_with_keys": True}
 html_css_files = ["course.css"]
 mathjax_path = "tex-svg-full.js"  # one file, glyphs included
 mathjax3_config = {"options": {"enableMenu": False}, "svg": {"fontCache": "global"}}
-_mathjax = distribution("sphinx-mathjax-offline").locate_file("sphinx-mathjax-offline/static/mathjax")
-html_static_path = [str(Path(__file__).with_name("course.css")), str(Path(str(_mathjax), mathjax_path))]
+_mathjax = distribution("sphinx-mathjax-offline").locate_file(
+    "sphinx-mathjax-offline/static/mathjax"
+)
+html_static_path = [
+    str(Path(__file__).with_name("course.css")),
+    str(Path(str(_mathjax), mathjax_path)),
+]

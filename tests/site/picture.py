@@ -15,7 +15,9 @@ LIMIT = 150_000  # bytes
 def main(run_dir: str) -> None:
     """Take the picture at 1280 x 900, light."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium.path(), args=chromium.ARGUMENTS)
+        browser = playwright.chromium.launch(
+            executable_path=chromium.path(), args=chromium.ARGUMENTS
+        )
         page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme="light")
         page.goto((Path(run_dir).resolve() / "index.html").as_uri())
         PICTURE.parent.mkdir(parents=True, exist_ok=True)

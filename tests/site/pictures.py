@@ -16,7 +16,9 @@ def alternative_texts(notebook: Path) -> dict[str, str]:
         for output in cell.get("outputs", []):
             if "image/png" in output.get("data", {}):
                 content = b64decode(output.data["image/png"])
-                texts[hashlib.sha256(content).hexdigest()] = output.metadata.get("image/png", {}).get("alt", "")
+                texts[hashlib.sha256(content).hexdigest()] = output.metadata.get(
+                    "image/png", {}
+                ).get("alt", "")
     return texts
 
 
