@@ -6,6 +6,7 @@ Knows nothing of cases, models or runs. Heavy libraries are imported where they 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import math
@@ -148,6 +149,31 @@ def to_toml(value: Any) -> str:
     if isinstance(value, str | bool):
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return repr(value) if isinstance(value, int | float) else f"[{', '.join(map(to_toml, value))}]"
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill a Jinja template that lies in the library.
+
+    Args:
+        template: Its path below ``lepton_lib``, such as ``"runs/templates/index.html"``. In HTML and
+            SVG every value is escaped; other files (YAML, Containerfile) take values as they are.
+        **values: What the template names; one that is missing raises `jinja2.UndefinedError`.
+    """
+    return _templates().get_template(template).render(values)
+
+
+@functools.cache
+def _templates() -> Any:
+    import jinja2
+
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=lambda name: name is not None and name.endswith((".html", ".svg")),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
 
 
 def first_line(error: BaseException) -> str:
