@@ -250,14 +250,11 @@ def test_monitor_again_and_again(lepton, monkeypatch, tmp_path):
     monkeypatch.setattr(
         "lepton_lib.operations.monitor", lambda run_dir, **options: asked.append((run_dir, options))
     )
-    assert (
-        lepton("monitor", tmp_path, "--act", "--every", 2, "--metrics", "http://127.0.0.1:1")[0]
-        == 0
-    )
+    assert lepton("monitor", tmp_path, "--act", "--every", 2)[0] == 0
     (watched, options), looked = asked
     assert options.pop("every") == 120
     assert (watched, options) == looked
-    assert (looked[0], options["act"], options["metrics"]) == (tmp_path, True, "http://127.0.0.1:1")
+    assert (looked[0], options["act"]) == (tmp_path, True)
 
 
 @pytest.mark.parametrize(

@@ -516,7 +516,6 @@ def test_the_report_stands_alone(shadowed):
         "latest",
         "windows",
         "acts",
-        "service",
     ]
     assert content["form"] == 1
     assert set(content["latest"]) == {
@@ -605,38 +604,3 @@ def test_the_service_shows_the_report_live(copy, shadowed):
     assert ".lights" in style.text
     assert style.headers["content-type"].startswith("text/css")
     assert "No report yet" in none.text
-
-
-def test_the_services_own_signals_are_judged(copy, trained, metrics_page):
-    """Its counters are read at each look, shown with or without a window, and named in the next window's decision."""
-    place, told = copy(trained), []
-    records = to_records(things(120, seed=9), at(place)[1])
-    service = serving.create_app(place / "run")
-
-    def look_at(minute):
-        metrics_page.content = call(service, "GET", "/metrics").content
-        told.clear()
-        operations.monitor(
-            place / "run", metrics=metrics_page.url, now=NOW + 60 * minute, tell=told.append
-        )
-        return json.loads((place / "run" / "monitoring" / "report.json").read_text())
-
-    try:
-        assert [entry["light"] for entry in look_at(0)["lights"]] == ["none"]
-        for _ in range(3):
-            ask(service, {"x": "much"})
-        ask(service, records[0])
-        ill = look_at(1)
-        assert told[0].startswith("service: 75.0% of 4 requests were refused")
-        assert ill["lights"][-1]["light"] == "watch"
-        assert "See to the service: 75.0%" in ill["next"]
-        assert "Service <span" in (place / "run" / "monitoring" / "report.html").read_text()
-        ask(service, *records)
-        well = look_at(2)
-    finally:
-        service.log.close()
-    assert (well["service"][-1]["requests"], well["lights"][-1]["light"]) == (1, "good")
-    assert [len(entry["reasons"]) for entry in well["service"]] == [0, 1, 0]
-    decision = well["latest"]["decision"]
-    assert (decision["action"], "75.0% of 4 requests" in decision["reasons"][-1]) == ("watch", True)
-    assert "Requests a second" in (place / "run" / "monitoring" / "report.html").read_text()

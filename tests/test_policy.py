@@ -1,7 +1,6 @@
 """Performance with labels and before them, groups, and the policy: tested over every mix of signals."""
 
 import itertools
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,6 @@ from lepton_lib.cases.sections import Policy
 from lepton_lib.errors import CaseError, DataError, RunError
 from lepton_lib.metrics import area_under_curve, mean_decision_cost
 from lepton_lib.monitoring import (
-    Decision,
     Signals,
     State,
     bin_counts,
@@ -165,7 +163,7 @@ MIXES = list(
 
 
 def test_the_policy_over_every_mix():
-    """Each of 1,536 mixes of state and signals leads to the action that the rules name; an ill service adds a look."""
+    """Each of 1,536 mixes of state and signals leads to the action that the rules name."""
     for alarms, acted, rows, broken, drifted, change, versus in MIXES:
         signals = Signals(rows, broken, drifted, change, versus)
         state, decision = judge(State(alarms, acted), signals, POLICY, NOW)
@@ -186,9 +184,6 @@ def test_the_policy_over_every_mix():
         if acted == NOW + HOUR and expected not in ("roll back", "retrain"):
             after = after._replace(acted=NOW)  # the clock was put back
         assert (decision.action, state) == (expected, after), (alarms, acted, signals)
-        ill = judge(State(alarms, acted), replace(signals, service=("it fails",)), POLICY, NOW)
-        reasons = (*decision.reasons, "it fails")
-        assert ill == (after, Decision("watch" if expected == "nothing" else expected, reasons))
         assert decision.reasons
         assert all(decision.reasons)
 

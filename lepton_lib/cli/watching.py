@@ -22,12 +22,6 @@ def monitor(
     every: Annotated[
         float | None, typer.Option(min=0.01, metavar="MINUTES", help="Again and again.")
     ] = None,
-    metrics: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL", help="The service's address: its rate, errors and latency, too."
-        ),
-    ] = None,
     trust: Trust = None,
 ) -> None:
     """Judge what the service has answered since the last time: report, decide, and with --act do it."""
@@ -35,10 +29,8 @@ def monitor(
     from lepton_lib.operations import watch
 
     if every is not None:
-        watch(
-            run_dir, every=every * 60, act=act, metrics=metrics, trust=trust or (), tell=typer.echo
-        )
-    typer.echo(look(run_dir, act=act, metrics=metrics, trust=trust or (), tell=typer.echo))
+        watch(run_dir, every=every * 60, act=act, trust=trust or (), tell=typer.echo)
+    typer.echo(look(run_dir, act=act, trust=trust or (), tell=typer.echo))
     typer.echo(f"To read: {run_dir / 'monitoring' / 'report.html'}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Self
 
@@ -43,8 +43,6 @@ class Signals:
             enough.
         versus_previous: On the same labelled rows the loss of the model at work minus its
             predecessor's; None where there is no predecessor, or no labels enough.
-        service: What is wrong with the service itself, in words: a model can't mend it, so it asks
-            for a look at most.
     """
 
     rows: int
@@ -52,7 +50,6 @@ class Signals:
     drifted: tuple[str, ...] = ()
     loss_change: Interval | None = None
     versus_previous: Interval | None = None
-    service: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -63,7 +60,6 @@ class Signals:
         max_broken: float = 0.01,
         loss_change: Interval | None = None,
         versus_previous: Interval | None = None,
-        service: Iterable[str] = (),
     ) -> Self:
         """From `drift_report`'s and `count_problems`' findings."""
         broken = (
@@ -75,9 +71,7 @@ class Signals:
             entry.column for entry in report.columns if entry.verdict == "drift" and not entry.test
         ]
         columns = tuple(dict.fromkeys([*broken, *absent]))
-        return cls(
-            report.n_current, columns, report.drifted, loss_change, versus_previous, tuple(service)
-        )
+        return cls(report.n_current, columns, report.drifted, loss_change, versus_previous)
 
     @property
     def worse(self) -> bool:
@@ -115,9 +109,8 @@ def judge(state: State, signals: Signals, policy: Policy, now: float) -> tuple[S
     A model that is certainly worse than its predecessor is rolled back at once. What is broken is
     mended at its source, and too few rows are waited out: neither counts for or against an alarm.
     An alarm is drift, or a loss that is certainly higher; after ``patience`` windows in a row, with
-    labels to learn from and the pause over, a challenger is trained. What ails the service itself
-    is named beside it, and asks for a look. A clock that was put back makes the pause begin again,
-    so that it never lasts longer than one pause.
+    labels to learn from and the pause over, a challenger is trained. A clock that was put back
+    makes the pause begin again, so that it never lasts longer than one pause.
 
     Args:
         state: After the window before.
@@ -130,14 +123,6 @@ def judge(state: State, signals: Signals, policy: Policy, now: float) -> tuple[S
     """
     if state.acted is not None and now < state.acted:
         state = state._replace(acted=now)
-    state, decision = _judge(state, signals, policy, now)
-    if signals.service:
-        action = "watch" if decision.action == "nothing" else decision.action
-        decision = Decision(action, (*decision.reasons, *signals.service))
-    return state, decision
-
-
-def _judge(state: State, signals: Signals, policy: Policy, now: float) -> tuple[State, Decision]:
     if signals.versus_previous is not None and signals.versus_previous[1] > 0:
         reason = "the model at work is certainly worse than its predecessor on the same rows"
         return State(0, now), Decision(

@@ -20,7 +20,6 @@ CREATE TABLE IF NOT EXISTS judged (id TEXT PRIMARY KEY, window INTEGER NOT NULL)
 CREATE TABLE IF NOT EXISTS labelled (id TEXT PRIMARY KEY, window INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS acts (window INTEGER PRIMARY KEY, action TEXT NOT NULL, stage TEXT NOT NULL,
     content TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS readings (number INTEGER PRIMARY KEY, window INTEGER NOT NULL, content TEXT NOT NULL);
 """
 _FRESH = "SELECT id FROM log.predictions WHERE id NOT IN (SELECT id FROM judged)"
 _FRESH_BATCHES = """SELECT token, rows FROM log.batches  -- each is judged whole
@@ -123,22 +122,6 @@ class Journal:
     def open_act(self) -> Act | None:
         """The act that is not over."""
         return next((act for act in self.acts() if act.stage not in ENDS), None)
-
-    def readings(self, last: int, *, after: int = -1) -> list[dict[str, Any]]:
-        """So many readings of the service's metrics, the last ones, oldest first; those taken since that window."""
-        rows = self._connection.execute(
-            "SELECT content FROM readings WHERE window > ? ORDER BY number DESC LIMIT ?",
-            [after, last],
-        )
-        return [json.loads(content) for (content,) in rows][::-1]
-
-    def note(self, reading: Mapping[str, Any]) -> None:
-        """Keep a reading; it belongs to the window that is judged next."""
-        with self._transaction():
-            self._connection.execute(
-                "INSERT INTO readings (window, content) SELECT coalesce(max(number), 0), ? FROM windows",
-                [to_json(dict(reading))],
-            )
 
     def record(
         self, window: Mapping[str, Any], rows: Iterable[str], labels: Iterable[str], *, act: bool

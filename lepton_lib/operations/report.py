@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 from html import escape
 from itertools import zip_longest
 from typing import Any
@@ -15,7 +14,6 @@ from lepton_lib.artefacts import Run
 from lepton_lib.cases import Case
 from lepton_lib.monitoring import Reference, Summary
 from lepton_lib.operations.journal import ENDS, Journal
-from lepton_lib.operations.service import limits
 from lepton_lib.runs.pages import METRIC_NAMES, PAGE, STYLE, number, table, verdict
 from lepton_lib.utils import to_json, write_atomic
 
@@ -165,24 +163,6 @@ def lights(window: dict[str, Any], case: Case) -> list[dict[str, str]]:
     return found
 
 
-def _service_light(reading: dict[str, Any]) -> dict[str, str]:
-    """The light of a reading of the service's metrics."""
-    known = reading.get("requests")
-    text = "; ".join(reading["reasons"]) or "Judged from the second reading on." * (known is None)
-    parts = ["the service was restarted"] * bool(reading.get("restarted"))
-    if known is not None:
-        parts += [f"{known:,} requests in {number(reading['seconds'])} s"]
-        parts += [f"{reading['errors'][0]:.1%} failed"] if "errors" in reading else []
-        parts += [f"{key} {reading[key] * 1000:.3g} ms" for key in ("p50", "p99") if key in reading]
-        parts += [f"{reading['busy']:.2g} at work at a time"]
-    light = "watch" if reading["reasons"] else "none" if known is None else "good"
-    return {
-        "signal": "Service",
-        "light": light,
-        "text": ". ".join(filter(None, [text, ", ".join(parts)])),
-    }
-
-
 def write_report(run: Run, case: Case, book: Journal, *, waiting: int) -> str:
     """Write ``monitoring/report.html`` and ``monitoring/report.json``; returns what to do next."""
     windows, acts = book.windows(), [act._asdict() for act in book.acts()]
@@ -212,10 +192,7 @@ def write_report(run: Run, case: Case, book: Journal, *, waiting: int) -> str:
         | {"psi": max((c["psi"] for c in window["drift"]["columns"]), default=0.0)}
         for window in windows
     ]
-    readings = [{k: v for k, v in each.items() if k != "counters"} for each in book.readings(SHOWN)]
-    shown = (lights(last, case) if last else []) + [_service_light(each) for each in readings[-1:]]
-    if readings and readings[-1]["reasons"]:
-        todo += f" See to the service: {'; '.join(readings[-1]['reasons'])}."
+    shown = lights(last, case) if last else []
     content = {
         "form": FORM,
         "case": case.name,
@@ -225,7 +202,6 @@ def write_report(run: Run, case: Case, book: Journal, *, waiting: int) -> str:
         "latest": last,
         "windows": history,
         "acts": acts,
-        "service": readings,
     }
     folder = run.folder / "monitoring"
     write_atomic(folder / "report.json", to_json(content))
@@ -254,7 +230,7 @@ def _page(case: Case, content: dict[str, Any]) -> str:
     if last is None:
         body = (
             f"<header><h1>Monitoring: {escape(case.title)}</h1><p class='lead'>{escape(content['next'])}</p></header>"
-            f'<main><div class="lights">{cards}</div>{_service(content["service"])}</main>'
+            f'<main><div class="lights">{cards}</div></main>'
         )
         return PAGE.substitute(
             title=escape(f"Monitoring {case.name}"), style=STYLE + _STYLE, body=body
@@ -285,7 +261,6 @@ def _page(case: Case, content: dict[str, Any]) -> str:
 <div class="lights">{cards}</div>
 <h2>Over the windows</h2>
 <div class="wide-many">{_lines(case, content["windows"])}</div>
-{_service(content["service"])}
 <h2>Then and now</h2>
 <p>Outlined: the rows that the model was trained on (of its answers: rows that it hadn't seen). Filled: this window.
 Those that moved most come first.</p>
@@ -371,35 +346,12 @@ def _lines(case: Case, windows: list[dict[str, Any]]) -> str:
     return "".join(made)
 
 
-def _service(readings: list[dict[str, Any]]) -> str:
-    """Time lines of the service's own signals, a point for each reading."""
-    if not readings:
-        return ""
-    times = [datetime.fromtimestamp(each["time"], UTC).strftime("%H:%M") for each in readings]
-    made = []
-    for key, title, limit in (
-        ("rate", "Requests a second", None),
-        ("errors", "Share of requests that failed, with its interval", "errors:ratio"),
-        ("p99", "Seconds that 99 % of the requests stay below", "seconds:p99"),
-        ("busy", "Requests at work at a time", "busy:rate"),
-    ):
-        values = [each.get(key) for each in readings]
-        if any(value is not None for value in values):
-            points = [(value,) * 3 if isinstance(value, float) else value for value in values]
-            made.append(
-                _line(title, times, points, [], limits()[limit] if limit else None, at="reading at")
-            )
-    return f'<h2>The service, reading by reading (UTC)</h2><div class="wide-many">{"".join(made)}</div>'
-
-
 def _line(
     title: str,
     numbers: list[str],
     points: list[Any],
     guesses: list[Any],
     limit: float | None,
-    *,
-    at: str = "window",
 ) -> str:
     """A time line: points with their intervals, a grey band for what was estimated before labels, a dashed limit."""
     values = [value for entry in (*points, *guesses) if entry for value in entry] + (
@@ -435,7 +387,7 @@ def _line(
     if limit is not None:
         mark(limit, "limit", f"agreed {number(limit)}", 395, "end")
     told = [
-        f"{at} {name}: {_interval(p) if p else 'none'}"
+        f"window {name}: {_interval(p) if p else 'none'}"
         for name, p in zip(numbers, points, strict=True)
     ]
     grey = (

@@ -45,7 +45,6 @@ from lepton_lib.operations.acting import (
 )
 from lepton_lib.operations.journal import Journal
 from lepton_lib.operations.report import distributions, write_report
-from lepton_lib.operations.service import read_service
 from lepton_lib.serving import read_log, signing
 from lepton_lib.serving.releases import current_version, folder_of
 
@@ -57,7 +56,6 @@ def monitor(
     run_dir: str | Path,
     *,
     act: bool = False,
-    metrics: str | None = None,
     trust: Sequence[str] = (),
     now: float | None = None,
     tell: Tell | None = None,
@@ -70,8 +68,6 @@ def monitor(
     Args:
         run_dir: A run folder that was served from.
         act: Retrain, promote and roll back, instead of only saying so.
-        metrics: The service's address, whose own signals (rate, errors, latency, saturation) are
-            then judged, too.
         trust: Public keys whose signature under a release counts, besides the user's own.
         now: POSIX seconds; the clock's if not given.
         tell: Gets a sentence for every step.
@@ -80,8 +76,7 @@ def monitor(
         What to do next, in a sentence.
 
     Raises:
-        RunError: There is no service or log, another monitor is at work, or ``metrics`` is no
-            address. A service that doesn't answer is a finding, not an error.
+        RunError: There is no service or log, or another monitor is at work.
         NotebookError: A notebook failed in retraining; the next call takes it up again.
     """
     run, say = Run(run_dir), tell or (lambda _: None)
@@ -93,9 +88,6 @@ def monitor(
     )
     with exclusive_lock(run.folder / "monitoring"), contextlib.closing(Journal(run.folder)) as book:
         watched = Watched(run, case, book, run.folder / "service" / "predictions.sqlite", keys)
-        if metrics is not None:
-            book.note(reading := read_service(metrics, next(iter(book.readings(1)), None), now))
-            say(f"service: {'; '.join(reading['reasons']) or 'nothing wrong'}")
         if act:
             advance(watched, say)
         fresh = book.fresh(watched.log)
@@ -114,13 +106,12 @@ def watch(
     *,
     every: float,
     act: bool = False,
-    metrics: str | None = None,
     trust: Sequence[str] = (),
     tell: Tell | None = None,
 ) -> None:
     """`monitor` every so many seconds, until interrupted; the pause doesn't heed the clock on the wall."""
     while True:
-        monitor(run_dir, act=act, metrics=metrics, trust=trust, tell=tell)
+        monitor(run_dir, act=act, trust=trust, tell=tell)
         time.sleep(every)
 
 
@@ -157,16 +148,12 @@ def _judge_window(watched: Watched, fresh: pd.DataFrame, now: float) -> str:
             versus = bootstrap_interval(lambda gap: float(gap.mean()), gap, seed=0, block=block)
     problems = count_problems(inputs, case)
     number = len(book.windows()) + 1
-    told_of_service = [
-        reason for each in book.readings(-1, after=number - 2) for reason in each["reasons"]
-    ]
     signals = Signals.of(
         report,
         problems,
         max_broken=policy.max_broken,
         loss_change=change,
         versus_previous=versus,
-        service=dict.fromkeys(told_of_service),
     )
     state, decision = judge(book.state(), signals, policy, now)
     window = {
