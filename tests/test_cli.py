@@ -241,22 +241,6 @@ def test_handout(lepton, monkeypatch, tmp_path):
     )
 
 
-def test_monitor_again_and_again(lepton, monkeypatch, tmp_path):
-    """With --every the monitor watches with the same options as it looks once, the minutes as seconds."""
-    asked = []
-    monkeypatch.setattr(
-        "lepton_lib.operations.watch", lambda run_dir, **options: asked.append((run_dir, options))
-    )
-    monkeypatch.setattr(
-        "lepton_lib.operations.monitor", lambda run_dir, **options: asked.append((run_dir, options))
-    )
-    assert lepton("monitor", tmp_path, "--act", "--every", 2)[0] == 0
-    (watched, options), looked = asked
-    assert options.pop("every") == 120
-    assert (watched, options) == looked
-    assert (looked[0], options["act"]) == (tmp_path, True)
-
-
 @pytest.mark.parametrize(
     ("error", "told"),
     [

@@ -14,13 +14,14 @@ import pandas as pd
 import pytest
 
 from lepton_lib import operations, serving
-from lepton_lib.artefacts import exclusive_lock
+from lepton_lib.artefacts import Run, exclusive_lock
 from lepton_lib.cases import load_case
 from lepton_lib.data import to_records
 from lepton_lib.errors import DataError, NotebookError, RunError
-from lepton_lib.operations import acting
-from lepton_lib.operations import windows as looking
+from lepton_lib.operations import retraining
+from lepton_lib.operations import windows as windows_module
 from lepton_lib.operations.journal import Journal
+from lepton_lib.operations.watched import WatchedRun
 from lepton_lib.runs import run_loop
 from lepton_lib.runs.parameters import loop_notebooks
 from lepton_lib.serving import (
@@ -147,7 +148,7 @@ def alarmed(trained, tmp_path_factory):
         said = []
         for day, moved in enumerate((False, True)):
             serve(place, things(100, seed=day + 1, moved=moved))
-            operations.monitor(place / "run", now=NOW + day * DAY, tell=said.append)
+            operations.monitor(place / "run", now=NOW + day * DAY, notify=said.append)
         serve(place, things(260, seed=3, moved=True))
     assert [line.rpartition(" ")[2] for line in said] == ["nothing", "watch"]
     return place
@@ -164,7 +165,7 @@ def shadowed(alarmed, tmp_path_factory):
 def look(place, **options):
     """One look, and the journal after it: windows and acts."""
     said = []
-    operations.monitor(place / "run", tell=said.append, **options)
+    operations.monitor(place / "run", notify=said.append, **options)
     book = Journal(place / "run")
     windows, acts = book.windows(), book.acts()
     book.close()
@@ -178,14 +179,12 @@ def test_retraining_runs_the_notebooks_on_the_enlarged_case(shadowed, alarmed):
     folder = shadowed / "run" / "monitoring" / "retrain-003"
     steps = json.loads((folder / "run" / "manifest.json").read_text())["steps"]
     assert list(steps) == ["01_data", "02_training", "03_evaluation", "04_deployment"]
-    assert (act.stage, act.content["rows"], act.content["served"]) == ("shadow", 1000, 460)
+    assert (act.stage, act.content.rows, act.content.served) == ("shadow", 1000, 460)
     assert steps["02_training"]["parameters"]["epochs"] == 40
     assert len((folder / "things" / "table.csv").read_text().splitlines()) == 1 + 1000 + 460
-    assert act.content["differences"]["served rows"][1] > 0
+    assert act.content.differences["served rows"][1] > 0
     assert (
-        releases.current_version(shadowed / "run")
-        == act.content["champion"]
-        != act.content["challenger"]
+        releases.current_version(shadowed / "run") == act.content.champion != act.content.challenger
     )
     assert (
         "under way"
@@ -201,22 +200,22 @@ def test_a_better_challenger_is_promoted_and_a_worse_one_rolled_back(copy, shado
     serve(place, things(100, seed=5, moved=True))
     _, (act,), _ = look(place, act=True, now=NOW + 4 * DAY)
     assert act.stage == "promoted", act
-    assert releases.current_version(place / "run") == act.content["challenger"] != champion
+    assert releases.current_version(place / "run") == act.content.challenger != champion
     shadow = pd.read_parquet(place / "run" / "monitoring" / "retrain-003" / "shadow.parquet")
     assert shadow.shape == (100, 5)
     again = things(200, seed=6, moved=True)
     serve(place, again.assign(target=1))
     windows, acts, _ = look(place, act=True, now=NOW + 5 * DAY)
-    assert windows[-1]["decision"]["action"] == "roll back"
-    assert windows[-1]["model_version"] == act.content["challenger"]
-    assert (acts[-1].stage, acts[-1].content["to"]) == ("rolled back", champion)
+    assert windows[-1].decision.action == "roll back"
+    assert windows[-1].model_version == act.content.challenger
+    assert (acts[-1].stage, acts[-1].content.to) == ("rolled back", champion)
     told = json.loads((place / "run" / "monitoring" / "report.json").read_text())["lights"]
     (predecessor,) = [entry for entry in told if entry["signal"] == "Predecessor"]
     assert (predecessor["light"], "is certainly worse" in predecessor["text"]) == ("act", True)
     assert releases.current_version(place / "run") == champion
     serve(place, things(100, seed=7))
     windows, acts, _ = look(place, act=True, now=NOW + 6 * DAY)
-    assert (len(acts), windows[-1]["model_version"]) == (2, champion)
+    assert (len(acts), windows[-1].model_version) == (2, champion)
 
 
 def test_a_strangers_model_is_watched_and_followed_by_ones_own(
@@ -255,8 +254,8 @@ def test_rows_that_err_together_are_less_evidence(copy, shadowed):
         odd = np.arange(400) < 300  # in which the predecessor is right
         serve(place, things(400, seed=6, moved=True).assign(target=odd.astype(int)))
         windows, _, _ = look(place, now=NOW + 5 * DAY)
-        actions[block] = windows[-1]["decision"]["action"]
-        value, low, _ = windows[-1]["signals"]["versus_previous"]
+        actions[block] = windows[-1].decision.action
+        value, low, _ = windows[-1].signals.versus_previous
         assert value > 0
         assert (low > 0) == (block == 1)
     assert (actions[1], actions[40] == "roll back") == ("roll back", False)
@@ -269,7 +268,7 @@ def test_a_challenger_that_proves_worse_is_not_promoted(copy, shadowed):
     serve(place, things(200, seed=5, moved=True).assign(target=1))
     _, (act,), _ = look(place, act=True, now=NOW + 4 * DAY)
     assert (act.stage, releases.current_version(place / "run")) == ("kept", champion)
-    assert "certainly worse on served rows" in " ".join(act.content["reasons"])
+    assert "certainly worse on served rows" in " ".join(act.content.reasons)
     page = (place / "run" / "monitoring" / "report.html").read_text()
     assert "the champion stays" in page
 
@@ -277,17 +276,17 @@ def test_a_challenger_that_proves_worse_is_not_promoted(copy, shadowed):
 def test_rows_that_were_learnt_from_prove_nothing(copy, shadowed, monkeypatch):
     """Things that ask again in the trial are not counted: neither those learnt from nor those compared already."""
     place, compared = copy(shadowed), []
-    real = acting.paired_difference
+    real = retraining.paired_difference
 
     def note(metric, labels, *answers, **options):
         compared.append(len(labels))
         return real(metric, labels, *answers, **options)
 
-    monkeypatch.setattr(acting, "paired_difference", note)
+    monkeypatch.setattr(retraining, "paired_difference", note)
     serve(place, things(260, seed=3, moved=True))  # the third window's rows once more
     _, (act,), _ = look(place, act=True, now=NOW + 4 * DAY)
     test = pd.read_parquet(place / "run/monitoring/retrain-003/run/data/test.parquet")
-    assert act.content["shadowed"] == 260
+    assert act.content.shadowed == 260
     assert compared[0] == (test.index > 1001).sum()
 
 
@@ -298,20 +297,20 @@ def replayed(monkeypatch, shadowed):
         shutil.rmtree(run_dir, ignore_errors=True)
         shutil.copytree(shadowed / "run" / "monitoring" / "retrain-003" / "run", run_dir)
 
-    monkeypatch.setattr(acting, "run_loop", run_again)
+    monkeypatch.setattr(retraining, "run_loop", run_again)
 
 
 POINTS = [
     (Journal, "record"),
     (Journal, "advance"),
-    (acting, "run_loop"),
+    (retraining, "run_loop"),
     (releases, "install"),
     (releases, "promote"),
     (os, "replace"),
     (Path, "rename"),
-    (looking, "write_report"),
+    (windows_module, "write_report"),
     (pd.DataFrame, "to_parquet"),
-    (acting, "_described"),
+    (retraining, "_case_toml"),
     (releases, "roll_back"),
 ]
 
@@ -368,7 +367,7 @@ def test_killed_before_any_step_nothing_is_lost_or_done_twice(
         assert set(judged) == set(log.index)
         past = [entry["action"] for entry in releases.history(place / "run")]
         found = [
-            [w["decision"] for w in windows],
+            [w.decision for w in windows],
             [(a.window, a.action, a.stage) for a in acts],
             past,
         ]
@@ -392,7 +391,7 @@ def test_too_few_rows_wait(copy, trained):
     assert "50 of 80 rows" in (place / "run" / "monitoring" / "report.html").read_text()
     serve(place, things(40, seed=2))
     windows, _, _ = look(place, now=NOW)
-    assert [window["rows"] for window in windows] == [90]
+    assert [window.rows for window in windows] == [90]
     assert len(look(place, now=NOW)[0]) == 1
 
 
@@ -418,7 +417,7 @@ def test_a_look_reads_only_what_is_new(copy, trained, monkeypatch):
             upkeep.keep_days(log, 1)
             counts.clear()
         windows = look(place, now=NOW + day * DAY)[0]
-        assert (windows[-1]["rows"], sum(counts)) == (100, 200), (
+        assert (windows[-1].rows, sum(counts)) == (100, 200), (
             "the new rows once, the newly labelled once"
         )
         assert look(place, now=NOW + day * DAY)[2] == ["0 of 80 new rows: waiting for more"]
@@ -437,7 +436,7 @@ def test_labels_are_judged_when_they_come(copy, trained):
     run, case = at(place)
     rows = things(100, seed=1)
     ids = serve(place, rows, labels=False)
-    assert look(place, now=NOW)[0][-1]["labels"] == 0
+    assert look(place, now=NOW)[0][-1].labels == 0
     table = place / "labels.csv"
     told = [case.classes[label] for label in rows["target"]]
     pd.DataFrame({"id": ids, "label": told})[:30].to_csv(table, index=False)
@@ -445,16 +444,16 @@ def test_labels_are_judged_when_they_come(copy, trained):
         "30 labels attached"
     )
     serve(place, things(100, seed=2), labels=False)
-    assert look(place, now=NOW)[0][-1]["labels"] == 0, "30 are too few"
+    assert look(place, now=NOW)[0][-1].labels == 0, "30 are too few"
     pd.DataFrame({"id": ids, "label": told}).to_csv(table, index=False)
     count = operations.attach_file(run / "service/predictions.sqlite", table, case)
     assert (count.attached, count.repeated, count.corrected, count.clean) == (70, 30, 0, True)
     serve(place, things(100, seed=3), labels=False)
     window = look(place, now=NOW)[0][-1]
-    assert window["labels"] == 100
-    assert {"auc", "cost", "calibration_error"} <= set(window["performance"])
+    assert window.labels == 100
+    assert {"auc", "cost", "calibration_error"} <= set(window.performance)
     serve(place, things(100, seed=4), labels=False)
-    assert look(place, now=NOW)[0][-1]["labels"] == 0, "each is judged once"
+    assert look(place, now=NOW)[0][-1].labels == 0, "each is judged once"
 
 
 def test_labels_that_do_not_fit_are_counted_and_named(copy, trained):
@@ -517,7 +516,7 @@ def test_the_report_stands_alone(shadowed):
         "windows",
         "acts",
     ]
-    assert content["form"] == 1
+    assert content["form"] == 2
     assert set(content["latest"]) == {
         *(
             "form",
@@ -562,8 +561,11 @@ def test_one_monitor_at_a_time(copy, trained):
 def test_a_version_from_elsewhere_has_no_reference(copy, shadowed):
     """A model that none of the run's trainings made can't be judged, and the message says why."""
     place = copy(shadowed)
+    run, case = at(place)
+    watched = WatchedRun(Run(run), case, Journal(run), None)
     with pytest.raises(RunError, match="none of its trainings made"):
-        acting.home_of(acting.Run(place / "run"), "0" * 12)
+        watched.home_of("0" * 12)
+    watched.journal.close()
 
 
 def test_a_notebook_that_fails_is_taken_up_again(copy, alarmed, shadowed, monkeypatch):
@@ -574,7 +576,7 @@ def test_a_notebook_that_fails_is_taken_up_again(copy, alarmed, shadowed, monkey
         raise NotebookError("notebook 02", "a fault", "none", "Mend it.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(acting, "run_loop", fail)
+        patch.setattr(retraining, "run_loop", fail)
         with pytest.raises(NotebookError):
             operations.monitor(place / "run", act=True, now=NOW + 3 * DAY)
     replayed(monkeypatch, shadowed)

@@ -1,7 +1,6 @@
 """Performance with labels and before them, groups, and the policy: tested over every mix of signals."""
 
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -23,7 +22,7 @@ from lepton_lib.monitoring import (
 )
 from lepton_lib.monitoring.performance import wilson
 from lepton_lib.operations import Journal
-from lepton_lib.operations.labels import _label
+from lepton_lib.operations.labels import _parse_label
 
 COSTS = {"unit": "losses", "matrix": {"no": {"no": 0, "yes": 1}, "yes": {"no": 4, "yes": 0}}}
 WORSE, SAME, BETTER = (0.2, 0.1, 0.3), (0.0, -0.1, 0.1), (-0.2, -0.3, -0.1)
@@ -250,10 +249,10 @@ def test_numbers_against_words_are_compared_as_words():
 def test_a_number_is_labelled_by_a_number(make_case):
     """For regression a label is any finite number, and nothing else."""
     case = load_case(make_case(task="regression", target={"classes": []}, charter={"criteria": {}}))
-    assert _label("3.5", case, Path("labels.csv"), 2) == 3.5
+    assert _parse_label("3.5", case, "labels.csv, line 2") == 3.5
     for text in ("much", "inf"):
         with pytest.raises(DataError, match="a finite number"):
-            _label(text, case, Path("labels.csv"), 2)
+            _parse_label(text, case, "labels.csv, line 2")
 
 
 def test_a_journal_that_is_none_is_told(tmp_path):
