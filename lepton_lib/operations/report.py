@@ -11,18 +11,11 @@ import numpy as np
 from lepton_lib.artefacts import Run
 from lepton_lib.cases import Case
 from lepton_lib.monitoring import Reference, Summary
+from lepton_lib.monitoring.drift import ColumnDrift
+from lepton_lib.operations import records
 from lepton_lib.operations.journal import Journal
-from lepton_lib.operations.records import (
-    HISTORY,
-    Act,
-    Distribution,
-    Light,
-    Report,
-    Span,
-    Window,
-    dump,
-)
-from lepton_lib.runs.pages import METRIC_NAMES, STYLE, number
+from lepton_lib.operations.records import Act, Distribution, Light, Report, Span, Window
+from lepton_lib.runs.summary import METRIC_NAMES, metric_name, number
 from lepton_lib.utils import render, write_atomic
 
 BINS = 20  # of a number's histogram
@@ -109,10 +102,10 @@ def _count_numbers(*pair: Summary) -> tuple[list[float | str], list[list[int]]]:
 def lights(window: Window, case: Case) -> list[Light]:
     """A light for each signal of a window."""
     signals = window.signals
-    broken, versus = ", ".join(signals.broken), signals.versus_previous
     answers = [name for name in signals.drifted if name.startswith("p_") or name == "prediction"]
     inputs = [name for name in signals.drifted if name not in answers]
-    entries = [
+    broken, versus = ", ".join(signals.broken), signals.versus_previous
+    shown = [
         Light("Data", "act", f"Broken at the source: {broken}.")
         if broken
         else Light("Data", "good", "Every column keeps its rules."),
@@ -121,15 +114,17 @@ def lights(window: Window, case: Case) -> list[Light]:
         _performance_light(window, case),
     ]
     if versus is not None:
-        worse = _above_zero(versus)
-        text = f"is {'certainly' if worse else 'not certainly'} worse than the one before"
-        text = f"The model at work {text} ({interval(versus)})."
-        entries.append(Light("Predecessor", "act" if worse else "good", text))
-    return entries + ([_groups_light(window)] if case.sensitive else [])
+        light, certainly = _certainly(versus)
+        text = f"{certainly} worse than the one before ({interval(versus)})"
+        shown.append(Light("Predecessor", light, f"The model at work is {text}."))
+    return shown + ([_groups_light(window)] if case.sensitive else [])
 
 
-def _above_zero(span: Span) -> bool:
-    return span[1] is not None and span[1] > 0
+def _certainly(excess: Span) -> tuple[str, str]:
+    """The light and the word for a loss that is certainly higher, or isn't."""
+    if excess[1] is not None and excess[1] > 0:
+        return "act", "certainly"
+    return "good", "not certainly"
 
 
 def _drift_light(signal: str, drifted: list[str], calm: str) -> Light:
@@ -139,22 +134,19 @@ def _drift_light(signal: str, drifted: list[str], calm: str) -> Light:
 
 
 def _performance_light(window: Window, case: Case) -> Light:
-    change = window.signals.loss_change
-    if change is None:
+    if (change := window.signals.loss_change) is None:
         few = f"Fewer than {case.policy.min_labels} new labels: no loss to judge. Ask for labels."
         return Light("Performance", "none", few)
-    worse = _above_zero(change)
-    text = f"the loss is {'certainly higher' if worse else 'not certainly higher'} than on"
-    text = f"{window.labels} labels: {text} the reference rows ({interval(change)})."
-    return Light("Performance", "act" if worse else "good", text)
+    light, certainly = _certainly(change)
+    text = f"the loss is {certainly} higher than on the reference rows ({interval(change)})"
+    return Light("Performance", light, f"{window.labels} labels: {text}.")
 
 
 def _groups_light(window: Window) -> Light:
     judged = [group for group in window.groups if group.judged]
-    behind = [group for group in judged if group.gap_low is not None and group.gap_low > 0]
+    behind = [f"{each.column} {each.group}" for each in judged if (each.gap_low or 0) > 0]
     if behind:
-        names = ", ".join(f"{group.column} {group.group}" for group in behind)
-        return Light("Groups", "watch", f"Certainly served worse than all: {names}.")
+        return Light("Groups", "watch", f"Certainly served worse than all: {', '.join(behind)}.")
     if judged:
         return Light("Groups", "good", "No group is certainly served worse than all.")
     return Light("Groups", "none", "Too few labelled rows in any group.")
@@ -170,27 +162,24 @@ def write_report(run: Run, case: Case, journal: Journal, *, waiting: int) -> str
         waiting=waiting,
         lights=lights(last, case) if last else [],
         latest=last,
-        windows=[{name: getattr(each, name) for name in HISTORY} for each in windows],
+        windows=[{name: getattr(each, name) for name in records.HISTORY} for each in windows],
         acts=acts,
     )
-    drift = {entry.column: entry for entry in last.drift.columns} if last else {}
-    pictures = last.distributions if last else []
     page = render(
         "operations/templates/report.html",
+        title=f"Monitoring {case.name}",
         case=case,
         report=report,
-        distributions=sorted(pictures, key=lambda entry: -drift[entry.column].psi),
-        drift=drift,
-        charts=_time_lines(case, windows[-SHOWN:]),
+        columns=_moved_most_first(last) if last else [],
         shown=SHOWN,
+        charts=_time_lines(case, windows[-SHOWN:]),
         stages=_STAGES,
-        metric_names=METRIC_NAMES,
         interval=interval,
+        metric_name=metric_name,
         number=number,
-        style=STYLE,
     )
     folder = run.folder / "monitoring"
-    write_atomic(folder / "report.json", dump(report))
+    write_atomic(folder / "report.json", records.dump(report))
     write_atomic(folder / "report.html", page)
     return report.next
 
@@ -203,6 +192,13 @@ def _next_step(last: Window | None, acts: Sequence[Act], waiting: str) -> str:
             decided = f"{act.action.capitalize()}, decided in window {act.window}"
             return f"{decided}, is under way: {_STAGES[act.stage]}."
     return _NEXT[last.decision.action]
+
+
+def _moved_most_first(window: Window) -> list[tuple[Distribution, ColumnDrift | None]]:
+    """A window's distributions with their drift; none where the model's answers weren't compared."""
+    drift = {entry.column: entry for entry in window.drift.columns}
+    pairs = [(entry, drift.get(entry.column)) for entry in window.distributions]
+    return sorted(pairs, key=lambda pair: -(pair[1].psi if pair[1] else 0.0))
 
 
 def _time_lines(case: Case, windows: Sequence[Window]) -> list[TimeLine]:

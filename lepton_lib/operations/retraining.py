@@ -21,7 +21,7 @@ import pandas as pd
 
 from lepton_lib.artefacts import STEPS, Run
 from lepton_lib.cases import Case, load_case
-from lepton_lib.cases.sections import TARGET
+from lepton_lib.cases.columns import TARGET, TimestampColumn
 from lepton_lib.data import encode, read_table
 from lepton_lib.evaluation import paired_difference
 from lepton_lib.metrics import log_loss, mean_absolute_error
@@ -31,8 +31,6 @@ from lepton_lib.operations.watched import WatchedRun, block_of, logged_answers
 from lepton_lib.runs import find_notebook, run_loop
 from lepton_lib.serving import releases
 from lepton_lib.utils import sha256_of, to_toml
-
-_SECONDS = "%Y-%m-%dT%H:%M:%S"
 
 
 def advance(watched: WatchedRun, notify: Callable[[str], None]) -> None:
@@ -105,19 +103,16 @@ def enlarge_case(case: Case, labelled: pd.DataFrame, folder: Path) -> tuple[int,
 def _as_cells(
     case: Case, labelled: pd.DataFrame, raw: pd.DataFrame
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Served rows as the text that the case's table would hold, and the columns that were filled."""
+    """Served rows as cells of the case's table, and the columns that were filled."""
     served, filled = pd.DataFrame(index=labelled.index), []
     for column in case.columns:
-        name, orders = column.name, column.name == case.split.column
-        if column.role == "input" and column.kind == "timestamp":
-            served[name] = labelled[name].dt.strftime(_SECONDS)
-        elif column.role == "input":
-            text = repr if column.kind == "number" else str
-            served[name] = labelled[name].map(text, na_action="ignore")
-        elif orders and case.split.method == "given":
+        name, splits = column.name, column.name == case.split.column
+        if column.role == "input":
+            served[name] = column.to_text(labelled[name])
+        elif splits and case.split.method == "given":
             served[name] = "train"
-        elif orders and case.split.method == "time" and column.kind == "timestamp":
-            served[name] = labelled["log.time"].dt.strftime(_SECONDS)
+        elif splits and case.split.method == "time" and isinstance(column, TimestampColumn):
+            served[name] = column.to_text(labelled["log.time"])
         elif column.nullable:
             served[name] = ""
         else:  # no request has it and no model sees it; but a row without it would be dropped
