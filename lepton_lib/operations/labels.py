@@ -1,4 +1,4 @@
-"""Labels that come late, attached from a table by prediction id, with a count of what didn't fit."""
+"""Labels that come late, from a table with prediction ids, and a count of those that don't fit."""
 
 from __future__ import annotations
 
@@ -32,19 +32,18 @@ class LabelCount(NamedTuple):
         return not self.contradictory and not self.unknown
 
     def __str__(self) -> str:
-        counts = f"{self.attached} labels attached, {self.repeated} known already"
-        lines = [f"{counts}, {self.corrected} corrected"]
+        text = f"{self.attached} labels attached, {self.repeated} known already, "
+        text += f"{self.corrected} corrected"
         for ids, problem in (
             (self.contradictory, "ids with two labels, none of them taken"),
             (self.unknown, "ids that no prediction has"),
         ):
-            if ids:
-                lines.append(f"{len(ids)} {problem}; the first is {ids[0]!r}")
-        return "\n".join(lines)
+            text += f"\n{len(ids)} {problem}; the first is {ids[0]!r}" if ids else ""
+        return text
 
 
 def attach_file(log: Path, table: Path, case: Case) -> LabelCount:
-    """Attach the labels of a CSV file with the columns ``id`` and ``label``; count what doesn't fit.
+    """Attach the labels of a CSV file with the columns ``id`` and ``label``; count the others.
 
     Args:
         log: The prediction log.
@@ -57,23 +56,16 @@ def attach_file(log: Path, table: Path, case: Case) -> LabelCount:
         RunError: The log can't be read or written to.
     """
     labels = _read_labels(table, case)
-    known = read_log(log, case, labels)[TARGET].to_dict()
-    contradictory = [id_ for id_, found in labels.items() if len(found) > 1]
-    new: dict[str, Label] = {}
-    corrected: dict[str, Label] = {}
-    repeated = 0
-    for id_, (label, *others) in labels.items():
-        if others or id_ not in known:
-            continue
-        if math.isnan(known[id_]):
-            new[id_] = label
-        elif known[id_] != (case.classes.index(str(label)) if case.classes else label):
-            corrected[id_] = label
-        else:
-            repeated += 1
-    attach_labels(log, new | corrected, case)
-    unknown = [id_ for id_ in labels if id_ not in known]
-    return LabelCount(len(new), repeated, len(corrected), contradictory, unknown)
+    logged = read_log(log, case, labels)[TARGET].to_dict()
+    unknown = [id_ for id_ in labels if id_ not in logged]
+    contradictory = [id_ for id_, entries in labels.items() if len(entries) > 1]
+    left_out = {*unknown, *contradictory}
+    valid = {id_: next(iter(labels[id_])) for id_ in labels if id_ not in left_out}
+    values = {id_: case.classes.index(str(v)) if case.classes else v for id_, v in valid.items()}
+    changed = [id_ for id_ in valid if logged[id_] != values[id_]]  # NaN, no label yet, among them
+    attach_labels(log, {id_: valid[id_] for id_ in changed}, case)
+    new, repeated = sum(math.isnan(logged[id_]) for id_ in changed), len(valid) - len(changed)
+    return LabelCount(new, repeated, len(changed) - new, contradictory, unknown)
 
 
 def _read_labels(table: Path, case: Case) -> dict[str, set[Label]]:
@@ -83,23 +75,20 @@ def _read_labels(table: Path, case: Case) -> dict[str, set[Label]]:
     except FileNotFoundError as error:
         raise DataError(str(table), "no such file", "a CSV file", "Check its name.") from error
     if sorted(head) != ["id", "label"]:
-        remedy = "Name them so; an id is what the service gave with its answer."
-        expected = "the columns 'id' and 'label'"
+        expected, remedy = "the columns 'id' and 'label'", "Take the ids of the service's answers."
         raise DataError(f"{table.name}, line 1", repr(head), expected, remedy)
     labels: dict[str, set[Label]] = {}
     for line, cells in lines:
-        entry = dict(zip(head, cells, strict=True))
-        label = _parse_label(entry["label"].strip(), case, f"{table.name}, line {line}")
-        labels.setdefault(entry["id"].strip(), set()).add(label)
+        id_, label = (cells[head.index(name)].strip() for name in ("id", "label"))
+        labels.setdefault(id_, set()).add(_parse_label(label, case, f"{table.name}, line {line}"))
     return labels
 
 
 def _parse_label(text: str, case: Case, where: str) -> Label:
     if text in case.classes:
         return text
-    if not case.classes:
-        with contextlib.suppress(ValueError):
-            if math.isfinite(number := float(text)):
-                return number
+    with contextlib.suppress(ValueError):
+        if not case.classes and math.isfinite(number := float(text)):
+            return number
     expected = f"one of {list(case.classes)}" if case.classes else "a finite number"
     raise DataError(where, repr(text), expected, "Correct the label.")

@@ -1,4 +1,4 @@
-"""What the journal holds and the report shows, as typed records. Knows no files and no run folders."""
+"""What the journal holds and the report shows, as typed records. Knows no run folders."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ HISTORY = (
     *("window", "time", "rows", "labels", "model_version", "decision"),
     *("performance", "estimate", "groups", "psi"),
 )
-ENDS = ("promoted", "kept", "rolled back")  # stages after which an act is over
 
 # a value and the ends of its 95 % interval; JSON has no infinity, so None is an end without bound
 Span = tuple[float | None, float | None, float | None]
@@ -129,7 +128,7 @@ class Act(Struct, frozen=True):
     @property
     def over(self) -> bool:
         """Whether nothing is left to do."""
-        return self.stage in ENDS
+        return self.stage in ("promoted", "kept", "rolled back")
 
 
 class Light(Struct, frozen=True):

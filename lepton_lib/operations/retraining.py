@@ -6,13 +6,11 @@ killed before that is repeated.
 
 from __future__ import annotations
 
-import contextlib
-import csv
 import os
 import shutil
 import tempfile
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +27,10 @@ from lepton_lib.monitoring import MIN_ROWS, Interval, choose_model
 from lepton_lib.operations.records import Act
 from lepton_lib.operations.watched import WatchedRun, block_of, logged_answers
 from lepton_lib.runs import find_notebook, run_loop
-from lepton_lib.serving import releases
+from lepton_lib.serving import read_log, releases
 from lepton_lib.utils import sha256_of, to_toml
+
+_CASES = "LEPTON_DATASETS"  # folders in which cases are found, also by notebooks
 
 
 def advance(watched: WatchedRun, notify: Callable[[str], None]) -> None:
@@ -60,7 +60,7 @@ def _roll_back(watched: WatchedRun, act: Act) -> Act:
 
 def _gather(watched: WatchedRun, act: Act) -> Act:
     journal = watched.journal
-    labelled = watched.read_log(journal.labelled(watched.log))
+    labelled = read_log(journal.log, watched.case, journal.labelled())
     champion = watched.current_version
     rows, filled = enlarge_case(watched.case, labelled, watched.retraining(act.window))
     content = {"champion": champion, "rows": rows, "served": len(labelled), "filled": filled}
@@ -68,31 +68,19 @@ def _gather(watched: WatchedRun, act: Act) -> Act:
 
 
 def enlarge_case(case: Case, labelled: pd.DataFrame, folder: Path) -> tuple[int, list[str]]:
-    """Write the case's own rows and labelled served ones as a case, ``folder/<case's name>``.
+    """Write the case's own rows, and then labelled ones of the log, as a case of the same name.
 
-    Args:
-        case: The case.
-        labelled: Served rows, as `lepton_lib.serving.read_log` gives them, each with its label.
-        folder: Made if need be.
-
-    Returns:
-        How many rows are the case's own, and the columns that had to be filled.
+    Returns how many rows are the case's own, and the columns that had to be filled.
     """
     raw = read_table(case)
     served, filled = _as_cells(case, labelled, raw)
-    table = pd.concat([raw, served])
     headers = {column.name: column.header for column in case.columns} | {TARGET: case.target.column}
+    table = pd.concat([raw, served]).rename(columns=headers)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".") as aside:
         place = Path(aside) / case.name
         place.mkdir()
-        table.rename(columns=headers).to_csv(
-            place / "table.csv",
-            index=False,
-            sep=case.data.delimiter,
-            quoting=csv.QUOTE_MINIMAL,
-            encoding="utf-8",
-        )
+        table.to_csv(place / "table.csv", index=False, sep=case.data.delimiter)
         text = _case_toml(case, sha256_of(place / "table.csv"))
         (place / "case.toml").write_text(text, encoding="utf-8")
         shutil.rmtree(folder / case.name, ignore_errors=True)  # left by a stage that was killed
@@ -100,26 +88,24 @@ def enlarge_case(case: Case, labelled: pd.DataFrame, folder: Path) -> tuple[int,
     return len(raw), filled
 
 
-def _as_cells(
-    case: Case, labelled: pd.DataFrame, raw: pd.DataFrame
-) -> tuple[pd.DataFrame, list[str]]:
-    """Served rows as cells of the case's table, and the columns that were filled."""
-    served, filled = pd.DataFrame(index=labelled.index), []
+def _as_cells(case: Case, log: pd.DataFrame, raw: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Labelled rows of the log as cells of the case's table, and the columns that were filled."""
+    served, filled = pd.DataFrame(index=log.index), []
     for column in case.columns:
         name, splits = column.name, column.name == case.split.column
         if column.role == "input":
-            served[name] = column.to_text(labelled[name])
+            served[name] = column.to_text(log[name])
         elif splits and case.split.method == "given":
             served[name] = "train"
         elif splits and case.split.method == "time" and isinstance(column, TimestampColumn):
-            served[name] = column.to_text(labelled["log.time"])
+            served[name] = column.to_text(log["log.time"])
         elif column.nullable:
             served[name] = ""
         else:  # no request has it and no model sees it; but a row without it would be dropped
             served[name] = raw[name].mode().iloc[0]
             filled.append(name)
     classes = [entry.values[0] for entry in case.target.classes]
-    served[TARGET] = [classes[int(y)] if classes else repr(y) for y in labelled[TARGET]]
+    served[TARGET] = [classes[int(y)] if classes else repr(y) for y in log[TARGET]]
     return served.astype(object).where(served.notna(), "").astype(str), filled
 
 
@@ -140,31 +126,21 @@ def _train(watched: WatchedRun, act: Act) -> Act:
     for step in steps:
         parameters |= manifest[step]["parameters"]
     parameters["case"] = watched.case.name
-    with _case_path(folder):
-        notebooks = [find_notebook(step) for step in steps]
+    notebooks, before = [find_notebook(step) for step in steps], os.environ.get(_CASES, "")
+    os.environ[_CASES] = os.pathsep.join(filter(None, (str(folder.absolute()), before)))
+    try:
         run_loop(run_dir=folder / "run", parameters=parameters, notebooks=notebooks)
+    finally:
+        os.environ[_CASES] = before
     return watched.journal.advance(act, "trained")
 
 
-@contextlib.contextmanager
-def _case_path(place: Path) -> Iterator[None]:
-    """Let cases in that folder be found first, also by notebooks."""
-    before = os.environ.get("LEPTON_DATASETS")
-    os.environ["LEPTON_DATASETS"] = os.pathsep.join(filter(None, (str(place.absolute()), before)))
-    try:
-        yield
-    finally:
-        del os.environ["LEPTON_DATASETS"]
-        if before is not None:
-            os.environ["LEPTON_DATASETS"] = before
-
-
 def _compare(watched: WatchedRun, act: Act) -> Act:
-    """The gate, then both models on rows that neither has learnt from; the champion stays if either fails."""
+    """Judge the gate and both models on unseen rows; the champion stays if either speaks for it."""
     challenger = Run(watched.retraining(act.window) / "run")
     version = watched.scorer(challenger).version
     gate = challenger.read_json("evaluation/gate.json")
-    differences = _differences(watched, act)
+    differences = _differences(watched, act, None)
     failed = [entry["name"] for entry in gate["criteria"] if not entry["passed"]]
     worse = [name for name, (_, _, high) in differences.items() if high < 0]
     reasons = [f"the gate is closed: {', '.join(failed)}"] if failed else []
@@ -189,26 +165,20 @@ def _shadow(watched: WatchedRun, act: Act) -> Act | None:
     if watched.current_version != champion:
         reason = "another model is at work by now: the comparison is void"
         return journal.advance(act, "kept", reasons=[reason])
-    folder, live = watched.retraining(act.window), watched.read_log(windows)
+    folder, live = watched.retraining(act.window), read_log(journal.log, case, windows)
     live = live[live["log.model_version"] == champion]
-    old = logged_answers(case, live)
-    challenger = watched.scorer(Run(folder / "run"))
+    old, challenger = logged_answers(case, live), watched.scorer(Run(folder / "run"))
     new = challenger.probabilities(encode(live.fillna({TARGET: 0}), case)[0])
-    answers = {f"champion_{k}": old[:, k] for k in range(old.shape[1])}
-    answers |= {f"challenger_{k}": new[:, k] for k in range(new.shape[1])}
-    table = pd.DataFrame({"label": live[TARGET], **answers}, index=live.index)
+    table = pd.DataFrame({"label": live[TARGET]})
+    for name, answers in (("champion", old), ("challenger", new)):
+        table[[f"{name}_{k}" for k in range(answers.shape[1])]] = answers
     table.to_parquet(folder / "shadow.parquet")
     differences = _differences(watched, act, live[live[TARGET].notna()])
     deciding = "served rows" if "served rows" in differences else "test rows"
     decision = choose_model(differences, deciding=deciding)
-    return journal.advance(
-        act,
-        "promoting" if decision.action == "promote" else "kept",
-        differences=differences,
-        shadowed=len(live),
-        apart=float(np.abs(old - new).mean()),
-        reasons=list(decision.reasons),
-    )
+    stage = "promoting" if decision.action == "promote" else "kept"
+    content = {"differences": differences, "shadowed": len(live), "reasons": decision.reasons}
+    return journal.advance(act, stage, **content, apart=float(np.abs(old - new).mean()))
 
 
 def _promote(watched: WatchedRun, act: Act) -> Act:
@@ -227,53 +197,35 @@ _AFTER: dict[str, Callable[[WatchedRun, Act], Act | None]] = {
 }
 
 
-def _differences(
-    watched: WatchedRun, act: Act, live: pd.DataFrame | None = None
-) -> dict[str, Interval]:
-    """Champion's mean loss minus challenger's on served and on test rows that neither has learnt from.
+def _differences(watched: WatchedRun, act: Act, live: pd.DataFrame | None) -> dict[str, Interval]:
+    """Champion's mean loss minus challenger's, by set of rows that neither has learnt from.
 
-    A set of fewer than `MIN_ROWS` rows is left out.
+    The sets are the challenger's test rows, the case's own and the served ones apart, and with the
+    latter ``live`` ones. A set of fewer than `MIN_ROWS` rows is left out.
     """
-    case = watched.case
-    old = watched.home_of(act.content.champion)
-    new = Run(watched.retraining(act.window) / "run")
-    models = [watched.scorer(run) for run in (old, new)]
-    served, tested = _test_rows(watched, act, old, new)
+    case, folder = watched.case, watched.retraining(act.window)
+    runs = watched.home_of(act.content.champion), Run(folder / "run")
+    models = [watched.scorer(run) for run in runs]
+    last = read_table(load_case(folder / case.name)).index[act.content.rows - 1]
+    test = pd.read_parquet(runs[1].path("data/test.parquet"))
+    served, own = test[test.index > last], test[test.index <= last]
     # A request that repeats a row which was learnt from, or compared already, proves nothing.
     seen = {
         row.tobytes()
-        for run in (old, new)
+        for run in runs
         for part in ("train", "validation")
         for row in encode(pd.read_parquet(run.path(f"data/{part}.parquet")), case)[0]
     }
     differences: dict[str, Interval] = {}
-    for name, rows in (("served rows", pd.concat([served, live])), ("test rows", tested)):
+    for name, rows in (("served rows", pd.concat([served, live])), ("test rows", own)):
         inputs, labels = encode(rows, case)
         fresh = np.zeros(len(inputs), dtype=bool)
         for position, row in enumerate(inputs):
             fresh[position] = row.tobytes() not in seen
             seen.add(row.tobytes())
         if (n := int(fresh.sum())) >= MIN_ROWS:
-            differences[name] = paired_difference(
-                log_loss if case.classes else mean_absolute_error,
-                labels[fresh],
-                *(model.probabilities(inputs[fresh]) for model in models),
-                seed=0,
-                n=500,
-                block=min(block_of(old), n),
-            )
+            metric = log_loss if case.classes else mean_absolute_error
+            answers = [model.probabilities(inputs[fresh]) for model in models]
+            draw = {"seed": 0, "n": 500, "block": min(block_of(runs[0]), n)}
+            differences[name] = paired_difference(metric, labels[fresh], *answers, **draw)
     return differences
-
-
-def _test_rows(
-    watched: WatchedRun, act: Act, old: Run, new: Run
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The challenger's test rows: served ones, and those that the champion's test rows hold, too."""
-    case, n = watched.case, act.content.rows
-    test, before = (pd.read_parquet(run.path("data/test.parquet")) for run in (new, old))
-    # A row's line differs between the two tables; its place among the case's own rows doesn't.
-    lines = read_table(load_case(watched.retraining(act.window) / case.name)).index
-    retrained = old.folder != watched.run.folder
-    own = read_table(load_case(old.folder.parent / case.name if retrained else case.folder)).index
-    tested = lines[:n][own[:n].isin(before.index)]
-    return test[test.index > lines[n - 1]], test[test.index.isin(tested)]

@@ -1,10 +1,10 @@
-"""A run folder under watch, with its case, journal and log, and the models that its trainings made."""
+"""A run folder under watch: its case, journal and log, and the models that its trainings made."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,38 +15,22 @@ from lepton_lib.artefacts import Run
 from lepton_lib.cases import Case
 from lepton_lib.errors import RunError
 from lepton_lib.operations.journal import Journal
-from lepton_lib.serving import Scorer, read_log, releases
+from lepton_lib.serving import Scorer, releases
 
 
 @dataclass(frozen=True)
 class WatchedRun:
-    """What monitoring needs of a run folder.
-
-    Attributes:
-        run: The run folder.
-        case: Its case.
-        journal: Its journal.
-        trust: Public keys whose signature under a release counts; None for the user's own.
-    """
+    """What monitoring needs of a run folder."""
 
     run: Run
     case: Case
     journal: Journal
-    trust: Sequence[str] | None
-
-    @property
-    def log(self) -> Path:
-        """The prediction log."""
-        return self.run.folder / "service" / "predictions.sqlite"
+    trust: Sequence[str] | None  # public keys whose signature counts; None for the user's own
 
     @property
     def current_version(self) -> str:
         """The version that the service answers with."""
         return releases.current_version(self.run.folder)
-
-    def read_log(self, ids: Iterable[str]) -> pd.DataFrame:
-        """The log's rows with these prediction ids, as `lepton_lib.serving.read_log` gives them."""
-        return read_log(self.log, self.case, ids)
 
     def scorer(self, home: Run) -> Scorer:
         """Scores as the service of that run folder does."""
@@ -62,25 +46,20 @@ class WatchedRun:
         Raises:
             RunError: None of them made it.
         """
-        retrained = sorted(self.run.folder.glob("monitoring/retrain-*/run"))
-        for folder in (self.run.folder, *retrained):
+        folder = self.run.folder
+        for home in (folder, *sorted(folder.glob("monitoring/retrain-*/run"))):
             with contextlib.suppress(OSError, ValueError, KeyError):
-                manifest = (folder / "service" / "manifest.json").read_text(encoding="utf-8")
+                manifest = (home / "service" / "manifest.json").read_text(encoding="utf-8")
                 if json.loads(manifest)["version"] == version:
-                    return Run(folder)
-        raise RunError(
-            str(self.run.folder),
-            f"the version {version} at work, which none of its trainings made",
-            "a version whose training rows lie in this run folder",
-            "Roll the service back, or watch the run folder that the version comes from.",
-        )
+                    return Run(home)
+        got = f"the version {version} at work, which none of its trainings made"
+        remedy = "Roll the service back, or watch the run folder that the version comes from."
+        raise RunError(str(folder), got, "a version that was trained in this run folder", remedy)
 
     def predecessor(self, version: str) -> str | None:
         """The version that this one took over from, as far as it was promoted here."""
-        for act in reversed(self.journal.acts()):
-            if act.stage == "promoted" and act.content.challenger == version:
-                return act.content.champion
-        return None
+        promoted = (act.content for act in self.journal.acts()[::-1] if act.stage == "promoted")
+        return next((each.champion for each in promoted if each.challenger == version), None)
 
 
 def logged_answers(case: Case, log: pd.DataFrame) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Monitoring of a run folder: judge new rows and labels, record the decision, take acts a stage on."""
+"""Monitoring of a run folder: judge new rows and labels, record the decision, take acts further."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pandas as pd
@@ -25,11 +26,9 @@ from lepton_lib.operations.records import Drift, Group, Window, WindowSignals
 from lepton_lib.operations.report import distributions, write_report
 from lepton_lib.operations.retraining import advance
 from lepton_lib.operations.watched import WatchedRun, block_of, logged_answers
-from lepton_lib.serving import signing
+from lepton_lib.serving import read_log, signing
 from lepton_lib.serving.releases import current_version, folder_of
 from lepton_lib.utils import to_json
-
-Notify = Callable[[str], None]
 
 
 def monitor(
@@ -38,9 +37,9 @@ def monitor(
     act: bool = False,
     trust: Sequence[str] = (),
     now: float | None = None,
-    notify: Notify = lambda _: None,
+    notify: Callable[[str], None] = lambda _: None,
 ) -> str:
-    """Judge what has come since the last window, write the report, and with ``act`` do what was decided.
+    """Judge what has come since the last window, write the report, and ``act`` on the decision.
 
     Called again after it was killed, at whichever moment, it goes on from there: a window's rows
     are recorded with its decision, and each stage of an act can be repeated.
@@ -59,22 +58,20 @@ def monitor(
         RunError: There is no service or log, or another monitor is at work.
         NotebookError: A notebook failed in retraining; the next call repeats it.
     """
-    run = Run(run_dir)
-    now = time.time() if now is None else now
+    run, now = Run(run_dir), time.time() if now is None else now
     keys = [*trust, signing.public_key()] if trust else None
     current_version(run_dir)  # says what is missing, before a folder is made
     manifest = (folder_of(run_dir) / "manifest.json").read_text(encoding="utf-8")
-    case = load_case(json.loads(manifest)["case"])
-    with (
-        exclusive_lock(run.folder / "monitoring"),
-        contextlib.closing(Journal(run.folder)) as journal,
-    ):
+    case, folder = load_case(json.loads(manifest)["case"]), run.folder / "monitoring"
+    with exclusive_lock(folder), contextlib.closing(Journal(run.folder)) as journal:
         watched = WatchedRun(run, case, journal, keys)
         if act:
             advance(watched, notify)
-        waiting = journal.unjudged(watched.log)
+        waiting = journal.unjudged()
         if len(waiting) >= case.policy.min_rows:
-            notify(_judge_window(watched, watched.read_log(waiting), now))
+            window = _judge_window(watched, read_log(journal.log, case, waiting), now)
+            counts = f"window {window.window}: {window.rows} rows, {window.labels} labels"
+            notify(f"{counts}: {window.decision.action}")
             waiting = []
         else:
             notify(f"{len(waiting)} of {case.policy.min_rows} new rows: waiting for more")
@@ -83,43 +80,31 @@ def monitor(
         return write_report(run, case, journal, waiting=len(waiting))
 
 
-def _judge_window(watched: WatchedRun, rows: pd.DataFrame, now: float) -> str:
-    """Judge rows and the labels that have come, and record the window; returns it in a few words."""
+def _judge_window(watched: WatchedRun, rows: pd.DataFrame, now: float) -> Window:
+    """Judge rows and the labels that have come, and record the window."""
     case, journal, policy = watched.case, watched.journal, watched.case.policy
     version = watched.current_version
     home = watched.home_of(version)
-    reference = _reference(watched, home, version)
-    inputs = rows[[column.name for column in case.inputs]]
-    answers = logged_answers(case, rows)
-    own = (rows["log.model_version"] == version).to_numpy()
-    report = monitoring.drift_report(
-        reference,
-        inputs,
-        case,
-        predictions=(None, answers[own]) if own.any() else None,
-        level=policy.level,
-        min_rows=policy.min_rows,
-    )
-    new = journal.labelled(watched.log, version)
-    # fewer labels are left for the next window
-    labelled = watched.read_log(new if len(new) >= policy.min_labels else [])
-    labels, labelled_answers = labelled[TARGET].to_numpy(), logged_answers(case, labelled)
-    # In time, neighbouring rows err together: drawn alone they would be too much evidence.
     block = block_of(home)
-    change, versus = _loss_changes(watched, reference, version, labelled, block)
-    problems = monitoring.count_problems(inputs, case)
-    signals = Signals.of(
-        report,
-        problems,
-        max_broken=policy.max_broken,
-        loss_change=change,
-        versus_previous=versus,
+    reference = _reference(watched, home, version)
+    inputs, answers = rows[[column.name for column in case.inputs]], logged_answers(case, rows)
+    own = (rows["log.model_version"] == version).to_numpy()
+    compared: dict[str, Any] = {"predictions": (None, answers[own])} if own.any() else {}
+    report = monitoring.drift_report(
+        reference, inputs, case, level=policy.level, min_rows=policy.min_rows, **compared
     )
-    last = journal.last_window()
-    state, decision = monitoring.judge(last.state if last else State(), signals, policy, now)
+    problems = monitoring.count_problems(inputs, case)
+    new = journal.labelled(version)  # too few are left for the next window
+    labelled = read_log(journal.log, case, new if len(new) >= policy.min_labels else [])
+    known = logged_answers(case, labelled)
+    changes = _loss_changes(watched, reference, version, labelled, block)
+    signals = Signals.of(report, problems, max_broken=policy.max_broken, **changes)
     current = Reference.of(inputs, case, answers, lenient=True)
+    before = journal.windows()
+    state = before[-1].state if before else State()
+    state, decision = monitoring.judge(state, signals, policy, now)
     window = Window(
-        window=last.window + 1 if last else 1,
+        window=len(before) + 1,
         time=datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds"),
         first=str(rows["log.time"].iloc[0]),
         last=str(rows["log.time"].iloc[-1]),
@@ -131,32 +116,33 @@ def _judge_window(watched: WatchedRun, rows: pd.DataFrame, now: float) -> str:
         signals=msgspec.convert(signals, WindowSignals, from_attributes=True),
         drift=msgspec.convert(report, Drift, from_attributes=True),
         problems=problems.to_dict("records"),
-        performance=monitoring.performance(case, labels, labelled_answers, seed=0, block=block),
+        performance=monitoring.performance(case, labelled[TARGET], known, seed=0, block=block),
         estimate=monitoring.estimate_performance(case, answers, seed=0),
         groups=_groups(case, rows, labelled),
         distributions=distributions(reference, current),
     )
-    retrain = decision.action == "retrain" and all(act.over for act in journal.acts())
-    acts = decision.action == "roll back" or retrain
+    idle = all(act.over for act in journal.acts())
+    acts = decision.action == "roll back" or (decision.action == "retrain" and idle)
     journal.record(window, rows.index, labelled.index, act=acts)
-    counts = f"window {window.window}: {window.rows} rows, {window.labels} labels"
-    return f"{counts}: {decision.action}"
+    return window
 
 
 def _loss_changes(
     watched: WatchedRun, reference: Reference, version: str, labelled: pd.DataFrame, block: int
-) -> tuple[Interval | None, Interval | None]:
-    """The mean loss against the reference rows' and against the predecessor's, as far as known."""
+) -> dict[str, Interval]:
+    """How much higher the mean loss is than the reference's and the predecessor's, where known."""
     if labelled.empty:
-        return None, None
+        return {}
     case, labels = watched.case, labelled[TARGET].to_numpy()
     losses = monitoring.row_losses(case, labels, logged_answers(case, labelled))
-    change = monitoring.change_in_mean(Moments(*reference.about["loss"]), losses)
-    if (before := watched.predecessor(version)) is None:
-        return change, None
-    old = watched.scorer(watched.home_of(before)).probabilities(encode(labelled, case)[0])
-    gap = losses - monitoring.row_losses(case, labels, old)
-    return change, bootstrap_interval(lambda gap: float(gap.mean()), gap, seed=0, block=block)
+    changes = {"loss_change": monitoring.change_in_mean(Moments(*reference.about["loss"]), losses)}
+    if before := watched.predecessor(version):
+        old = watched.scorer(watched.home_of(before)).probabilities(encode(labelled, case)[0])
+        # ``block`` neighbours are drawn together: alone, rows that err together prove too much
+        gap = losses - monitoring.row_losses(case, labels, old)
+        interval = bootstrap_interval(lambda gap: float(gap.mean()), gap, seed=0, block=block)
+        changes["versus_previous"] = interval
+    return changes
 
 
 def _groups(case: Case, rows: pd.DataFrame, labelled: pd.DataFrame) -> list[Group]:
@@ -164,12 +150,10 @@ def _groups(case: Case, rows: pd.DataFrame, labelled: pd.DataFrame) -> list[Grou
     if not case.sensitive:
         return []
     key, gaps = ["column", "group"], ["labelled", "gap", "gap_low", "gap_high", "judged"]
-    table = monitoring.group_performance(rows, case, logged_answers(case, rows), seed=0).drop(
-        columns=gaps
-    )
+    answers, known = logged_answers(case, rows), logged_answers(case, labelled)
+    table = monitoring.group_performance(rows, case, answers, seed=0).drop(columns=gaps)
     if len(labelled):
-        labels, answers = labelled[TARGET], logged_answers(case, labelled)
-        judged = monitoring.group_performance(labelled, case, answers, labels, seed=0)
+        judged = monitoring.group_performance(labelled, case, known, labelled[TARGET], seed=0)
         table = table.merge(judged[key + gaps], on=key, how="left")
     return msgspec.json.decode(to_json(table.to_dict("records")), type=list[Group])
 
@@ -179,9 +163,8 @@ def _reference(watched: WatchedRun, home: Run, version: str) -> Reference:
     case, path = watched.case, watched.run.folder / "monitoring" / f"reference-{version}.npz"
     with contextlib.suppress(DataError):
         return Reference.load(path)
-    train, validation = (
-        pd.read_parquet(home.path(f"data/{part}.parquet")) for part in ("train", "validation")
-    )
+    parts = (home.path(f"data/{part}.parquet") for part in ("train", "validation"))
+    train, validation = map(pd.read_parquet, parts)
     inputs, labels = encode(validation, case)
     answers = watched.scorer(home).probabilities(inputs)
     loss = monitoring.moments(monitoring.row_losses(case, labels, answers))
