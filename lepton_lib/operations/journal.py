@@ -121,9 +121,8 @@ class Journal:
 
     @contextlib.contextmanager
     def _attached_log(self) -> Iterator[None]:
-        address = f"{self.log.resolve().as_uri()}?mode=ro"
         with kept(self.log):
-            self._connection.execute("ATTACH ? AS log", [address])
+            self._connection.execute("ATTACH ? AS log", [f"{self.log.resolve().as_uri()}?mode=ro"])
             try:
                 yield
             finally:

@@ -59,8 +59,7 @@ def attach_file(log: Path, table: Path, case: Case) -> LabelCount:
     logged = read_log(log, case, labels)[TARGET].to_dict()
     unknown = [id_ for id_ in labels if id_ not in logged]
     contradictory = [id_ for id_, entries in labels.items() if len(entries) > 1]
-    left_out = {*unknown, *contradictory}
-    valid = {id_: next(iter(labels[id_])) for id_ in labels if id_ not in left_out}
+    valid = {id_: next(iter(e)) for id_, e in labels.items() if len(e) == 1 and id_ in logged}
     values = {id_: case.classes.index(str(v)) if case.classes else v for id_, v in valid.items()}
     changed = [id_ for id_ in valid if logged[id_] != values[id_]]  # NaN, no label yet, among them
     attach_labels(log, {id_: valid[id_] for id_ in changed}, case)

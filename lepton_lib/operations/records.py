@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field, to_builtins
 
 from lepton_lib.monitoring.drift import ColumnDrift, Verdict
 from lepton_lib.monitoring.policy import Decision, State
@@ -113,7 +112,7 @@ class Progress(Struct, frozen=True, omit_defaults=True):
     reasons: Sequence[str] | None = None  # why the act went on as it did
     shadowed: int | None = None  # rows that the challenger answered beside the champion
     apart: float | None = None  # mean absolute difference of their answers
-    from_version: str = msgspec.field(name="from", default="")  # that was rolled back
+    from_version: str = field(name="from", default="")  # that was rolled back
     to: str = ""  # the version that answers again
 
 
@@ -154,4 +153,4 @@ class Report(Struct, frozen=True, kw_only=True):
 
 def dump(record: Struct) -> str:
     """A record as JSON."""
-    return to_json(msgspec.to_builtins(record, enc_hook=lambda value: value.tolist()))
+    return to_json(to_builtins(record, enc_hook=lambda value: value.tolist()))

@@ -30,8 +30,6 @@ from lepton_lib.runs import find_notebook, run_loop
 from lepton_lib.serving import read_log, releases
 from lepton_lib.utils import sha256_of, to_toml
 
-_CASES = "LEPTON_DATASETS"  # folders in which cases are found, also by notebooks
-
 
 def advance(watched: WatchedRun, notify: Callable[[str], None]) -> None:
     """Take every act as many stages on as it can go now.
@@ -126,12 +124,13 @@ def _train(watched: WatchedRun, act: Act) -> Act:
     for step in steps:
         parameters |= manifest[step]["parameters"]
     parameters["case"] = watched.case.name
-    notebooks, before = [find_notebook(step) for step in steps], os.environ.get(_CASES, "")
-    os.environ[_CASES] = os.pathsep.join(filter(None, (str(folder.absolute()), before)))
+    notebooks = [find_notebook(step) for step in steps]
+    before = os.environ.get("LEPTON_DATASETS", "")  # where cases are found, also by notebooks
+    os.environ["LEPTON_DATASETS"] = os.pathsep.join(filter(None, (str(folder.absolute()), before)))
     try:
         run_loop(run_dir=folder / "run", parameters=parameters, notebooks=notebooks)
     finally:
-        os.environ[_CASES] = before
+        os.environ["LEPTON_DATASETS"] = before
     return watched.journal.advance(act, "trained")
 
 

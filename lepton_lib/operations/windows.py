@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pandas as pd
@@ -69,9 +68,10 @@ def monitor(
             advance(watched, notify)
         waiting = journal.unjudged()
         if len(waiting) >= case.policy.min_rows:
-            window = _judge_window(watched, read_log(journal.log, case, waiting), now)
-            counts = f"window {window.window}: {window.rows} rows, {window.labels} labels"
-            notify(f"{counts}: {window.decision.action}")
+            new = _judge_window(watched, read_log(journal.log, case, waiting), now)
+            notify(
+                f"window {new.window}: {new.rows} rows, {new.labels} labels: {new.decision.action}"
+            )
             waiting = []
         else:
             notify(f"{len(waiting)} of {case.policy.min_rows} new rows: waiting for more")
@@ -89,9 +89,9 @@ def _judge_window(watched: WatchedRun, rows: pd.DataFrame, now: float) -> Window
     reference = _reference(watched, home, version)
     inputs, answers = rows[[column.name for column in case.inputs]], logged_answers(case, rows)
     own = (rows["log.model_version"] == version).to_numpy()
-    compared: dict[str, Any] = {"predictions": (None, answers[own])} if own.any() else {}
+    current = (None, answers[own]) if own.any() else None
     report = monitoring.drift_report(
-        reference, inputs, case, level=policy.level, min_rows=policy.min_rows, **compared
+        reference, inputs, case, predictions=current, level=policy.level, min_rows=policy.min_rows
     )
     problems = monitoring.count_problems(inputs, case)
     new = journal.labelled(version)  # too few are left for the next window
@@ -99,7 +99,7 @@ def _judge_window(watched: WatchedRun, rows: pd.DataFrame, now: float) -> Window
     known = logged_answers(case, labelled)
     changes = _loss_changes(watched, reference, version, labelled, block)
     signals = Signals.of(report, problems, max_broken=policy.max_broken, **changes)
-    current = Reference.of(inputs, case, answers, lenient=True)
+    summaries = Reference.of(inputs, case, answers, lenient=True)
     before = journal.windows()
     state = before[-1].state if before else State()
     state, decision = monitoring.judge(state, signals, policy, now)
@@ -119,7 +119,7 @@ def _judge_window(watched: WatchedRun, rows: pd.DataFrame, now: float) -> Window
         performance=monitoring.performance(case, labelled[TARGET], known, seed=0, block=block),
         estimate=monitoring.estimate_performance(case, answers, seed=0),
         groups=_groups(case, rows, labelled),
-        distributions=distributions(reference, current),
+        distributions=distributions(reference, summaries),
     )
     idle = all(act.over for act in journal.acts())
     acts = decision.action == "roll back" or (decision.action == "retrain" and idle)
