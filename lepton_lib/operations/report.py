@@ -51,9 +51,8 @@ def _shares(name: str, reference: Summary, current: Summary) -> Distribution:
 
 def _count_categories(*pair: Summary) -> tuple[list[float | str], list[list[int]]]:
     """The categories, the most frequent ones of the reference first, and rows of each."""
-    first = pair[0].counts
     every = dict.fromkeys(name for each in pair for name in each.counts)
-    names = sorted(every, key=lambda name: -first.get(name, 0))
+    names = sorted(every, key=lambda name: -pair[0].counts.get(name, 0))
     counts = [[each.counts.get(name, 0) for name in names] for each in pair]
     if len(names) <= BINS:
         return [*names], counts

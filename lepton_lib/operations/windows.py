@@ -163,9 +163,8 @@ def _reference(watched: WatchedRun, home: Run, version: str) -> Reference:
     case, path = watched.case, watched.run.folder / "monitoring" / f"reference-{version}.npz"
     with contextlib.suppress(DataError):
         return Reference.load(path)
-    parts = (home.path(f"data/{part}.parquet") for part in ("train", "validation"))
-    train, validation = map(pd.read_parquet, parts)
-    inputs, labels = encode(validation, case)
+    train = pd.read_parquet(home.path("data/train.parquet"))
+    inputs, labels = encode(pd.read_parquet(home.path("data/validation.parquet")), case)
     answers = watched.scorer(home).probabilities(inputs)
     loss = monitoring.moments(monitoring.row_losses(case, labels, answers))
     Reference.of(train, case, answers, version=version, loss=list(loss)).save(path)
