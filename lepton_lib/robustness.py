@@ -1,8 +1,7 @@
-"""Inputs moved a little: by an adversary who knows the model, and by chance, to train against both.
+"""Adversarial and noisy inputs: to attack a model that is known, and to train against both.
 
 Numbers move in units of their standard deviation in training and stay in their case's range;
-categories and missing values stay as they are. Knows cases and models; doesn't know decisions and
-what they cost.
+categories and missing values stay as they are. Knows cases and models, not decisions or costs.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ def pgd(
     n_steps: int = 10,
     step: float | None = None,
 ) -> np.ndarray:
-    """Projected gradient descent: many small steps from a random start, each pulled back within the radius.
+    """Projected gradient descent: small steps from a random start, each pulled back within the radius.
 
     Madry, Makelov, Schmidt, Tsipras and Vladu, Towards Deep Learning Models Resistant to
     Adversarial Attacks, 2018, section 2.1. Of all positions on its way each row keeps the one with
@@ -67,7 +66,7 @@ def pgd(
         radius: How far each number may move, in its standard deviations in training.
         seed: Of the start.
         n_steps: Number of steps.
-        step: Length of a step in the same unit; without it 2.5 times the radius, divided by the
+        step: Length of a step in the same unit; by default 2.5 times the radius, divided by the
             number of steps.
 
     Returns:
@@ -77,9 +76,8 @@ def pgd(
         ParameterError: ``radius`` or ``step`` is negative or not finite, or ``n_steps`` below 1.
     """
     ball = _Ball(model, case, inputs, radius)
-    length = _not_negative(
-        "step", 2.5 * radius / _at_least_one("n_steps", n_steps) if step is None else step
-    )
+    default_step = 2.5 * radius / _at_least_one("n_steps", n_steps)
+    length = _not_negative("step", default_step if step is None else step)
     worst = ball.centre
     highest, _ = _losses(model, worst, labels)
     start = torch.rand(worst.shape, generator=torch.Generator().manual_seed(seed)).to(worst.device)
@@ -117,8 +115,8 @@ def jitter(
         ParameterError: ``radius`` is negative or not finite, or ``copies`` below 1.
     """
     _not_negative("radius", radius)
-    numbers = [index for index, field in enumerate(case.fields) if field.kind == "number"]
-    low, high = _range(case)
+    numbers = _numbers(case)
+    low, high = _allowed_range(case)
     generator = np.random.default_rng(seed)
     moved = np.tile(inputs, (_at_least_one("copies", copies), 1)).astype(np.float32)
     scale = np.nanstd(inputs[:, numbers], axis=0)
@@ -128,47 +126,45 @@ def jitter(
 
 
 class _Ball:
-    """Where an adversary may go from ``centre``: numbers by ``radius`` deviations, within the case's range."""
+    """Where an adversary may go from ``centre``: by ``radius`` deviations, within the case's range."""
 
     def __init__(self, model: TabularModel, case: Case, inputs: Any, radius: float) -> None:
         _not_negative("radius", radius)
         device = model.temperature.device
         self.centre = torch.tensor(np.asarray(inputs), dtype=torch.float32, device=device)  # (n, d)
         self.scale = torch.zeros(len(case.fields), device=device)  # (d,), 0 for a category
-        numbers = [index for index, field in enumerate(case.fields) if field.kind == "number"]
+        numbers = _numbers(case)
         self.scale[numbers] = model.preprocessor.scale[: len(numbers)]
-        low, high = (
-            torch.as_tensor(bound, dtype=torch.float32, device=device) for bound in _range(case)
-        )
+        low, high = (torch.tensor(bound, device=device) for bound in _allowed_range(case))
+        reach = radius * self.scale
         # A value that is out of range already may stay where it is.
-        self.low = torch.maximum(self.centre - radius * self.scale, torch.minimum(low, self.centre))
-        self.high = torch.minimum(
-            self.centre + radius * self.scale, torch.maximum(high, self.centre)
-        )
+        self.low = torch.maximum(self.centre - reach, torch.minimum(low, self.centre))
+        self.high = torch.minimum(self.centre + reach, torch.maximum(high, self.centre))
 
     def project(self, position: torch.Tensor) -> torch.Tensor:
         """The nearest position within; NaN stays NaN."""
         return torch.maximum(torch.minimum(position, self.high), self.low)
 
 
-def _range(case: Case) -> tuple[np.ndarray, np.ndarray]:
-    """Least and greatest value ``(d,)`` that the case allows in each field; infinite where it sets no bound."""
-    bounds = [
-        (case.column(field.name) if field.kind == "number" else None) for field in case.fields
-    ]
-    low = [-math.inf if column is None or column.min is None else column.min for column in bounds]
-    high = [math.inf if column is None or column.max is None else column.max for column in bounds]
-    return np.array(low, dtype=np.float32), np.array(high, dtype=np.float32)
+def _numbers(case: Case) -> list[int]:
+    return [index for index, field in enumerate(case.fields) if field.kind == "number"]
+
+
+def _allowed_range(case: Case) -> tuple[np.ndarray, np.ndarray]:
+    """Least and greatest value ``(d,)`` of each field, float32; infinite where there is no bound."""
+    low = np.full(len(case.fields), -np.inf, dtype=np.float32)
+    high = -low
+    for index in _numbers(case):
+        column = case.column(case.fields[index].name)
+        low[index] = low[index] if column.min is None else column.min
+        high[index] = high[index] if column.max is None else column.max
+    return low, high
 
 
 def _losses(
     model: TabularModel, raw: torch.Tensor, labels: Any
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Each row's loss ``(n,)``, and the direction in which it grows: the gradient's sign ``(n, d)``, 0 where missing.
-
-    Sum and mean have the same sign, and rows don't touch each other: one backward pass serves all
-    rows.
-    """
+    """Each row's loss ``(n,)``, and the sign of its gradient ``(n, d)``, 0 where missing."""
     was_training = model.training
     model.eval()
     position = raw.detach().clone().requires_grad_()
@@ -182,6 +178,7 @@ def _losses(
         )
     else:
         losses = F.cross_entropy(outputs, truth, reduction="none")
+    # Rows don't touch each other: the gradient of the sum holds the gradient of each row's loss.
     (gradient,) = torch.autograd.grad(losses.sum(), position)
     model.train(was_training)
     return losses.detach(), gradient.sign()
