@@ -195,7 +195,7 @@ def fit_temperature(logits: Any, labels: Any) -> float:
 
 
 def cost_matrix(case: Case) -> np.ndarray:
-    """The case's costs ``(n_classes, n_classes)``: the row is the truth, the column the decision."""
+    """The case's costs ``(n_classes, n_classes)``, by truth (rows) and decision (columns)."""
     assert case.costs is not None
     matrix, classes = case.costs.matrix, case.classes
     return np.array([[matrix[truth][decision] for decision in classes] for truth in classes])
@@ -232,7 +232,7 @@ def cost_threshold(costs: Sequence[Sequence[float]] | np.ndarray) -> float:
 
 
 def band(probabilities: Any, bands: Bands) -> np.ndarray:
-    """The band's name of each positive class's probability ``(n,)``; a limit is the upper band's."""
+    """The band of each probability of the positive class ``(n,)``; a limit is the upper band's."""
     index = np.searchsorted(bands.limits, np.asarray(probabilities), side="right")
     return np.array(bands.names)[index]
 

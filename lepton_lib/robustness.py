@@ -52,7 +52,7 @@ def pgd(
     n_steps: int = 10,
     step: float | None = None,
 ) -> np.ndarray:
-    """Projected gradient descent: small steps from a random start, each pulled back within the radius.
+    """Projected gradient descent: small steps from a random start, projected into the radius.
 
     Madry, Makelov, Schmidt, Tsipras and Vladu, Towards Deep Learning Models Resistant to
     Adversarial Attacks, 2018, section 2.1. Of all positions on its way each row keeps the one with
@@ -126,7 +126,7 @@ def jitter(
 
 
 class _Ball:
-    """Where an adversary may go from ``centre``: by ``radius`` deviations, within the case's range."""
+    """Where an adversary may go: ``radius`` deviations from ``centre``, in the case's range."""
 
     def __init__(self, model: TabularModel, case: Case, inputs: Any, radius: float) -> None:
         _not_negative("radius", radius)
@@ -151,7 +151,7 @@ def _numbers(case: Case) -> list[int]:
 
 
 def _allowed_range(case: Case) -> tuple[np.ndarray, np.ndarray]:
-    """Least and greatest value ``(d,)`` of each field, float32; infinite where there is no bound."""
+    """Least and greatest value of each field, float32 ``(d,)``; infinite where there is no bound."""
     low = np.full(len(case.fields), -np.inf, dtype=np.float32)
     high = -low
     for index in _numbers(case):
