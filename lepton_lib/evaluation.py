@@ -6,16 +6,21 @@ Knows cases, arrays and metrics; doesn't know models, files of a run or services
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
 
-from lepton_lib.cases import Case, Column
-from lepton_lib.cases.sections import Bands, Metric
+from lepton_lib.cases import Case, CategoryColumn, NumberColumn
+from lepton_lib.cases.sections import Metric
+from lepton_lib.decisions import (  # noqa: F401  # a notebook has all of a judgement here
+    band,
+    cost_matrix,
+    cost_threshold,
+    decide,
+)
 from lepton_lib.errors import MetricError
 from lepton_lib.metrics import AUC, Interval, mean_absolute_error
 
@@ -74,8 +79,8 @@ def _draw_rows(rows: np.ndarray, block: int, generator: np.random.Generator) -> 
     starts = generator.integers(len(rows), size=-(-len(rows) // block))
     if block == 1:
         return rows[starts]
-    stretches = (starts[:, None] + np.arange(block)).ravel()
-    return rows[stretches[: len(rows)] % len(rows)]
+    stretches = (starts[:, None] + np.arange(block)).ravel()[: len(rows)]
+    return np.asarray(rows[stretches % len(rows)])
 
 
 def paired_difference(
@@ -107,15 +112,15 @@ def case_metric(case: Case) -> tuple[str, Callable[[Any, Any], float]]:
     It is ``auc``, or ``mean_absolute_error`` for regression. The function takes labels ``(n,)`` and
     what ``TabularModel.predict`` returns: ``(n, n_classes)`` or ``(n, 1)``.
     """
-    if case.task == "regression":
-        return "mean_absolute_error", mean_absolute_error
+    if not case.classes:
+        return case.task.metric, mean_absolute_error
 
     def area(labels: Any, probabilities: Any) -> float:
         auc = AUC()
-        auc.add(np.asarray(probabilities)[:, 1] if case.task == "binary" else probabilities, labels)
+        auc.add(case.task.scores(np.asarray(probabilities)), labels)
         return auc.average()
 
-    return "auc", area
+    return case.task.metric, area
 
 
 def baselines(
@@ -140,7 +145,7 @@ def baselines(
             f"always {decisions.get(name, name)}": float(mean)
             for name, mean in zip(case.classes, means, strict=True)
         }
-    if case.task != "regression":
+    if case.classes:
         return {}
     (inputs, targets), (rows, truth) = train, test
     median = np.full(len(truth), np.median(targets))
@@ -194,67 +199,13 @@ def fit_temperature(logits: Any, labels: Any) -> float:
     return math.exp(float(found.x))
 
 
-def cost_matrix(case: Case) -> np.ndarray:
-    """The case's costs ``(n_classes, n_classes)``, by truth (rows) and decision (columns)."""
-    assert case.costs is not None
-    matrix, classes = case.costs.matrix, case.classes
-    return np.array([[matrix[truth][decision] for decision in classes] for truth in classes])
-
-
-def decide(probabilities: Any, costs: Sequence[Sequence[float]] | np.ndarray) -> np.ndarray:
-    """The decision with the least expected cost for each row ``(n,)``; of equal ones the first.
-
-    Elkan, The Foundations of Cost-Sensitive Learning, 2001, eq. 1.
-
-    Args:
-        probabilities: ``(n, n_classes)``, calibrated: the expectation is only as true as they are.
-        costs: ``costs[truth][decision]``, ``(n_classes, n_decisions)``.
-    """
-    return np.asarray((np.asarray(probabilities) @ np.asarray(costs)).argmin(1))
-
-
-def cost_threshold(costs: Sequence[Sequence[float]] | np.ndarray) -> float:
-    """The probability of the positive class above which `decide` decides on it, for two classes.
-
-    With the excess cost of a false alarm ``a = costs[0][1] - costs[0][0]`` and of a miss ``b =
-    costs[1][0] - costs[1][1]`` it is ``a / (a + b)`` (Elkan, 2001, eq. 2).
-
-    Raises:
-        MetricError: Not two classes, or a wrong decision isn't dearer than a right one.
-    """
-    matrix = np.asarray(costs, dtype=np.float64)
-    if matrix.shape != (2, 2) or matrix[0, 1] <= matrix[0, 0] or matrix[1, 0] <= matrix[1, 1]:
-        expected = "two rows of two, a wrong decision dearer than a right one"
-        remedy = "Use decide() for more classes; check [costs] in case.toml for two."
-        raise MetricError("cost_threshold", f"costs {matrix.tolist()}", expected, remedy)
-    alarm, miss = matrix[0, 1] - matrix[0, 0], matrix[1, 0] - matrix[1, 1]
-    return float(alarm / (alarm + miss))
-
-
-def band(probabilities: Any, bands: Bands) -> np.ndarray:
-    """The band of each probability of the positive class ``(n,)``; a limit is the upper band's."""
-    index = np.searchsorted(bands.limits, np.asarray(probabilities), side="right")
-    return np.array(bands.names)[index]
-
-
-def group_labels(frame: pd.DataFrame, column: Column) -> pd.Series:
+def group_labels(frame: pd.DataFrame, column: NumberColumn | CategoryColumn) -> pd.Series:
     """Which group of a category or number column each row belongs to.
 
     Categorical ``(n,)``, in the case's order, ``"missing"`` last; a number's groups lie between its
     ``cuts``.
     """
-    values, names = frame[column.name], list(column.categories)
-    if column.kind == "number":
-        edges = [f"{cut:.15g}" for cut in column.cuts]
-        names = [
-            f"below {edges[0]}",
-            *(f"{a} to below {b}" for a, b in pairwise(edges)),
-            f"{edges[-1]} and above",
-        ]
-        index = np.searchsorted(column.cuts, values.to_numpy(dtype="float64"), side="right")
-        values = pd.Series(np.array(names)[index], index=frame.index).where(values.notna())
-    text = values.astype(object).where(values.notna(), "missing")
-    return text.astype(pd.CategoricalDtype(list(dict.fromkeys([*names, "missing"]))))
+    return column.groups(frame[column.name])
 
 
 def group_table(
@@ -291,7 +242,7 @@ def group_table(
     name, metric = case_metric(case)
     if groups is None:
         groups = {column.name: group_labels(frame, column) for column in case.sensitive}
-    observed, stated = _observed_and_stated(case, labels, probabilities)
+    observed, stated = case.task.observed_and_stated(labels, probabilities)
     lines: list[tuple[Any, ...]] = []
     for column, values in groups.items():
         for group, rows in values.groupby(values, observed=True).indices.items():
@@ -324,16 +275,6 @@ def _smallest_class(case: Case, labels: np.ndarray) -> int:
     if not case.classes:
         return len(labels)
     return int(np.bincount(labels, minlength=len(case.classes)).min())
-
-
-def _observed_and_stated(
-    case: Case, labels: np.ndarray, probabilities: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    if case.task == "regression":
-        return labels, probabilities[:, 0]
-    if case.task == "binary":
-        return labels, probabilities[:, 1]
-    return probabilities.argmax(1) == labels, probabilities.max(1)
 
 
 def group_gap(table: pd.DataFrame, overall: float) -> float:

@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
-from lepton_lib.cases import Case
+from lepton_lib.cases import Case, NumberColumn
 from lepton_lib.errors import ParameterError
 from lepton_lib.models import TabularModel
 
@@ -37,7 +36,7 @@ def fgsm(model: TabularModel, inputs: Any, labels: Any, *, case: Case, radius: f
         ParameterError: ``radius`` is negative or not finite.
     """
     ball = _Ball(model, case, inputs, radius)
-    _, uphill = _losses(model, ball.centre, labels)
+    _, uphill = _losses(model, case, ball.centre, labels)
     return ball.project(ball.centre + radius * ball.scale * uphill).cpu().numpy()
 
 
@@ -79,11 +78,11 @@ def pgd(
     default_step = 2.5 * radius / _at_least_one("n_steps", n_steps)
     length = _not_negative("step", default_step if step is None else step)
     worst = ball.centre
-    highest, _ = _losses(model, worst, labels)
+    highest, _ = _losses(model, case, worst, labels)
     start = torch.rand(worst.shape, generator=torch.Generator().manual_seed(seed)).to(worst.device)
     position = ball.project(worst + (2 * start - 1) * radius * ball.scale)
     for _ in range(n_steps + 1):  # the last round only looks
-        losses, uphill = _losses(model, position, labels)
+        losses, uphill = _losses(model, case, position, labels)
         worst = torch.where((losses > highest)[:, None], position, worst)
         highest = torch.maximum(losses, highest)
         position = ball.project(position + length * ball.scale * uphill)
@@ -151,18 +150,16 @@ def _numbers(case: Case) -> list[int]:
 
 
 def _allowed_range(case: Case) -> tuple[np.ndarray, np.ndarray]:
-    """Least and greatest value of each field, float32 ``(d,)``; infinite where there is no bound."""
-    low = np.full(len(case.fields), -np.inf, dtype=np.float32)
-    high = -low
-    for index in _numbers(case):
-        column = case.column(case.fields[index].name)
-        low[index] = low[index] if column.min is None else column.min
-        high[index] = high[index] if column.max is None else column.max
+    """Least and greatest value that the case allows in each field, float32 ``(d,)``."""
+    columns = [column for column in case.inputs for _ in column.fields]
+    unlimited = -math.inf, math.inf
+    limits = [c.limits if isinstance(c, NumberColumn) else unlimited for c in columns]
+    low, high = np.array(limits, dtype=np.float32).T
     return low, high
 
 
 def _losses(
-    model: TabularModel, raw: torch.Tensor, labels: Any
+    model: TabularModel, case: Case, raw: torch.Tensor, labels: Any
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Each row's loss ``(n,)``, and the sign of its gradient ``(n, d)``, 0 where missing."""
     was_training = model.training
@@ -170,14 +167,7 @@ def _losses(
     position = raw.detach().clone().requires_grad_()
     outputs = model(position)
     truth = torch.tensor(np.asarray(labels), device=outputs.device)
-    if model.task == "regression":
-        losses = (outputs[:, 0] - truth).abs()
-    elif model.task == "binary":
-        losses = F.binary_cross_entropy_with_logits(
-            outputs[:, 0], truth.to(outputs.dtype), reduction="none"
-        )
-    else:
-        losses = F.cross_entropy(outputs, truth, reduction="none")
+    losses = case.task.losses(outputs, truth)
     # Rows don't touch each other: the gradient of the sum holds the gradient of each row's loss.
     (gradient,) = torch.autograd.grad(losses.sum(), position)
     model.train(was_training)

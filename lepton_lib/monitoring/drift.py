@@ -9,11 +9,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 
-from lepton_lib.cases import Case, Column
-from lepton_lib.cases.sections import TARGET
+from lepton_lib.cases import TARGET, Case
 from lepton_lib.errors import DataError
 from lepton_lib.monitoring.distances import (
     ColumnSummary,
@@ -238,7 +236,9 @@ def count_problems(current: pd.DataFrame, case: Case) -> pd.DataFrame:
         if column.name not in current:
             lines.append((column.name, n, 0, 0, float(n > 0), "no such column"))
             continue
-        missing, outside, unknown = _broken_values(column, current[column.name])
+        values = current[column.name]
+        missing = values.isna()
+        outside, unknown = column.find_outside(values), column.find_unknown(values)
         broken = outside | unknown | (missing & (not column.nullable))
         counts = int(missing.sum()), int(outside.sum()), int(unknown.sum())
         lines.append((column.name, *counts, float(broken.sum()) / max(n, 1), ""))
@@ -248,17 +248,3 @@ def count_problems(current: pd.DataFrame, case: Case) -> pd.DataFrame:
             lines.append((str(name), 0, 0, 0, 0.0, "not in case.toml"))
     header = ["column", "missing", "out_of_range", "unknown", "broken", "remark"]
     return pd.DataFrame(lines, columns=header)
-
-
-def _broken_values(column: Column, values: pd.Series) -> tuple[pd.Series, pd.Series, pd.Series]:
-    """Which values are missing, out of range, and unknown: three masks ``(n,)``."""
-    missing, outside = values.isna(), pd.Series(False, index=values.index)
-    if column.kind == "category":
-        return missing, outside, ~missing & ~values.isin(column.categories)
-    if column.kind == "timestamp":
-        return missing, outside, ~missing & pd.to_datetime(values, errors="coerce").isna()
-    numbers = pd.to_numeric(values, errors="coerce")
-    unknown = ~missing & ~np.isfinite(numbers.astype("float64"))
-    low = -np.inf if column.min is None else column.min
-    high = np.inf if column.max is None else column.max
-    return missing, ~missing & ~unknown & ~numbers.between(low, high), unknown

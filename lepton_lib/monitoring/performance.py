@@ -13,16 +13,14 @@ import numpy as np
 import pandas as pd
 
 from lepton_lib.cases import Case
+from lepton_lib.decisions import cost_matrix, decide
 from lepton_lib.evaluation import (
-    Interval,
     bootstrap_interval,
     can_be_judged,
     case_metric,
-    cost_matrix,
-    decide,
     group_labels,
 )
-from lepton_lib.metrics import accuracy, calibration_error, log_loss, mean_decision_cost
+from lepton_lib.metrics import Interval, accuracy, calibration_error, log_loss, mean_decision_cost
 from lepton_lib.monitoring.distances import Z95
 
 ESTIMATE_ROWS = 5_000  # of more rows as many are drawn: each draw costs the metrics
@@ -37,11 +35,7 @@ def row_losses(case: Case, labels: Any, outputs: Any) -> np.ndarray:
         labels: ``(n,)`` class indices or numbers.
         outputs: ``(n, n_classes)`` probabilities or ``(n, 1)`` predictions.
     """
-    labels, outputs = np.asarray(labels), np.asarray(outputs, dtype=np.float64)
-    if not case.classes:
-        return np.asarray(np.abs(outputs[:, 0] - labels))
-    losses: np.ndarray = -np.log(outputs[np.arange(len(labels)), labels.astype(int)].clip(1e-12))
-    return losses
+    return case.task.row_losses(np.asarray(labels), np.asarray(outputs, dtype=np.float64))
 
 
 def _metrics(case: Case, labels: np.ndarray) -> dict[str, Callable[[Any, Any], float]]:
@@ -164,7 +158,7 @@ def group_performance(
             part = inside[known]
             judged = can_be_judged(case, truth[part])
             rate = gap = _UNKNOWN
-            if case.task == "binary":
+            if len(case.classes) == 2:
                 rate = _decided_positive(case, outputs[rows])
             if judged:
                 gap = _gap(case, truth, outputs[known], part, seed=seed, n=n)
@@ -176,9 +170,8 @@ def group_performance(
 
 
 def _decided_positive(case: Case, outputs: np.ndarray) -> Interval:
-    """The share of rows decided on the positive class; without costs on the more probable one."""
-    costs = cost_matrix(case) if case.costs is not None else 1 - np.eye(2)
-    return wilson(int((decide(outputs, costs) == 1).sum()), len(outputs))
+    """The share of rows decided on the positive class."""
+    return wilson(int((decide(outputs, cost_matrix(case)) == 1).sum()), len(outputs))
 
 
 def _gap(

@@ -20,9 +20,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lepton_lib.cases import Case, Column
-from lepton_lib.cases.sections import PARTS
-from lepton_lib.data.tables import timestamp_part
+from lepton_lib.cases import Case
 from lepton_lib.errors import DataError
 from lepton_lib.monitoring.distances import ColumnSummary, summarise
 
@@ -82,13 +80,16 @@ class Reference:
         summaries: Summaries = {}
         for column in case.inputs:
             if column.name in frame and (len(frame) or not complete):
-                summaries |= _summaries_of(column, frame[column.name])
+                for name, view in column.views(frame[column.name]).items():
+                    summaries[name] = partial(_summarise_view, view)
             elif complete:
                 got = f"no column {column.name!r}" if len(frame) else "no rows"
                 expected, remedy = "the case's clean training rows", "Read data/train.parquet."
                 raise DataError("reference rows", got, expected, remedy)
-        outputs = {} if predictions is None else _summaries_of_outputs(case, predictions)
-        return cls(summaries | outputs, tuple(outputs), len(frame), about)
+        outputs = {} if predictions is None else _named_outputs(case, predictions)
+        for name, values in outputs.items():
+            summaries[name] = partial(summarise, values)
+        return cls(summaries, tuple(outputs), len(frame), about)
 
     def summary(self, name: str) -> ColumnSummary:
         """One column's summary."""
@@ -120,9 +121,13 @@ class Reference:
             if metadata[b"sha256"].decode() != hashlib.sha256(head).hexdigest():
                 raise ValueError("a wrong checksum")
             names = file.read(columns=["name"])["name"].to_pylist()
-            summaries = {name: partial(_read, path, row) for row, name in enumerate(names)}
+            summaries: Summaries = {n: partial(_read, path, row) for row, n in enumerate(names)}
             content = json.loads(head)
             return cls(summaries, tuple(content["outputs"]), content["rows"], content["about"])
+
+
+def _summarise_view(view: Callable[[], Any]) -> ColumnSummary:
+    return summarise(view())
 
 
 def _to_table(name: str, summary: ColumnSummary) -> pa.Table:
@@ -172,39 +177,11 @@ def _open(path: Path) -> Iterator[pq.ParquetFile]:
         raise DataError(path.name, got, "stored summaries of reference rows", _REMEDY) from error
 
 
-def _summaries_of(column: Column, values: pd.Series) -> Summaries:
-    """How to summarise a column, by its own name or by those of its timestamp's parts."""
-    if column.kind == "number":
-        return {column.name: lambda: summarise(_numbers(values))}
-    if column.kind == "category":
-        return {
-            column.name: lambda: summarise(
-                values if hasattr(values, "cat") else values.astype(object)
-            )
-        }
-
-    def part_summary(part: str) -> ColumnSummary:
-        moments = pd.to_datetime(values, errors="coerce")
-        return summarise(pd.Categorical(timestamp_part(moments, part), range(PARTS[part])))
-
-    return {f"{column.name}.{part}": partial(part_summary, part) for part in column.parts}
-
-
-def _numbers(values: pd.Series) -> np.ndarray:
-    numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    return np.where(np.isfinite(numbers), numbers, np.nan)
-
-
-def _summaries_of_outputs(case: Case, predictions: Any) -> Summaries:
+def _named_outputs(case: Case, predictions: Any) -> dict[str, np.ndarray]:
+    """Predictions ``(n,)`` or ``(n, k)`` by name."""
     outputs = np.asarray(predictions, dtype=np.float64)
-    shape = (len(outputs), -1) if outputs.size else (0, max(len(case.classes), 1))
-    columns = outputs.reshape(shape).T
-    if case.task == "regression" or len(columns) == 1:
-        return {"prediction": partial(summarise, columns[0])}
-    summaries: Summaries = {
-        f"p_{name}": partial(summarise, column)
-        for name, column in zip(case.classes, columns, strict=True)
-    }
-    if len(case.classes) == 2:  # one says all: the other is what it lacks to 1
-        del summaries[f"p_{case.classes[0]}"]
-    return summaries
+    if not outputs.size:
+        outputs = np.zeros((0, max(len(case.classes), 1)))
+    if outputs.ndim == 1 or outputs.shape[1] == 1:
+        return {"prediction": outputs.reshape(-1)}
+    return case.task.answer_columns(case.classes, outputs)
