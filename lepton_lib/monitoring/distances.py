@@ -26,18 +26,11 @@ Z95 = 1.959964  # standard deviations on either side that hold 95 % of a normal 
 
 @dataclass(frozen=True)
 class ColumnSummary:
-    """What the tests need of a column.
+    """What the tests need of a column."""
 
-    Attributes:
-        values: Numbers in rising order, float64 ``(n,)``, none missing; None where the column holds
-            categories.
-        counts: Rows of each category; empty for numbers.
-        missing: Rows without a value.
-    """
-
-    values: np.ndarray | None = None
-    counts: dict[str, int] = field(default_factory=dict)
-    missing: int = 0
+    values: np.ndarray | None = None  # float64 (n,), sorted, none missing; None for categories
+    counts: dict[str, int] = field(default_factory=dict)  # rows of each category
+    missing: int = 0  # rows without a value
 
     @property
     def rows(self) -> int:
@@ -50,8 +43,10 @@ def summarise(values: Any) -> ColumnSummary:
     """Summarise a column: numbers are sorted, everything else is counted as text.
 
     Args:
-        values: ``(n,)``; NaN or None where missing.
+        values: ``(n,)``; NaN or None where missing. A summary is returned as it is.
     """
+    if isinstance(values, ColumnSummary):
+        return values
     series = pd.Series(values)
     if pd.api.types.is_numeric_dtype(series):
         numbers = series.to_numpy(dtype=np.float64, na_value=np.nan)
@@ -117,10 +112,7 @@ def bin_counts(reference: Any, current: Any, *, n_bins: int = 10) -> tuple[np.nd
     Returns:
         Two int64 arrays of ``k`` counts, the missing values first.
     """
-    pair = [
-        values if isinstance(values, ColumnSummary) else summarise(values)
-        for values in (reference, current)
-    ]
+    pair = [summarise(values) for values in (reference, current)]
     if (pair[0].values is None) != (pair[1].values is None):
         pair = [_as_text(summary) for summary in pair]
     if pair[0].values is not None:

@@ -33,54 +33,31 @@ Verdict = Literal["none", "drift"]
 
 @dataclass(frozen=True)
 class ColumnDrift:
-    """One column's drift.
+    """One column's drift."""
 
-    Attributes:
-        column: Its name; a timestamp's parts stand one by one.
-        psi: Its PSI.
-        chance: What the PSI would be on average without drift.
-        test: ``"KS"``, ``"chi-square"``, or empty where the column isn't there.
-        statistic: Of the test.
-        p: The test's p-value.
-        p_holm: The p-value corrected for all columns.
-        moved: Wasserstein distance in the column's unit; None for categories.
-        missing: Share of missing values in the current rows.
-        verdict: ``"drift"`` where both the PSI and the test say so.
-        why: The verdict's reason in words.
-    """
-
-    column: str
+    column: str  # its name; a timestamp's parts stand one by one
     psi: float = 0.0
-    chance: float = 0.0
-    test: str = ""
+    chance: float = 0.0  # the mean PSI without drift
+    test: str = ""  # "KS" or "chi-square"; empty where the column isn't there
     statistic: float = 0.0
     p: float = 1.0
-    p_holm: float = 1.0
-    moved: float | None = None
-    missing: float = 0.0
-    verdict: Verdict = "none"
-    why: str = ""
+    p_holm: float = 1.0  # corrected for all columns
+    moved: float | None = None  # Wasserstein distance in the column's unit; None for categories
+    missing: float = 0.0  # share of the current rows
+    verdict: Verdict = "none"  # "drift" where both the PSI and the test say so
+    why: str = ""  # the verdict's reason in words
 
 
 @dataclass(frozen=True, repr=False)
 class DriftReport:
-    """Every column's drift, and one verdict.
-
-    Attributes:
-        columns: Each column's drift.
-        n_reference: Reference rows.
-        n_current: Current rows.
-        limit: Of the PSI, from the charter.
-        level: Chance of any false alarm among all tests.
-        note: What to know before reading the verdict; empty where there is nothing.
-    """
+    """Every column's drift, and one verdict."""
 
     columns: tuple[ColumnDrift, ...]
-    n_reference: int
+    n_reference: int  # rows
     n_current: int
-    limit: float
-    level: float
-    note: str = ""
+    limit: float  # of the PSI, from the charter
+    level: float  # chance of any false alarm among all tests
+    note: str = ""  # what to know before reading the verdict
 
     @property
     def verdict(self) -> Verdict:
@@ -243,8 +220,7 @@ def count_problems(current: pd.DataFrame, case: Case) -> pd.DataFrame:
         counts = int(missing.sum()), int(outside.sum()), int(unknown.sum())
         lines.append((column.name, *counts, float(broken.sum()) / max(n, 1), ""))
     described = {column.name for column in case.columns} | {TARGET}
-    for name in current:
-        if name not in described:
-            lines.append((str(name), 0, 0, 0, 0.0, "not in case.toml"))
+    unknown_names = [str(name) for name in current if name not in described]
+    lines += [(name, 0, 0, 0, 0.0, "not in case.toml") for name in unknown_names]
     header = ["column", "missing", "out_of_range", "unknown", "broken", "remark"]
     return pd.DataFrame(lines, columns=header)

@@ -35,25 +35,16 @@ class Decision:
 
 @dataclass(frozen=True)
 class Signals:
-    """One window's signals, as far as the policy asks.
+    """One window's signals, as far as the policy asks."""
 
-    Attributes:
-        rows: Served rows.
-        broken: Columns with too many broken values, or that aren't there.
-        drifted: Columns that drifted, the strongest first.
-        loss_change: Mean loss of the labelled rows minus the reference's; None with too few labels.
-        versus_previous: On the same labelled rows the loss of the current model minus its
-            predecessor's; None where there is no predecessor, or too few labels.
-        service: What is wrong with the service itself, in words: a model can't fix it, so it asks
-            for a look at most.
-    """
-
-    rows: int
-    broken: tuple[str, ...] = ()
-    drifted: tuple[str, ...] = ()
+    rows: int  # served
+    broken: tuple[str, ...] = ()  # columns with too many broken values, or that aren't there
+    drifted: tuple[str, ...] = ()  # columns, the strongest first
+    # Mean loss of the labelled rows minus the reference's; None with too few labels.
     loss_change: Interval | None = None
+    # The current model's loss minus its predecessor's, on the same labelled rows; None without one.
     versus_previous: Interval | None = None
-    service: tuple[str, ...] = ()
+    service: tuple[str, ...] = ()  # what is wrong with the service itself, in words
 
     @classmethod
     def from_reports(

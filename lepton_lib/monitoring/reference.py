@@ -24,8 +24,6 @@ from lepton_lib.cases import Case
 from lepton_lib.errors import DataError
 from lepton_lib.monitoring.distances import ColumnSummary, summarise
 
-Summaries = dict[str, Callable[[], ColumnSummary]]
-
 _SCHEMA = pa.schema(
     {
         "name": pa.string(),
@@ -49,11 +47,14 @@ class Reference:
     """
 
     def __init__(
-        self, summaries: Summaries, outputs: tuple[str, ...], rows: int, about: Mapping[str, Any]
+        self,
+        columns: Mapping[str, Callable[[], Any]],  # values or their summary, on demand
+        outputs: tuple[str, ...],
+        rows: int,
+        about: Mapping[str, Any],
     ) -> None:
-        self._summaries = dict(summaries)
-        self.names, self.outputs, self.rows = tuple(summaries), outputs, rows
-        self.about = dict(about)
+        self._columns, self.about = dict(columns), dict(about)
+        self.names, self.outputs, self.rows = tuple(columns), outputs, rows
 
     @classmethod
     def from_frame(
@@ -77,33 +78,30 @@ class Reference:
         Raises:
             DataError: ``complete``, and a column or every row is missing.
         """
-        summaries: Summaries = {}
+        columns: dict[str, Callable[[], Any]] = {}
         for column in case.inputs:
             if column.name in frame and (len(frame) or not complete):
-                for name, view in column.views(frame[column.name]).items():
-                    summaries[name] = partial(_summarise_view, view)
+                columns |= column.views(frame[column.name])
             elif complete:
                 got = f"no column {column.name!r}" if len(frame) else "no rows"
                 expected, remedy = "the case's clean training rows", "Read data/train.parquet."
                 raise DataError("reference rows", got, expected, remedy)
         outputs = {} if predictions is None else _named_outputs(case, predictions)
-        for name, values in outputs.items():
-            summaries[name] = partial(summarise, values)
-        return cls(summaries, tuple(outputs), len(frame), about)
+        columns |= {name: partial(np.asarray, values) for name, values in outputs.items()}
+        return cls(columns, tuple(outputs), len(frame), about)
 
     def summary(self, name: str) -> ColumnSummary:
         """One column's summary."""
-        return self._summaries[name]()
+        return summarise(self._columns[name]())
 
     def save(self, path: Path) -> None:
         """Write all summaries, whole or not at all."""
         head = json.dumps({"rows": self.rows, "outputs": self.outputs, "about": self.about})
-        metadata = {"head": head, "sha256": hashlib.sha256(head.encode()).hexdigest()}
+        digest = hashlib.sha256(head.encode()).hexdigest()
+        schema = _SCHEMA.with_metadata({"head": head, "sha256": digest})
         aside = path.with_name(f".{path.name}.partial")
-        schema = _SCHEMA.with_metadata(metadata)
-        with pq.ParquetWriter(
-            aside, schema, use_dictionary=False, compression="none", write_page_checksum=True
-        ) as writer:
+        raw = {"use_dictionary": False, "compression": "none"}  # quick to read
+        with pq.ParquetWriter(aside, schema, write_page_checksum=True, **raw) as writer:
             for name in self.names:
                 writer.write_table(_to_table(name, self.summary(name)))
         os.replace(aside, path)
@@ -121,13 +119,9 @@ class Reference:
             if metadata[b"sha256"].decode() != hashlib.sha256(head).hexdigest():
                 raise ValueError("a wrong checksum")
             names = file.read(columns=["name"])["name"].to_pylist()
-            summaries: Summaries = {n: partial(_read, path, row) for row, n in enumerate(names)}
+            columns = {name: partial(_read, path, row) for row, name in enumerate(names)}
             content = json.loads(head)
-            return cls(summaries, tuple(content["outputs"]), content["rows"], content["about"])
-
-
-def _summarise_view(view: Callable[[], Any]) -> ColumnSummary:
-    return summarise(view())
+            return cls(columns, tuple(content["outputs"]), content["rows"], content["about"])
 
 
 def _to_table(name: str, summary: ColumnSummary) -> pa.Table:
