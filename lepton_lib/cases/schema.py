@@ -11,27 +11,27 @@ from typing import Annotated, Self
 from pydantic import PlainValidator, PrivateAttr, WithJsonSchema, model_validator
 
 from lepton_lib.cases.columns import (
-    TARGET,
     CategoryColumn,
     Column,
-    Identifier,
     InputColumn,
     InputField,
     NumberColumn,
-    Section,
     TextColumn,
     TimestampColumn,
 )
 from lepton_lib.cases.reader import RecordReader
 from lepton_lib.cases.sections import (
+    TARGET,
     Bands,
     Charter,
     Costs,
     Data,
     Feature,
+    Identifier,
     Policy,
     Records,
     Rule,
+    Section,
     Source,
     Split,
     Target,

@@ -85,7 +85,6 @@ def _parse_target(raw: pd.DataFrame, case: Case) -> tuple[pd.Series, pd.Series, 
     if not target.classes:
         column = NumberColumn(
             name="label",
-            kind="number",
             meaning=target.meaning,
             missing=target.missing,
             min=target.min,
