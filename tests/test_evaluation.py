@@ -245,7 +245,7 @@ def test_regression_baselines_use_training_rows_only():
 
 @pytest.mark.parametrize("truth", [0.5, 1.0, 2.5])
 def test_temperature_recovers_a_known_one(truth):
-    """Labels drawn from softened logits give that temperature back, for two classes and for four."""
+    """Labels drawn from softened logits give that temperature back, for two and four classes."""
     generator = np.random.default_rng(0)
     logits = generator.normal(size=(40_000, 4)) * 2
     noise = generator.gumbel(size=logits.shape)
@@ -283,7 +283,7 @@ def test_threshold_agrees_with_least_expected_cost(costs):
 
 
 def test_threshold_is_the_cheapest_of_all():
-    """On calibrated probabilities no other threshold costs noticeably less than the closed form's."""
+    """On calibrated probabilities no threshold costs noticeably less than the closed form's."""
     generator = np.random.default_rng(0)
     positive = generator.random(200_000)
     labels = (generator.random(len(positive)) < positive).astype(np.int64)

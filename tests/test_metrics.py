@@ -54,7 +54,7 @@ def test_infinite_scores_are_ranked():
 
 
 def test_pooled_over_ordered_batches():
-    """On sorted data batches alone say far less than all rows together; average() says the latter."""
+    """On sorted data batches alone say far less than all rows; average() says the latter."""
     labels, probabilities = draw(0, n=2000)
     order = probabilities[:, 1].argsort()
     auc, means = AUC(), []
@@ -252,7 +252,7 @@ def test_reliability_bins():
     ],
 )
 def test_what_has_no_loss_is_refused(metric, labels, probabilities, got):
-    """Shapes that don't agree, foreign labels and NaN raise; nothing is broadcast or averaged away."""
+    """Shapes that don't agree, foreign labels and NaN raise; nothing is broadcast or averaged."""
     with pytest.raises(MetricError, match=got):
         metric(labels, probabilities)
 

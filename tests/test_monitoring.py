@@ -96,7 +96,7 @@ def rows(n, *, seed, price=0.0):
 
 @pytest.fixture(scope="module")
 def undrifted():
-    """The p-values of 1,000 undrifted windows: three numbers, one rounded, and a sparse category."""
+    """P-values of 1,000 undrifted windows: three numbers, one rounded, and a sparse category."""
     generator = np.random.default_rng(0)
     p_values = np.empty((1000, 4))
     for draw in p_values:
@@ -117,12 +117,12 @@ def test_each_test_alone_keeps_its_level(undrifted):
 
 
 def test_tests_are_not_idle(undrifted):
-    """The continuous columns' and the sparse table's false alarms come near the level: none is idle."""
+    """The continuous columns' and sparse table's false alarms come near the level."""
     assert ((undrifted <= LEVEL).mean(0)[[0, 1, 3]] > LEVEL / 2).all()
 
 
 def test_without_correction_four_tests_ring_far_more_often(undrifted):
-    """Uncorrected, any of four tests rings at more than twice the level, with Holm's at most at it."""
+    """Uncorrected, any of four tests rings at over twice the level; corrected, at the level."""
     alone = (undrifted.min(1) <= LEVEL).mean()
     corrected = np.mean([monitoring.holm(draw).min() <= LEVEL for draw in undrifted])
     assert alone > 2 * LEVEL
@@ -131,7 +131,7 @@ def test_without_correction_four_tests_ring_far_more_often(undrifted):
 
 @pytest.mark.no_cover
 def test_report_rings_rarely_without_drift(shop):
-    """On 60 undrifted windows of each size the verdict is drift no more often than the level says."""
+    """On 60 undrifted windows of each size the verdict is drift no oftener than the level says."""
     reference = rows(400, seed=1)
     for size in (30, 200):
         alarms = [
@@ -224,7 +224,7 @@ def test_sparse_table_agrees_with_fishers_exact_test():
 
 
 def test_sparse_p_value_is_never_zero():
-    """However odd a sparse table is, its p-value is at least one in the number of tables plus one."""
+    """However odd a sparse table is, its p-value is at least one in the number of tables."""
     assert monitoring.chi_square([1000, 0], [0, 9])[1] == 1 / (1 + monitoring.DRAWS)
 
 

@@ -140,7 +140,7 @@ def test_a_group_that_is_served_worse_is_named(shop):
 
 
 def test_groups_have_a_rate_before_any_label(shop):
-    """Without labels each group has its share of positive decisions, with an interval, and no gap."""
+    """Without labels each group has its rate of positive decisions with an interval, and no gap."""
     answers, _ = answered(300, seed=0)
     frame = pd.DataFrame({"colour": ["red", "blue", None] * 100})
     table = group_performance(frame, shop, answers, seed=0).set_index("group")
@@ -195,7 +195,7 @@ def test_the_policy_over_every_mix():
 
 @pytest.mark.parametrize(("patience", "calls"), [(1, 1), (2, 2), (4, 4)])
 def test_patience_counts_windows_in_a_row(patience, calls):
-    """Retraining comes with the stated number of alarms in a row; a calm window resets the count."""
+    """Retraining comes with the stated number of alarms in a row; a calm window resets it."""
     policy, state, taken = Policy(patience=patience, cool_down_hours=0), State(), []
     alarm, calm = Signals(500, (), ("x",), SAME), Signals(500, (), (), SAME)
     for signals in [alarm] * (patience - 1) + [calm] + [alarm] * calls:
