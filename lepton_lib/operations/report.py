@@ -10,7 +10,7 @@ import numpy as np
 
 from lepton_lib.artefacts import Run
 from lepton_lib.cases import Case
-from lepton_lib.monitoring import Reference, Summary
+from lepton_lib.monitoring import ColumnSummary, Reference
 from lepton_lib.monitoring.drift import ColumnDrift
 from lepton_lib.operations import records
 from lepton_lib.operations.journal import Journal
@@ -39,7 +39,7 @@ def distributions(reference: Reference, current: Reference) -> list[Distribution
     return [_shares(name, reference.summary(name), current.summary(name)) for name in shared]
 
 
-def _shares(name: str, reference: Summary, current: Summary) -> Distribution:
+def _shares(name: str, reference: ColumnSummary, current: ColumnSummary) -> Distribution:
     kind = "category" if reference.values is None else "number"
     count = _count_categories if kind == "category" else _count_numbers
     bins, (then, now) = count(reference, current)
@@ -49,7 +49,7 @@ def _shares(name: str, reference: Summary, current: Summary) -> Distribution:
     return Distribution(name, kind, bins, *shares, missing)
 
 
-def _count_categories(*pair: Summary) -> tuple[list[float | str], list[list[int]]]:
+def _count_categories(*pair: ColumnSummary) -> tuple[list[float | str], list[list[int]]]:
     """The categories, the most frequent ones of the reference first, and rows of each."""
     every = dict.fromkeys(name for each in pair for name in each.counts)
     names = sorted(every, key=lambda name: -pair[0].counts.get(name, 0))
@@ -60,7 +60,7 @@ def _count_categories(*pair: Summary) -> tuple[list[float | str], list[list[int]
     return [*names[:rest], "others"], [[*row[:rest], sum(row[rest:])] for row in counts]
 
 
-def _count_numbers(*pair: Summary) -> tuple[list[float | str], list[list[int]]]:
+def _count_numbers(*pair: ColumnSummary) -> tuple[list[float | str], list[list[int]]]:
     """The outer edges of equal bins over 99 % of the reference, and rows in each with outliers."""
     values = [np.zeros(0) if each.values is None else each.values for each in pair]
     own = values[0] if len(values[0]) else np.zeros(1)

@@ -98,8 +98,8 @@ def _judge_window(watched: WatchedRun, rows: pd.DataFrame, now: float) -> Window
     labelled = read_log(journal.log, case, new if len(new) >= policy.min_labels else [])
     known = logged_answers(case, labelled)
     changes = _loss_changes(watched, reference, version, labelled, block)
-    signals = Signals.of(report, problems, max_broken=policy.max_broken, **changes)
-    summaries = Reference.of(inputs, case, answers, lenient=True)
+    signals = Signals.from_reports(report, problems, max_broken=policy.max_broken, **changes)
+    summaries = Reference.from_frame(inputs, case, answers, complete=False)
     before = journal.windows()
     state = before[-1].state if before else State()
     state, decision = monitoring.judge(state, signals, policy, now)
@@ -160,12 +160,12 @@ def _groups(case: Case, rows: pd.DataFrame, labelled: pd.DataFrame) -> list[Grou
 
 def _reference(watched: WatchedRun, home: Run, version: str) -> Reference:
     """The summaries of what that model learnt from, stored when they are first made."""
-    case, path = watched.case, watched.run.folder / "monitoring" / f"reference-{version}.npz"
+    case, path = watched.case, watched.run.folder / "monitoring" / f"reference-{version}.parquet"
     with contextlib.suppress(DataError):
         return Reference.load(path)
     train = pd.read_parquet(home.path("data/train.parquet"))
     inputs, labels = encode(pd.read_parquet(home.path("data/validation.parquet")), case)
     answers = watched.scorer(home).probabilities(inputs)
     loss = monitoring.moments(monitoring.row_losses(case, labels, answers))
-    Reference.of(train, case, answers, version=version, loss=list(loss)).save(path)
+    Reference.from_frame(train, case, answers, version=version, loss=list(loss)).save(path)
     return Reference.load(path)
