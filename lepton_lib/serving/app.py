@@ -29,7 +29,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from lepton_lib.cases import encode_records
 from lepton_lib.errors import DataError, LeptonError, RecordError, RunError
 from lepton_lib.serving import http, releases
-from lepton_lib.serving.batches import RECORD_LIMIT, Answer, write_arrow
+from lepton_lib.serving.batches import RECORD_LIMIT, Answer
 from lepton_lib.serving.guards import IN_FLIGHT, Keys, keys_file
 from lepton_lib.serving.http import Message, ProblemError, Receive, Send
 from lepton_lib.serving.log import Entry, PredictionLog, batch_entry, entry, single_entry
@@ -284,22 +284,13 @@ class PredictionApp:
         send: Send,
         request_id: str,
     ) -> None:
-        form = http.check_head(scope["method"], headers)
+        http.check_head(scope["method"], headers)
         query = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
         explain = _flag(query)
         if (body := await http.read_body(read)) is None:
             return  # the client has gone
         try:
-            if form == http.JSON:
-                made, content, told = await self._predict(body, request_id, explain=explain)
-                more = {}
-            else:
-                contract = (
-                    headers.get(b"x-lepton-contract", b"").decode("latin-1")
-                    or query.get("contract", [""])[-1]
-                )
-                made, content, told = self._predict_batch(form, body, contract, request_id)
-                more = {"x-lepton-model": made.version, "x-lepton-batch": made.token}
+            made, content, told = await self._predict(body, request_id, explain=explain)
         except RecordError as error:
             raise http.field_problem(error) from error
         except DataError as error:
@@ -313,7 +304,7 @@ class PredictionApp:
             detail = "The answer could not be kept, and is not given."
             raise ProblemError(503, detail, headers={"retry-after": "1"}) from error
         self._count(told)
-        await http.respond(send, 200, {"content-type": form} | more, content)
+        await http.respond(send, 200, {"content-type": http.JSON}, content)
 
     def _count(self, told: np.ndarray) -> None:
         classes = self.scorer.case.classes
@@ -359,7 +350,7 @@ class PredictionApp:
             )
             made = single_entry(request_id, scorer.version, record=record, answer=told_of_it)
         else:
-            made = self._batch("json", request_id, body, told)
+            made = self._batch(request_id, body, told)
         for answer, id_ in zip(answers, made.ids, strict=True):
             answer.id = id_
         content = {
@@ -369,22 +360,9 @@ class PredictionApp:
         }
         return made, msgspec.json.encode(content), told
 
-    def _predict_batch(
-        self, form: str, body: bytes, contract: str, request_id: str
-    ) -> tuple[Entry, bytes, np.ndarray]:
-        scorer, rules, arrow = self.scorer, self.scorer.rules, form == http.ARROW
-        inputs = (
-            rules.read_arrow(body)
-            if arrow
-            else rules.read_float32(body, contract, scorer.manifest["contract"])
-        )
-        told = scorer.answer(inputs)
-        made = self._batch("arrow" if arrow else "float32", request_id, body, told)
-        return made, write_arrow(rules.answers, told, made.ids) if arrow else made.values[-1], told
-
-    def _batch(self, kind: str, request_id: str, body: bytes, told: np.ndarray) -> Entry:
+    def _batch(self, request_id: str, body: bytes, told: np.ndarray) -> Entry:
         scorer = self.scorer
-        form = {"kind": kind, **scorer.rules.legend}
+        form = scorer.rules.legend
         answers = told.astype("<f4").tobytes()
         return batch_entry(
             request_id, scorer.version, rows=len(told), form=form, inputs=body, answers=answers
@@ -431,9 +409,9 @@ def _answer_each(scorer: Scorer, records: list[Any]) -> list[tuple[list[Answer],
 
 def _flag(query: dict[str, list[str]]) -> bool:
     """``?explain=true``; nothing else may stand there."""
-    if unknown := set(query) - {"explain", "contract"}:
-        detail = f"got the parameter {sorted(unknown)[0][:80]!r}, expected 'explain' or 'contract'"
-        raise ProblemError(422, detail, field="query", expected="explain or contract")
+    if unknown := set(query) - {"explain"}:
+        detail = f"got the parameter {sorted(unknown)[0][:80]!r}, expected 'explain'"
+        raise ProblemError(422, detail, field="query", expected="explain")
     wanted = query.get("explain", ["false"])[-1]
     if wanted not in ("true", "false"):
         detail = f"got explain={wanted[:80]!r}, expected true or false"

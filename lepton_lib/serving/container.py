@@ -29,7 +29,6 @@ NEEDS = (  # the distributions that the serving part of the library imports
     "numpy",
     "onnxruntime",
     "prometheus-client",
-    "pyarrow",
     "pydantic",
     "uvicorn",
     "uvloop",

@@ -38,10 +38,6 @@ def describe_predict(case: Case, *, record_limit: int) -> dict[str, Any]:
         {"title": _TEXT, "status": {"type": "integer"}, "detail": _TEXT, "request_id": _TEXT}
     )
     problem["properties"] |= {"record": {"type": "integer"}, "field": _TEXT}
-    width = len(case.fields)
-    rows = f"Rows of {width} little-endian float32, laid out as `fields` in /v1/models says; NaN means missing"
-    told = "probabilities by class, then the decision's place" if case.classes else "the prediction"
-    binary = {"type": "string", "format": "binary"}
     flag = {"type": "boolean", "default": False}
     parameters = [
         {
@@ -49,12 +45,6 @@ def describe_predict(case: Case, *, record_limit: int) -> dict[str, Any]:
             "in": "query",
             "schema": flag,
             "description": "Tell each field's share in the answer",
-        },
-        {
-            "name": "x-lepton-contract",
-            "in": "header",
-            "schema": _TEXT,
-            "description": "For float32: `contract` of /v1/models, so that another layout is refused",
         },
     ]
     return {
@@ -67,21 +57,12 @@ def describe_predict(case: Case, *, record_limit: int) -> dict[str, Any]:
                 "required": True,
                 "content": {
                     http.JSON: {"schema": body, "example": {"records": [example_record(case)]}},
-                    http.FLOAT32: {"schema": binary | {"description": rows}},
-                    http.ARROW: {
-                        "schema": binary
-                        | {"description": "A table with the case's columns; null: missing"}
-                    },
                 },
             },
             "responses": {
                 "200": {
-                    "description": f"One prediction a record, in the form of the request; float32 rows hold {told}",
-                    "content": {
-                        http.JSON: {"schema": answer},
-                        http.FLOAT32: {"schema": binary},
-                        http.ARROW: {"schema": binary},
-                    },
+                    "description": "One prediction a record",
+                    "content": {http.JSON: {"schema": answer}},
                 }
             }
             | {

@@ -19,11 +19,7 @@ Send = Callable[[Message], Awaitable[None]]
 BODY_LIMIT = 1 << 20  # bytes
 # how much of a refused body is read and forgotten before the end
 DRAIN_LIMIT, DRAIN_SECONDS = 64 << 20, 5.0
-JSON, FLOAT32, ARROW = (
-    "application/json",
-    "application/octet-stream",
-    "application/vnd.apache.arrow.stream",
-)
+JSON = "application/json"
 HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -74,8 +70,8 @@ def field_problem(error: RecordError) -> ProblemError:
     )
 
 
-def check_head(method: str, headers: dict[bytes, bytes]) -> str:
-    """The body's media type; what needn't be read is refused: another method, type or coding, or a long body.
+def check_head(method: str, headers: dict[bytes, bytes]) -> None:
+    """Refuse what needn't be read: another method, content type or coding, or a long body.
 
     Raises:
         ProblemError: 405, 415 or 413.
@@ -85,15 +81,12 @@ def check_head(method: str, headers: dict[bytes, bytes]) -> str:
     media_type, _, parameters = headers.get(b"content-type", b"").lower().partition(b";")
     charset = parameters.strip().removeprefix(b"charset=").strip(b'"')
     found = media_type.strip().decode("latin-1")
-    if found not in (JSON, FLOAT32, ARROW) or charset not in (b"", b"utf-8"):
-        raise ProblemError(
-            415, f"expected content-type: {JSON}", expected=f"{JSON}, {FLOAT32} or {ARROW}"
-        )
+    if found != JSON or charset not in (b"", b"utf-8"):
+        raise ProblemError(415, f"expected content-type: {JSON}", expected=JSON)
     if headers.get(b"content-encoding", b"identity") != b"identity":
         raise ProblemError(415, "expected no content-encoding", expected="identity")
     if int(headers.get(b"content-length", b"0")) > BODY_LIMIT:
         raise _too_long()
-    return found
 
 
 async def read_body(receive: Receive) -> bytes | None:

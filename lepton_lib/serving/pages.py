@@ -74,7 +74,7 @@ def make_pages(service: PredictionApp, scorer: Scorer) -> FastAPI:
 
     @pages.get("/v1/models")
     async def models() -> dict[str, Any]:
-        """The model that answers, how float32 rows are laid out, and a release that was refused, if one was."""
+        """The model that answers, and a release that was refused, if one was."""
         entry: dict[str, Any] = {
             "case": case.name,
             "version": scorer.version,

@@ -30,7 +30,6 @@ from lepton_lib import serving
 from lepton_lib.cases import encode_records, load_case
 from lepton_lib.data import to_records
 from lepton_lib.serving import guards
-from lepton_lib.serving.http import FLOAT32
 from lepton_lib.utils import free_port
 from tests.benchmarks.environments import ROOT, environment
 from tests.benchmarks.peers import KEY
@@ -60,12 +59,10 @@ def _ratios(run_dir: Path, folder: Path) -> list[Row]:
     case = load_case("credit", verify=False)
     records = to_records(pd.read_parquet(run_dir / "data" / "test.parquet"), case)[:256]
     key = guards.add_key(guards.keys_file(run_dir), "bench", rate=1e9)
-    binary = encode_records(case, records).tobytes()
     bodies = {
         "one": json.dumps({"records": records[:1]}).encode(),
         "256": json.dumps({"records": records}).encode(),
     }
-    contract = serving.Scorer(run_dir / "service").manifest["contract"]
     heads = {"content-type": "application/json", "x-api-key": KEY}
     ours = heads | {"x-api-key": key}
     pythons = dict.fromkeys(("bare", "frame", "stock"), sys.executable)
@@ -91,10 +88,6 @@ def _ratios(run_dir: Path, folder: Path) -> list[Row]:
             for name in services
             for size in bodies
         }
-        tried["ours", "binary"] = (
-            ours | {"content-type": FLOAT32, "x-lepton-contract": contract},
-            binary,
-        )
         measured: dict[tuple[str, str], list[dict[str, float]]] = {what: [] for what in tried}
         for _ in range(ROUNDS):
             for (name, size), (headers, body) in tried.items():
@@ -123,33 +116,17 @@ def _ratios(run_dir: Path, folder: Path) -> list[Row]:
         ("99th percentile, to bare", ratio(("ours", "one"), ("bare", "one"), "p99"), "<= 0.65"),
         ("256 rows as JSON, to bare", ratio(("ours", "256"), ("bare", "256"), "rate"), ">= 4"),
         (
-            "256 rows as float32, to bare with JSON",
-            ratio(("ours", "binary"), ("bare", "256"), "rate"),
-            ">= 20",
-        ),
-        (
             "requests a second, CPU of one, p99",
             f"{best['rate']:.0f}/s, {1e3 * best['cpu']:.3f} ms, {best['p99']:.1f} ms",
             "",
         ),
     ]
     alone = _model_alone(run_dir, encode_records(case, records))
-    for size, what in (("256", "JSON"), ("binary", "float32")):
-        part = alone / statistics.median(figures["cpu"] for figures in measured["ours", size])
-        result.append(
-            (
-                f"256 rows as {what}: the model's own part of the CPU, which no service can save",
-                f"{part:.2f}",
-                "",
-            )
-        )
-    for size, what in (
-        ("one", "1 row"),
-        ("256", "256 rows as JSON"),
-        ("binary", "256 rows as float32"),
-    ):
-        told_as = "256" if size == "binary" else size
-        value = ratio(("ours", size), ("frame", told_as), "rate")
+    part = alone / statistics.median(figures["cpu"] for figures in measured["ours", "256"])
+    what = "256 rows: the model's own part of the CPU, which no service can save"
+    result.append((what, f"{part:.2f}", ""))
+    for size, what in (("one", "1 row"), ("256", "256 rows")):
+        value = ratio(("ours", size), ("frame", size), "rate")
         result.append((f"{what}, to bare FastAPI with records through a DataFrame", value, ""))
     for peer in list(pythons)[1:]:
         result.append(
