@@ -22,8 +22,8 @@ from lepton_lib.data import to_records
 from lepton_lib.errors import DataError, RunError
 from lepton_lib.models import load_model
 from lepton_lib.serving import packaging
-from lepton_lib.serving.http import BODY_LIMIT
 from lepton_lib.serving.pages import ROUTES
+from lepton_lib.serving.problems import BODY_LIMIT
 from lepton_lib.serving.scoring import FILES, version_of
 from tests.conftest import write_case
 from tests.service import (

@@ -85,21 +85,21 @@ def log(
     trust: Trust = None,
 ) -> None:
     """Look into a run's prediction log, export it, thin it out."""
-    from lepton_lib.serving import upkeep
+    from lepton_lib.serving import log_maintenance
 
     if all(wish is None for wish in (find, erase, keep_days, parquet)):
         raise typer.BadParameter("say what to do: --find, --parquet, --erase or --keep-days")
     path = run_dir / "service" / "predictions.sqlite"
     if find is not None:
-        typer.echo(upkeep.describe(run_dir, find, trust=trust))
+        typer.echo(log_maintenance.describe(run_dir, find, trust=trust))
     if parquet is not None:
         typer.echo(
-            f"{upkeep.export(path, upkeep.case_of(run_dir, trust=trust), parquet)} predictions in {parquet}."
+            f"{log_maintenance.export(path, log_maintenance.case_of(run_dir, trust=trust), parquet)} predictions in {parquet}."
         )
     if erase is not None:
-        typer.echo(f"{upkeep.erase(path, erase)} predictions erased.")
+        typer.echo(f"{log_maintenance.erase(path, erase)} predictions erased.")
     if keep_days is not None:
-        typer.echo(f"{upkeep.keep_days(path, keep_days)} requests removed.")
+        typer.echo(f"{log_maintenance.keep_days(path, keep_days)} requests removed.")
 
 
 @app.command()
@@ -126,26 +126,26 @@ def add_key(
     rate: Annotated[float, typer.Option(help="Requests a second.")] = 100.0,
 ) -> None:
     """Make a key; it is shown this once."""
-    from lepton_lib.serving import guards
+    from lepton_lib.serving import api_keys
 
-    typer.echo(guards.add_key(guards.keys_file(run_dir), name, rate=rate))
+    typer.echo(api_keys.add_key(api_keys.keys_file(run_dir), name, rate=rate))
 
 
 @keys.command("list")
 def list_keys(run_dir: RunFolder) -> None:
     """Show the keys' names and rates."""
-    from lepton_lib.serving import guards
+    from lepton_lib.serving import api_keys
 
-    for name, rate in guards.list_keys(guards.keys_file(run_dir)).items():
+    for name, rate in api_keys.list_keys(api_keys.keys_file(run_dir)).items():
         typer.echo(f"{name:<24} {rate:g} requests/s")
 
 
 @keys.command("revoke")
 def revoke_key(run_dir: RunFolder, name: str) -> None:
     """Take a key away."""
-    from lepton_lib.serving import guards
+    from lepton_lib.serving import api_keys
 
-    guards.revoke_key(guards.keys_file(run_dir), name)
+    api_keys.revoke_key(api_keys.keys_file(run_dir), name)
 
 
 @keys.command("signing")

@@ -28,16 +28,18 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from lepton_lib.cases import encode_records
 from lepton_lib.errors import DataError, LeptonError, RecordError, RunError
-from lepton_lib.serving import http, releases
+from lepton_lib.serving import problems as http
+from lepton_lib.serving import releases
+from lepton_lib.serving.api_keys import Keys, keys_file
 from lepton_lib.serving.batches import RECORD_LIMIT, Answer
-from lepton_lib.serving.guards import IN_FLIGHT, Keys, keys_file
-from lepton_lib.serving.http import Message, ProblemError, Receive, Send
 from lepton_lib.serving.log import Entry, PredictionLog, batch_entry, entry, single_entry
+from lepton_lib.serving.microbatching import MicroBatcher
 from lepton_lib.serving.pages import GUARDED, PREDICT, ROUTES, make_pages
+from lepton_lib.serving.problems import Message, ProblemError, Receive, Send
 from lepton_lib.serving.scoring import Scorer
-from lepton_lib.serving.ticks import MicroBatcher
 
 EXPLAIN_LIMIT = 64  # records whose reasons one request may ask for
+IN_FLIGHT = 256  # requests that are worked on at once, in one worker
 WATCH_SECONDS = 0.25  # between two looks at the files that name the release and the keys
 _logger = logging.getLogger("lepton.serving")
 

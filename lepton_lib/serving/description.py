@@ -6,7 +6,7 @@ from typing import Any
 
 from lepton_lib.cases import Case, Column, example_record
 from lepton_lib.cases.records import describe, limits
-from lepton_lib.serving import http
+from lepton_lib.serving import problems as http
 
 _PROBLEMS = {
     400: "Not JSON",

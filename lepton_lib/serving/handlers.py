@@ -18,8 +18,8 @@ from fastapi import FastAPI
 from pydantic import ConfigDict, create_model
 
 from lepton_lib.errors import ParameterError
-from lepton_lib.serving.guards import GuardedProtocol, GuardedServer
-from lepton_lib.serving.process import is_loopback, listen
+from lepton_lib.serving.protocol import TimedProtocol
+from lepton_lib.serving.server import is_loopback, listen
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 _MARK = "_lepton_handler"
@@ -124,8 +124,8 @@ class Service:
         logging.getLogger("lepton.serving").info(
             "%s listens on port %d", type(self).__name__, listener.getsockname()[1]
         )
-        config = uvicorn.Config(self.app(), http=GuardedProtocol, log_config=None, access_log=False)
-        GuardedServer(config).run(sockets=[listener])
+        config = uvicorn.Config(self.app(), http=TimedProtocol, log_config=None, access_log=False)
+        uvicorn.Server(config).run(sockets=[listener])
 
 
 def _endpoint(service: str, name: str, method: Callable[..., Any]) -> Callable[..., Any]:

@@ -26,7 +26,7 @@ from lepton_lib.cases import Case
 from lepton_lib.cases.sections import TARGET
 from lepton_lib.errors import DataError, RunError
 from lepton_lib.serving.batches import expand
-from lepton_lib.serving.ticks import MicroBatcher
+from lepton_lib.serving.microbatching import MicroBatcher
 from lepton_lib.utils import transaction
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from starlette.exceptions import HTTPException
 from lepton_lib.errors import RunError
 from lepton_lib.serving.batches import RECORD_LIMIT
 from lepton_lib.serving.description import describe_predict
-from lepton_lib.serving.http import ProblemError
 from lepton_lib.serving.page import ASSETS, desk_page, docs_page, monitor_page, style_of
+from lepton_lib.serving.problems import ProblemError
 from lepton_lib.serving.scoring import Scorer
 
 if TYPE_CHECKING:

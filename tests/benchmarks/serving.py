@@ -29,7 +29,7 @@ import psutil
 from lepton_lib import serving
 from lepton_lib.cases import encode_records, load_case
 from lepton_lib.data import to_records
-from lepton_lib.serving import guards
+from lepton_lib.serving import api_keys
 from lepton_lib.utils import free_port
 from tests.benchmarks.environments import ROOT, environment
 from tests.benchmarks.peers import KEY
@@ -58,7 +58,7 @@ def loop(folder: Path) -> Path:
 def _ratios(run_dir: Path, folder: Path) -> list[Row]:
     case = load_case("credit", verify=False)
     records = to_records(pd.read_parquet(run_dir / "data" / "test.parquet"), case)[:256]
-    key = guards.add_key(guards.keys_file(run_dir), "bench", rate=1e9)
+    key = api_keys.add_key(api_keys.keys_file(run_dir), "bench", rate=1e9)
     bodies = {
         "one": json.dumps({"records": records[:1]}).encode(),
         "256": json.dumps({"records": records}).encode(),
@@ -250,7 +250,7 @@ def _kills(run_dir: Path) -> Row:
     """Kill workers under load; how many acknowledged predictions are missing."""
     acknowledged: list[str] = []
     stop, random = threading.Event(), np.random.default_rng(0)
-    guards.keys_file(run_dir).unlink(missing_ok=True)
+    api_keys.keys_file(run_dir).unlink(missing_ok=True)
     record = to_records(
         pd.read_parquet(run_dir / "data" / "test.parquet").head(1),
         load_case("credit", verify=False),
@@ -279,7 +279,8 @@ def _kills(run_dir: Path) -> Row:
             before = len(acknowledged)
             while len(acknowledged) < before + 20:
                 time.sleep(0.005)
-            workers = [child.pid for child in psutil.Process(service._process.pid).children()]
+            children = psutil.Process(service._process.pid).children()
+            workers = [child.pid for child in children if "spawn_main" in str(child.cmdline())]
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(random.choice(workers)), signal.SIGKILL)
                 killed += 1
