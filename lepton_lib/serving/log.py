@@ -25,7 +25,7 @@ import msgspec
 from lepton_lib.cases import Case
 from lepton_lib.cases.sections import TARGET
 from lepton_lib.errors import DataError, RunError
-from lepton_lib.serving.batches import expand
+from lepton_lib.serving.codec import expand
 from lepton_lib.serving.microbatching import MicroBatcher
 from lepton_lib.utils import transaction
 
@@ -114,7 +114,7 @@ def batch_entry(
     inputs: bytes,
     answers: bytes,
 ) -> Entry:
-    """A batch, to be kept as it came; ``form`` says how it is read, see `batches.expand`."""
+    """A batch, to be kept as it came; ``form`` says how it is read, see `codec.expand`."""
     token = secrets.token_hex(TOKEN // 2)
     values = (token, request_id, _now(), model_version, rows, _json(form), inputs, answers)
     return Entry(_BATCH, values, token, rows)

@@ -16,7 +16,7 @@ from lepton_lib.cases import Case, encode_records, load_case
 from lepton_lib.errors import RunError
 from lepton_lib.explanation import shapley_values
 from lepton_lib.serving import signing
-from lepton_lib.serving.batches import Rules
+from lepton_lib.serving.codec import Codec
 
 # what the manifest vouches for
 FILES = ("model.safetensors", "config.json", "model.onnx", "card.md", "background.npy")
@@ -125,7 +125,7 @@ class Scorer:
         # the service needs none of the data
         self.case = case or load_case(self.manifest["case"], verify=False)
         self.version: str = self.manifest["version"]
-        self.rules = Rules(self.case)
+        self.codec = Codec(self.case)
         if (
             self.case.name != self.manifest["case"]
             or contract_of(self.case) != self.manifest["contract"]
@@ -186,7 +186,7 @@ class Scorer:
             RecordError: A record that the case refuses: which record and field, got, expected.
             RunError: As for `probabilities`.
         """
-        return self.rules.answers.plain(self.answer(encode_records(self.case, records)))
+        return self.codec.answers.plain(self.answer(encode_records(self.case, records)))
 
     def answer(self, inputs: np.ndarray) -> np.ndarray:
         """Probabilities and the decision's index, float32 ``(n, n_classes + 1)``; for regression ``(n, 1)``.

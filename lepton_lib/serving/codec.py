@@ -1,4 +1,4 @@
-"""Bodies of requests read and answers written, as JSON. Knows cases and arrays, nothing of models or HTTP."""
+"""Request bodies read and answers written, as JSON. Knows cases and arrays, no models or HTTP."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import numpy as np
 from lepton_lib.cases import Case
 from lepton_lib.errors import RunError
 
-RECORD_LIMIT = 4096  # in one request, so that no request keeps the others waiting for long
+RECORD_LIMIT = 4096  # in one request, so that no request holds the others up
 
 
-class Rules:
+class Codec:
     """How a case's records are read from JSON, and what its answers hold."""
 
     def __init__(self, case: Case) -> None:
         self.case = case
         costs, bands = case.costs, case.bands
-        self.legend: dict[str, Any] = {  # what a kept batch needs to be read again
+        self.legend: dict[str, Any] = {  # what a stored batch needs to be read again
             "kind": "json",
             "classes": list(case.classes),
             "actions": [costs.decisions.get(name) if costs else None for name in case.classes],
@@ -35,19 +35,18 @@ class Rules:
         body: Any = msgspec.defstruct("Body", [("records", counted)], forbid_unknown_fields=True)
         self._decode = msgspec.json.Decoder(body).decode
 
-    def read_json(self, body: bytes) -> Sequence[msgspec.Struct]:
+    def read(self, body: bytes) -> Sequence[msgspec.Struct]:
         """The records of ``{"records": [{...}, ...]}``, as the case's reader takes them.
 
         Raises:
-            MsgspecError, ValueError, RecursionError: Something is wrong; who wants to know what
-                looks again, slowly.
+            MsgspecError, ValueError, RecursionError: Something is wrong; a slower look says what.
         """
         records: Sequence[msgspec.Struct] = self._decode(body).records
         return records
 
 
 class Answer(msgspec.Struct, omit_defaults=True, rename={"class_": "class"}):
-    """What is told of one record; what its case doesn't have is left out."""
+    """The answer to one record; what its case doesn't have is left out."""
 
     id: str | None = None
     class_: str | None = None
@@ -63,7 +62,7 @@ class Answers:
     """Answers as JSON has them, made of rows of numbers.
 
     Args:
-        legend: Classes, actions, bands and unit, as `Rules` has them and as a kept batch brings
+        legend: Classes, actions, bands and unit, as `Codec` has them and as a stored batch brings
             them.
     """
 
@@ -75,27 +74,28 @@ class Answers:
         shares: list[Any] = [(field, float) for field in names]
         try:
             self._shares: Any = msgspec.defstruct("Shares", shares, rename=names, gc=False)
-        except (
-            ValueError
-        ):  # msgspec writes a struct's names unescaped, and refuses a quote or a backslash in them
-            self._shares = lambda *given: dict(zip(self._classes, given, strict=True))
+        except ValueError:
+            # msgspec writes a struct's names unescaped, so it refuses quotes and backslashes.
+            self._shares = lambda *shares: dict(zip(self._classes, shares, strict=True))
         self.width = len(self._classes) + 1 if self._classes else 1
 
-    def of(self, told: np.ndarray, ids: Sequence[str] | None = None) -> list[Answer]:
+    def of(self, outputs: np.ndarray, ids: Sequence[str] | None = None) -> list[Answer]:
         """An answer a row, with its id where ids are given.
 
         Args:
-            told: ``(n, width)``: probabilities by class and the decision's index, or the
+            outputs: ``(n, width)``: probabilities by class and the decision's index, or the
                 prediction.
             ids: The predictions'.
         """
-        columns = told.astype(np.float64).T.tolist()
-        names = ids if ids is not None else [None] * len(told)
+        columns = outputs.astype(np.float64).T.tolist()
+        names = ids if ids is not None else [None] * len(outputs)
         if not self._classes:
-            given = zip(names, columns[0], strict=True)
-            return [Answer(id_, prediction=value, unit=self._unit) for id_, value in given]
-        decisions = told[:, -1].astype(int).tolist()
-        bands: list[str | None] = [None] * len(told)
+            return [
+                Answer(id_, prediction=value, unit=self._unit)
+                for id_, value in zip(names, columns[0], strict=True)
+            ]
+        decisions = outputs[:, -1].astype(int).tolist()
+        bands: list[str | None] = [None] * len(outputs)
         if self._bands:
             labels, bounds = self._bands
             bands = [
@@ -109,13 +109,13 @@ class Answers:
             for id_, index, share, band in parts
         ]
 
-    def plain(self, told: np.ndarray) -> list[dict[str, Any]]:
+    def plain(self, outputs: np.ndarray) -> list[dict[str, Any]]:
         """The same as dictionaries, without ids."""
-        return [msgspec.to_builtins(answer) for answer in self.of(told)]
+        return [msgspec.to_builtins(answer) for answer in self.of(outputs)]
 
 
 @lru_cache(16)
-def _reading(form: str) -> tuple[dict[str, Any], Answers]:
+def _read_legend(form: str) -> tuple[dict[str, Any], Answers]:
     legend = json.loads(form)
     return legend, Answers(legend)
 
@@ -123,11 +123,16 @@ def _reading(form: str) -> tuple[dict[str, Any], Answers]:
 def expand(
     form: str, inputs: bytes | str, answers: bytes | str
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """A kept batch's records and answers, one by one: ``form`` is ``json``, or a JSON object with the legend."""
+    """A stored batch's records and answers, one by one.
+
+    ``form`` is ``json`` where both are JSON lists, or the legend that the outputs are read with.
+
+    Raises:
+        RunError: The batch is of an older version.
+    """
     if form == "json":
         return json.loads(inputs), json.loads(answers)
-    legend, told = _reading(form)
-    given = told.plain(np.frombuffer(answers, dtype="<f4").reshape(-1, told.width))  # type: ignore[arg-type]  # bytes by form
+    legend, reader = _read_legend(form)
     if legend["kind"] != "json":
         raise RunError(
             "prediction log",
@@ -135,4 +140,5 @@ def expand(
             "JSON",
             "Read it with the version of lepton_lib that wrote it.",
         )
-    return json.loads(inputs)["records"], given
+    outputs = np.frombuffer(answers, dtype="<f4")  # type: ignore[arg-type]  # bytes by form
+    return json.loads(inputs)["records"], reader.plain(outputs.reshape(-1, reader.width))
