@@ -9,7 +9,7 @@ import pytest
 from lepton_lib import serving
 from lepton_lib.cases import load_case
 from lepton_lib.errors import RunError
-from lepton_lib.serving.batches import Rules, expand
+from lepton_lib.serving.codec import Codec, expand
 from tests.conftest import write_case
 from tests.service import app, call, kept, release, run, write_release
 
@@ -36,10 +36,10 @@ def test_a_class_may_have_a_quote_in_its_name(tmp_path):
     """Quotes and backslashes in a class's name come back as they are."""
     names = ['5" pipe', "a\\b"]
     classes = [{"name": name, "values": [name]} for name in names]
-    rules = Rules(load_case(write_case(tmp_path / "desk", target={"classes": classes})))
-    (answer,) = rules.answers.of(np.array([[0.25, 0.75, 1]], dtype=np.float32))
-    told = json.loads(msgspec.json.encode(answer))
-    assert (told["class"], told["probabilities"]) == (
+    codec = Codec(load_case(write_case(tmp_path / "desk", target={"classes": classes})))
+    (answer,) = codec.answers.of(np.array([[0.25, 0.75, 1]], dtype=np.float32))
+    read = json.loads(msgspec.json.encode(answer))
+    assert (read["class"], read["probabilities"]) == (
         names[1],
         dict(zip(names, [0.25, 0.75], strict=True)),
     )

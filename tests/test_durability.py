@@ -22,8 +22,7 @@ import pytest
 from lepton_lib import serving
 from lepton_lib.cli import main
 from lepton_lib.errors import DataError, RunError
-from lepton_lib.serving import app as app_module
-from lepton_lib.serving import log_maintenance
+from lepton_lib.serving import log_maintenance, middleware
 from tests.service import GOOD, app, ask, call, kept, release, run, serving_log
 
 __all__ = ["app", "release", "run"]  # fixtures
@@ -129,7 +128,7 @@ def test_a_checkpoint_that_the_disk_refuses_is_told_and_the_service_goes_on(
     run, monkeypatch, caplog
 ):
     """A file that is gone is named in the service's own log; the watcher lives."""
-    monkeypatch.setattr(app_module, "WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(middleware, "WATCH_SECONDS", 0.01)
     service = serving.create_app(run)
 
     async def live():

@@ -109,7 +109,7 @@ def test_keys_that_are_changed_at_once_are_all_changed(tmp_path):
     assert sorted(api_keys.list_keys(path)) == [f"new {number}" for number in range(8)]
 
 
-def test_the_desk_asks_for_a_key_as_soon_as_one_is_demanded(app):
+def test_the_form_asks_for_a_key_as_soon_as_one_is_demanded(app):
     """The page of a running service has its field for a key after the first key was made."""
     assert 'id="key"' not in call(app, "GET", "/").text
     api_keys.add_key(app.keys.path, "desk")
@@ -149,7 +149,7 @@ def test_a_bucket_fills_at_its_rate(monkeypatch):
 
 def test_too_many_at_once_are_sent_away(app, monkeypatch):
     """Beyond the limit of requests in flight the answer is 503 with Retry-After, at once, and nothing is kept."""
-    monkeypatch.setattr("lepton_lib.serving.app.IN_FLIGHT", 0)
+    monkeypatch.setattr("lepton_lib.serving.middleware.IN_FLIGHT", 0)
     reply = ask(app, GOOD)
     assert (reply.status_code, reply.headers["retry-after"]) == (503, "1")
     assert kept(app).empty

@@ -22,8 +22,8 @@ from lepton_lib.data import to_records
 from lepton_lib.errors import DataError, RunError
 from lepton_lib.models import load_model
 from lepton_lib.serving import packaging
-from lepton_lib.serving.pages import ROUTES
-from lepton_lib.serving.problems import BODY_LIMIT
+from lepton_lib.serving.middleware import BODY_LIMIT
+from lepton_lib.serving.routes import ROUTES
 from lepton_lib.serving.scoring import FILES, version_of
 from tests.conftest import write_case
 from tests.service import (
@@ -435,7 +435,7 @@ class Page(HTMLParser):
             self.controls[dict(attrs)["id"]] = dict(attrs)
 
 
-def test_the_desk_has_a_labelled_control_for_every_input(app):
+def test_the_form_has_a_labelled_control_for_every_input(app):
     """The page's form holds each input of the case with its label, range and hint; missing is allowed where it is."""
     page = Page(call(app, "GET", "/").text)
     assert page.labels == set(page.controls) == {f"f-{column['name']}" for column in COLUMNS}
@@ -448,20 +448,20 @@ def test_the_desk_has_a_labelled_control_for_every_input(app):
     }
 
 
-def test_the_desk_shows_hostile_text_as_text(app):
+def test_the_form_shows_hostile_text_as_text(app):
     """Texts of case.toml can't become elements; nothing runs inline or comes from elsewhere."""
     text = call(app, "GET", "/").text
     page = Page(text)
     scripts = [attributes for tag, attributes in page.elements if tag == "script"]
-    assert scripts == [{"src": "/static/desk.js", "defer": None}]
+    assert scripts == [{"src": "/static/form.js", "defer": None}]
     assert not [
         name for _, attributes in page.elements for name in attributes if name.startswith("on")
     ]
     assert not [tag for tag, attributes in page.elements if tag == "style" or "style" in attributes]
     assert "://" not in text
-    assert "innerHTML" not in call(app, "GET", "/static/desk.js").text
-    assert call(app, "GET", "/static/desk.js").headers["content-type"].startswith("text/javascript")
-    assert call(app, "GET", "/static/desk.css").headers["content-type"].startswith("text/css")
+    assert "innerHTML" not in call(app, "GET", "/static/form.js").text
+    assert call(app, "GET", "/static/form.js").headers["content-type"].startswith("text/javascript")
+    assert call(app, "GET", "/static/form.css").headers["content-type"].startswith("text/css")
 
 
 def test_the_services_own_log_holds_no_inputs(app, caplog):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from lepton_lib.errors import RunError
 from lepton_lib.monitoring import State
-from lepton_lib.serving.log import kept
+from lepton_lib.serving.log import wrap_sqlite_errors
 from lepton_lib.utils import to_json, transaction
 
 _TABLES = """
@@ -103,7 +103,7 @@ class Journal:
 
     @contextlib.contextmanager
     def _beside(self, log: Path) -> Iterator[None]:
-        with kept(log):
+        with wrap_sqlite_errors(log):
             self._connection.execute("ATTACH ? AS log", [f"{log.resolve().as_uri()}?mode=ro"])
             try:
                 yield

@@ -2,33 +2,60 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Annotated, Any
 
 import msgspec
 import numpy as np
 
+from lepton_lib import decisions
 from lepton_lib.cases import Case
 from lepton_lib.errors import RunError
 
 RECORD_LIMIT = 4096  # in one request, so that no request holds the others up
 
 
+class _Bands(msgspec.Struct, array_like=True):
+    names: list[str]
+    limits: list[float]
+
+
+class Legend(msgspec.Struct):
+    """What the numbers of an answer mean; it is stored with each batch.
+
+    Attributes:
+        kind: How the batch's inputs are stored.
+        classes: The names of the classes; none for regression.
+        actions: What each class leads to, where the case says it.
+        bands: Names and limits, where the case has bands.
+        unit: The target's.
+    """
+
+    kind: str
+    classes: list[str]
+    actions: list[str | None]
+    bands: _Bands | None
+    unit: str
+
+
+def legend_of(case: Case) -> Legend:
+    """The legend of a case's answers."""
+    actions = case.costs.decisions if case.costs else {}
+    return Legend(
+        "json",
+        list(case.classes),
+        [actions.get(name) for name in case.classes],
+        _Bands(list(case.bands.names), list(case.bands.limits)) if case.bands else None,
+        case.target.unit,
+    )
+
+
 class Codec:
     """How a case's records are read from JSON, and what its answers hold."""
 
     def __init__(self, case: Case) -> None:
-        self.case = case
-        costs, bands = case.costs, case.bands
-        self.legend: dict[str, Any] = {  # what a stored batch needs to be read again
-            "kind": "json",
-            "classes": list(case.classes),
-            "actions": [costs.decisions.get(name) if costs else None for name in case.classes],
-            "bands": [list(bands.names), list(bands.limits)] if bands else None,
-            "unit": case.target.unit,
-        }
+        self.legend = legend_of(case)
         self.answers = Answers(self.legend)
         kind: Any = case.reader.records
         counted = Annotated[kind, msgspec.Meta(min_length=1, max_length=RECORD_LIMIT)]
@@ -62,62 +89,50 @@ class Answers:
     """Answers as JSON has them, made of rows of numbers.
 
     Args:
-        legend: Classes, actions, bands and unit, as `Codec` has them and as a stored batch brings
-            them.
+        legend: What the numbers mean.
     """
 
-    def __init__(self, legend: Mapping[str, Any]) -> None:
-        self._unit, self._classes = legend["unit"], legend["classes"]
-        self._actions, self._bands = legend["actions"], legend["bands"]
-        # a class may have any name
-        names = {f"f{place}": name for place, name in enumerate(self._classes)}
+    def __init__(self, legend: Legend) -> None:
+        self._legend = legend
+        # Fields of another name, because a class may have any.
+        names = {f"f{place}": name for place, name in enumerate(legend.classes)}
         shares: list[Any] = [(field, float) for field in names]
         try:
             self._shares: Any = msgspec.defstruct("Shares", shares, rename=names, gc=False)
         except ValueError:
             # msgspec writes a struct's names unescaped, so it refuses quotes and backslashes.
-            self._shares = lambda *shares: dict(zip(self._classes, shares, strict=True))
-        self.width = len(self._classes) + 1 if self._classes else 1
+            self._shares = lambda *shares: dict(zip(legend.classes, shares, strict=True))
+        self.width = len(legend.classes) + 1 if legend.classes else 1
 
-    def of(self, outputs: np.ndarray, ids: Sequence[str] | None = None) -> list[Answer]:
-        """An answer a row, with its id where ids are given.
+    def of(self, outputs: np.ndarray) -> list[Answer]:
+        """An answer a row.
 
         Args:
             outputs: ``(n, width)``: probabilities by class and the decision's index, or the
                 prediction.
-            ids: The predictions'.
         """
-        columns = outputs.astype(np.float64).T.tolist()
-        names = ids if ids is not None else [None] * len(outputs)
-        if not self._classes:
-            return [
-                Answer(id_, prediction=value, unit=self._unit)
-                for id_, value in zip(names, columns[0], strict=True)
-            ]
-        decisions = outputs[:, -1].astype(int).tolist()
+        legend, columns = self._legend, outputs.astype(np.float64).T.tolist()
+        if not legend.classes:
+            return [Answer(prediction=value, unit=legend.unit) for value in columns[0]]
         bands: list[str | None] = [None] * len(outputs)
-        if self._bands:
-            labels, bounds = self._bands
-            bands = [
-                labels[place]
-                for place in np.searchsorted(bounds, columns[1], side="right").tolist()
-            ]
-        classes, actions = self._classes, self._actions
-        parts = zip(names, decisions, map(self._shares, *columns[:-1]), bands, strict=True)
+        if legend.bands:
+            bands = decisions.band(columns[1], legend.bands).tolist()  # type: ignore[arg-type]
+        chosen = outputs[:, -1].astype(int).tolist()
+        parts = zip(chosen, map(self._shares, *columns[:-1]), bands, strict=True)
         return [
-            Answer(id_, classes[index], share, actions[index], band)
-            for id_, index, share, band in parts
+            Answer(None, legend.classes[index], share, legend.actions[index], band)
+            for index, share, band in parts
         ]
 
     def plain(self, outputs: np.ndarray) -> list[dict[str, Any]]:
-        """The same as dictionaries, without ids."""
+        """The same as dictionaries."""
         return [msgspec.to_builtins(answer) for answer in self.of(outputs)]
 
 
 @lru_cache(16)
-def _read_legend(form: str) -> tuple[dict[str, Any], Answers]:
-    legend = json.loads(form)
-    return legend, Answers(legend)
+def _read_legend(text: str) -> tuple[str, Answers]:
+    legend = msgspec.json.decode(text, type=Legend)
+    return legend.kind, Answers(legend)
 
 
 def expand(
@@ -125,20 +140,19 @@ def expand(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """A stored batch's records and answers, one by one.
 
-    ``form`` is ``json`` where both are JSON lists, or the legend that the outputs are read with.
+    Args:
+        form: ``json`` where both are JSON lists, else the legend.
+        inputs: The records, or the request's body.
+        answers: The answers, or the model's outputs as little-endian float32.
 
     Raises:
         RunError: The batch is of an older version.
     """
     if form == "json":
-        return json.loads(inputs), json.loads(answers)
-    legend, reader = _read_legend(form)
-    if legend["kind"] != "json":
-        raise RunError(
-            "prediction log",
-            f"a batch of {legend['kind']} rows",
-            "JSON",
-            "Read it with the version of lepton_lib that wrote it.",
-        )
+        return msgspec.json.decode(inputs), msgspec.json.decode(answers)
+    kind, reader = _read_legend(form)
+    if kind != "json":
+        remedy = "Read it with the version of lepton_lib that wrote it."
+        raise RunError("prediction log", f"a batch of {kind} rows", "JSON", remedy)
     outputs = np.frombuffer(answers, dtype="<f4")  # type: ignore[arg-type]  # bytes by form
-    return json.loads(inputs)["records"], reader.plain(outputs.reshape(-1, reader.width))
+    return msgspec.json.decode(inputs)["records"], reader.plain(outputs.reshape(-1, reader.width))

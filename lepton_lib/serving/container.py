@@ -25,11 +25,13 @@ NEEDS = (  # the distributions that the serving part of the library imports
     "fastapi",
     "fastapi-offline",
     "httptools",
+    "jinja2",
     "msgspec",
     "numpy",
     "onnxruntime",
     "prometheus-client",
     "pydantic",
+    "starlette",
     "uvicorn",
     "uvloop",
 )
@@ -66,7 +68,16 @@ def write_container(
         (folder / "datasets" / case.name).mkdir(parents=True)
         shutil.copyfile(case.folder / "case.toml", folder / "datasets" / case.name / "case.toml")
         library = Path(__file__).parents[1]
-        for name in ("__init__.py", "errors.py", "utils.py", "explanation.py", "cases", "serving"):
+        for name in (
+            "__init__.py",
+            "errors.py",
+            "utils.py",
+            "artefacts.py",
+            "decisions.py",
+            "explanation.py",
+            "cases",
+            "serving",
+        ):
             if (library / name).is_dir():
                 shutil.copytree(
                     library / name,

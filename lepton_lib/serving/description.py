@@ -1,12 +1,13 @@
-"""The OpenAPI description of the prediction route, made from a case. Knows cases only."""
+"""A service described: OpenAPI for programs, and the fields of a form. Knows cases only."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from lepton_lib.cases import Case, Column, example_record
-from lepton_lib.cases.records import describe, limits
-from lepton_lib.serving import problems as http
+from lepton_lib.cases import Case
+from lepton_lib.cases.records import example_record
+from lepton_lib.serving.codec import RECORD_LIMIT
+from lepton_lib.serving.problems import JSON, PROBLEM
 
 _PROBLEMS = {
     400: "Not JSON",
@@ -19,119 +20,101 @@ _PROBLEMS = {
     429: "More requests a second than the key allows",
     503: "Too many requests at once, or the answer could not be kept, and is not given",
 }
+_NUMBER, _TEXT = {"type": "number"}, {"type": "string"}
+_OTHERS = {  # path: what it is called, what it gives, as what
+    "/healthz": ("Healthz", "The process is alive.", JSON),
+    "/readyz": ("Readyz", "Predictions can be made and kept.", JSON),
+    "/v1/models": ("Models", "The model that answers, and a release that was refused.", JSON),
+    "/metrics": ("Metrics", "Counts and times, as Prometheus reads them.", "text/plain"),
+}
 
 
-def describe_predict(case: Case, *, record_limit: int) -> dict[str, Any]:
-    """The path item of ``POST /v1/predict`` (OpenAPI 3.1): names, units, ranges, categories from case.toml."""
-    record = {
-        "type": "object",
-        "title": case.data.row,
-        "properties": {column.name: _value(column) for column in case.inputs},
-        "required": [column.name for column in case.inputs if not column.nullable],
-        "additionalProperties": False,
+def describe_service(case: Case, version: str) -> dict[str, Any]:
+    """The service's description (OpenAPI 3.1)."""
+    paths: dict[str, Any] = {path: _describe_get(path, *of) for path, of in _OTHERS.items()}
+    paths["/v1/predict"] = describe_predict(case)
+    info = {"title": case.title, "summary": case.question, "version": version}
+    return {"openapi": "3.1.0", "info": info, "paths": paths}
+
+
+def _describe_get(path: str, name: str, description: str, media_type: str) -> dict[str, Any]:
+    schema = _TEXT if media_type == "text/plain" else {"type": "object"}
+    content = {media_type: {"schema": schema}}
+    return {
+        "get": {
+            "summary": name,
+            "description": description,
+            "operationId": f"{name.lower()}{path.replace('/', '_')}_get",
+            "responses": {"200": {"description": "Successful Response", "content": content}},
+        }
     }
-    records = {"type": "array", "items": record, "minItems": 1, "maxItems": record_limit}
-    body = _object({"records": records}) | {"additionalProperties": False}
+
+
+def describe_predict(case: Case) -> dict[str, Any]:
+    """The path item of ``POST /v1/predict``: names, units, ranges, categories from case.toml."""
+    example = {"schema": _body(case), "example": {"records": [example_record(case)]}}
     predictions = {"type": "array", "items": _prediction(case)}
-    answer = _object({"request_id": _TEXT, "model_version": _TEXT, "predictions": predictions})
-    problem = _object(
-        {"title": _TEXT, "status": {"type": "integer"}, "detail": _TEXT, "request_id": _TEXT}
-    )
+    answer = _object(request_id=_TEXT, model_version=_TEXT, predictions=predictions)
+    problem = _object(title=_TEXT, status={"type": "integer"}, detail=_TEXT, request_id=_TEXT)
     problem["properties"] |= {"record": {"type": "integer"}, "field": _TEXT}
-    flag = {"type": "boolean", "default": False}
-    parameters = [
-        {
-            "name": "explain",
-            "in": "query",
-            "schema": flag,
-            "description": "Tell each field's share in the answer",
-        },
-    ]
+    good = {"description": "One prediction a record", "content": {JSON: {"schema": answer}}}
+    bad = {"content": {PROBLEM: {"schema": problem}}}
+    explain = {
+        "name": "explain",
+        "in": "query",
+        "schema": {"type": "boolean", "default": False},
+        "description": "Add each field's share in the answer",
+    }
     return {
         "post": {
             "summary": case.question,
             "operationId": "predict",
-            "parameters": parameters,
+            "parameters": [explain],
             "security": [{}, {"key": []}],
-            "requestBody": {
-                "required": True,
-                "content": {
-                    http.JSON: {"schema": body, "example": {"records": [example_record(case)]}},
-                },
-            },
+            "requestBody": {"required": True, "content": {JSON: example}},
             "responses": {
-                "200": {
-                    "description": "One prediction a record",
-                    "content": {http.JSON: {"schema": answer}},
-                }
-            }
-            | {
-                str(status): {
-                    "description": why,
-                    "content": {"application/problem+json": {"schema": problem}},
-                }
-                for status, why in _PROBLEMS.items()
+                "200": good,
+                **{str(status): {"description": why, **bad} for status, why in _PROBLEMS.items()},
             },
         }
     }
 
 
-_TEXT = {"type": "string"}
-_DAY = "(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)|"
-_DAY += "02-(?:0[1-9]|1[0-9]|2[0-8]))"
-_MOMENT = f"^[1-9][0-9]{{3}}-{_DAY}T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]$"
-
-
-def _object(properties: dict[str, Any]) -> dict[str, Any]:
+def _object(**properties: Any) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(properties)}
 
 
-def _value(column: Column) -> dict[str, Any]:
-    kind = "number" if column.kind == "number" else "string"
-    schema: dict[str, Any] = {
-        "type": [kind, "null"] if column.nullable else kind,
-        "description": f"{column.meaning}: {describe(column)}",
+def _body(case: Case) -> dict[str, Any]:
+    record = {
+        "type": "object",
+        "title": case.data.row,
+        "properties": {column.name: column.json_schema() for column in case.inputs},
+        "required": [column.name for column in case.inputs if not column.nullable],
+        "additionalProperties": False,
     }
-    if column.kind == "category":
-        schema["enum"] = [*column.categories, *([None] if column.nullable else [])]
-    if column.kind == "timestamp":
-        # the format date-time would want a time zone
-        schema |= {"pattern": _MOMENT, "maxLength": 19}
-    low, high = limits(column) if kind == "number" else (None, None)
-    bounds = {"minimum": low, "maximum": high, "x-unit": column.unit or None}
-    return schema | {key: value for key, value in bounds.items() if value is not None}
+    records = {"type": "array", "items": record, "minItems": 1, "maxItems": RECORD_LIMIT}
+    return _object(records=records) | {"additionalProperties": False}
 
 
 def _prediction(case: Case) -> dict[str, Any]:
-    number = {"type": "number"}
     shares = {
         "type": "object",
-        "additionalProperties": number,
+        "additionalProperties": _NUMBER,
         "description": "By field; with base they add up to value",
     }
-    reasons = _object({"of": _TEXT, "base": number, "value": number, "contributions": shares})
+    reasons = _object(of=_TEXT, base=_NUMBER, value=_NUMBER, contributions=shares)
     if not case.classes:
-        schema = _object(
-            {"id": _TEXT, "prediction": number | {"x-unit": case.target.unit}, "unit": _TEXT}
-        )
-        schema["properties"]["reasons"] = reasons
-        return schema
-    # float32 may round a little above
-    share = {"type": "number", "minimum": 0, "maximum": 1.000001}
-    probabilities = _object(dict.fromkeys(case.classes, share))
-    schema = _object(
-        {
-            "id": _TEXT,
-            "class": {"type": "string", "enum": list(case.classes)},
-            "probabilities": probabilities,
-        }
-    )
-    schema["properties"]["reasons"] = reasons
+        number = _NUMBER | {"x-unit": case.target.unit}
+        schema = _object(id=_TEXT, prediction=number, unit=_TEXT)
+    else:
+        share = {"type": "number", "minimum": 0, "maximum": 1.000001}  # float32 may round up
+        probabilities = _object(**dict.fromkeys(case.classes, share))
+        name = {"type": "string", "enum": list(case.classes)}
+        schema = _object(**{"id": _TEXT, "class": name, "probabilities": probabilities})
+    optional = schema["properties"]
+    optional["reasons"] = reasons
     if case.costs and case.costs.decisions:
-        schema["properties"]["action"] = {
-            "type": "string",
-            "enum": list(case.costs.decisions.values()),
-        }
+        optional["action"] = {"type": "string", "enum": list(case.costs.decisions.values())}
     if case.bands:
-        schema["properties"]["band"] = {"type": "string", "enum": list(case.bands.names)}
+        optional["band"] = {"type": "string", "enum": list(case.bands.names)}
     return schema

@@ -12,7 +12,16 @@ from pathlib import Path
 
 from lepton_lib.cases import Case, load_case
 from lepton_lib.errors import RunError
-from lepton_lib.serving.log import TOKEN, PredictionLog, Row, entry, kept, read_log, read_rows
+from lepton_lib.serving.log import (
+    TOKEN,
+    PredictionLog,
+    Row,
+    entry,
+    open_read_only,
+    read_log,
+    read_rows,
+    wrap_sqlite_errors,
+)
 from lepton_lib.serving.releases import folder_of, folder_of_version
 from lepton_lib.serving.scoring import Scorer, read_service
 from lepton_lib.utils import to_json
@@ -26,12 +35,7 @@ def find(path: Path, id_: str) -> list[Row]:
     Raises:
         RunError: There is no such log, or no such prediction in it.
     """
-    with (
-        kept(path),
-        contextlib.closing(
-            sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
-        ) as connection,
-    ):
+    with open_read_only(path) as connection:
         found = read_rows(connection, id_)
     if not found:
         raise RunError(
@@ -80,7 +84,7 @@ def export(path: Path, case: Case, target: Path) -> int:
         RunError: There is no such log, or the file can't be written.
     """
     table = read_log(path, case)
-    with kept(target):
+    with wrap_sqlite_errors(target):
         with tempfile.NamedTemporaryFile(
             dir=target.parent, prefix=f".{target.name}.", delete=False
         ) as file:
@@ -144,7 +148,7 @@ def _rewritten(path: Path) -> Iterator[sqlite3.Connection]:
     try:
         with log.transaction() as connection:
             yield connection
-        with kept(path):
+        with wrap_sqlite_errors(path):
             connection.execute("VACUUM")  # pages that were moved may have left copies
             if connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
                 raise sqlite3.OperationalError(

@@ -92,20 +92,24 @@ class Predictor:
         except RecordError as error:
             raise field_problem(error) from error
         except DataError as error:
-            raise ProblemError(422, str(error), field=error.where, expected=error.expected) from error
+            raise ProblemError(
+                422, str(error), field=error.where, expected=error.expected
+            ) from error
         if explain:
             made = await _explain(scorer, body, answers, request_id)
         elif len(records) == 1:
-            record, answer = (msgspec.json.encode(part).decode() for part in (records[0], answers[0]))
+            record, answer = (
+                msgspec.json.encode(part).decode() for part in (records[0], answers[0])
+            )
             made = single_entry(request_id, scorer.version, record=record, answer=answer)
         else:
             made = batch_entry(
                 request_id,
                 scorer.version,
                 rows=len(outputs),
-                form=scorer.codec.legend,
+                legend=scorer.codec.legend,
                 inputs=body,
-                answers=outputs.astype("<f4").tobytes(),
+                outputs=outputs.astype("<f4").tobytes(),
             )
         for one, id_ in zip(answers, made.ids, strict=True):
             one.id = id_

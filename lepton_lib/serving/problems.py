@@ -42,10 +42,6 @@ class ProblemError(HTTPException):
         super().__init__(status, detail, headers)
         self.more = more
 
-    def render(self, request_id: str) -> tuple[int, dict[str, str], bytes]:
-        """Status, headers and body."""
-        return render(self, request_id)
-
 
 def render(error: HTTPException, request_id: str) -> tuple[int, dict[str, str], bytes]:
     """Status, headers and body of a problem; Starlette's own exceptions become problems, too."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import secrets
+from http import HTTPStatus
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from lepton_lib.serving.problems import HEADERS, ProblemError
+from lepton_lib.serving.problems import HEADERS, RETRY, ProblemError, render
+from lepton_lib.serving.telemetry import log_event
 
 HEAD_LIMIT = 64 << 10  # bytes
 HEAD_SECONDS, BODY_SECONDS, ANSWER_SECONDS = 10.0, 20.0, 30.0
@@ -34,7 +34,7 @@ class TimedProtocol(HttpToolsProtocol):
         self.deadline = self.loop.time() + HEAD_SECONDS
         self.loop.call_later(CHECK_SECONDS, self._check_deadline)
         if len(self.connections) > CONNECTIONS:
-            self.refuse(ProblemError(503, "Too many connections.", headers={"retry-after": "1"}))
+            self.refuse(ProblemError(503, "Too many connections.", headers=RETRY))
 
     def data_received(self, data: bytes) -> None:
         """Read on, but no head without end."""
@@ -97,17 +97,12 @@ class TimedProtocol(HttpToolsProtocol):
         """Answer with a problem, and close."""
         if self.transport.is_closing():
             return
-        status, headers, content = problem.render(secrets.token_hex(8))
+        status, headers, content = render(problem, secrets.token_hex(8))
         pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
-        pairs += [
-            *HEADERS,
-            (b"content-length", str(len(content)).encode()),
-            (b"connection", b"close"),
-        ]
-        lines = [
-            f"HTTP/1.1 {status} {problem.content['title']}".encode(),
-            *(b": ".join(pair) for pair in pairs),
-        ]
+        length = (b"content-length", str(len(content)).encode())
+        pairs += [*HEADERS, length, (b"connection", b"close")]
+        lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}".encode()]
+        lines += [b": ".join(pair) for pair in pairs]
         self.transport.write(b"\r\n".join(lines) + b"\r\n\r\n" + content)
         self.transport.close()
-        logging.getLogger("lepton.serving").info(json.dumps({"event": "refused", "status": status}))
+        log_event("refused", status=status)

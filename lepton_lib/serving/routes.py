@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+from collections.abc import Awaitable, Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TypeAlias
 from urllib.parse import parse_qs
 
 from starlette.requests import Request
@@ -14,15 +16,17 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Respon
 from starlette.routing import Route, Router
 from starlette.types import Lifespan
 
+from lepton_lib.cases.records import example_record
 from lepton_lib.errors import RunError
 from lepton_lib.serving.api_keys import Keys
-from lepton_lib.serving.description import describe_form, describe_service
+from lepton_lib.serving.description import describe_service
 from lepton_lib.serving.log import PredictionLog
 from lepton_lib.serving.predictor import Predictor
 from lepton_lib.serving.problems import JSON, RETRY, ProblemError
 from lepton_lib.serving.telemetry import CONTENT_TYPE_LATEST, Metrics
 from lepton_lib.utils import render
 
+Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 PREDICT = "/v1/predict"
 # Where a key is demanded; health and pages show nothing of any request.
 GUARDED = {PREDICT, "/v1/models", "/metrics", "/monitor", "/monitor.css"}
@@ -122,7 +126,7 @@ class _Pages:
             "form.html",
             case=scorer.case,
             version=scorer.version,
-            fields=describe_form(scorer.case),
+            example=example_record(scorer.case),
             key=self._keys.required,
         )
 

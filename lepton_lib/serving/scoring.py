@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from lepton_lib import decisions
 from lepton_lib.cases import Case, encode_records, load_case
 from lepton_lib.errors import RunError
 from lepton_lib.explanation import shapley_values
@@ -25,8 +26,7 @@ _REMEDY = "Bring the service folder back as it was, or run notebook 04_deploymen
 
 def contract_of(case: Case) -> str:
     """SHA-256 of what a model and its clients rely on in a case: the inputs' rules, the classes, costs and bands."""
-    rules = {"name", "kind", "unit", "min", "max", "categories", "parts", "nullable"}
-    parts = [column.model_dump(include=rules) for column in case.inputs]
+    parts = [column.contract() for column in case.inputs]
     rest = [part.model_dump() if part else None for part in (case.costs, case.bands)]
     return hashlib.sha256(
         json.dumps([parts, case.classes, rest], sort_keys=True).encode()
@@ -143,13 +143,7 @@ class Scorer:
         self._session = onnxruntime.InferenceSession(
             contents["model.onnx"], options, providers=["CPUExecutionProvider"]
         )
-        names = self.case.classes
-        costs = self.case.costs
-        self._costs = (
-            np.array([[costs.matrix[t][d] for d in names] for t in names])
-            if costs
-            else 1 - np.eye(len(names))
-        )
+        self._costs = decisions.cost_matrix(self.case)
         self.background: np.ndarray = np.load(
             io.BytesIO(contents["background.npy"]), allow_pickle=False
         )
@@ -194,15 +188,11 @@ class Scorer:
         Raises:
             RunError: As for `probabilities`.
         """
-        told = self.probabilities(inputs)
+        probabilities = self.probabilities(inputs)
         if not self.case.classes:
-            return told
-        return np.concatenate([told, self.decide(told)[:, None].astype(np.float32)], axis=1)
-
-    def decide(self, probabilities: np.ndarray) -> np.ndarray:
-        """The index of the class of least expected cost, int64 ``(n,)``, for probabilities ``(n, n_classes)``."""
-        decisions: np.ndarray = (probabilities.astype(np.float64) @ self._costs).argmin(1)
-        return decisions
+            return probabilities
+        chosen = decisions.decide(probabilities, self._costs)[:, None].astype(np.float32)
+        return np.concatenate([probabilities, chosen], axis=1)
 
     def explain(self, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """How much each field moved each answer away from the average one, see `shapley_values`.
@@ -220,13 +210,13 @@ class Scorer:
         case, inputs = self.case, encode_records(self.case, records)
         groups, start = [], 0
         for column in case.inputs:
-            groups.append(range(start, start + max(len(column.parts), 1)))
+            groups.append(range(start, start + len(column.fields)))
             start = groups[-1].stop
         answers = []
         for row in inputs:
             output = 0 if not case.classes else 1
             if len(case.classes) > 2:
-                output = int(self.decide(self.probabilities(row[None]))[0])
+                output = int(self.answer(row[None])[0, -1])
 
             def one(rows: np.ndarray, output: int = output) -> np.ndarray:
                 told: np.ndarray = self.probabilities(rows)[:, output]

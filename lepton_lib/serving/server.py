@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-import json
 import logging
 import multiprocessing
 import os
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from lepton_lib.errors import LeptonError, RunError
 from lepton_lib.serving.releases import folder_of
 from lepton_lib.serving.scoring import read_service
+from lepton_lib.serving.telemetry import log_event
 
 if TYPE_CHECKING:
     import uvicorn
@@ -217,11 +217,6 @@ def _configure_logging() -> None:
     # No line shows these; finding the caller takes longer than writing the line.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None
-
-
-def log_event(event: str, **values: object) -> None:
-    """Write one JSON line to the service's own log."""
-    logging.getLogger("lepton.serving").info(json.dumps({"event": event, **values}))
 
 
 def is_loopback(host: str) -> bool:

@@ -41,9 +41,7 @@ class Metrics:
         seconds = Histogram(
             "lepton_request_seconds", "Time to answer", ["route"], registry=registry
         )
-        stored = Counter(
-            "lepton_predictions", "Predictions kept", ["decision"], registry=registry
-        )
+        stored = Counter("lepton_predictions", "Predictions kept", ["decision"], registry=registry)
         # Looking a label up anew each time takes long.
         self._requests = lru_cache(256)(requests.labels)
         self._seconds = lru_cache(256)(seconds.labels)
