@@ -11,11 +11,13 @@ from importlib import metadata
 import httpx
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from lepton_lib import cli
 from lepton_lib.cases import load_case
 from lepton_lib.cases.records import example_record
 from lepton_lib.errors import ParameterError, RunError
-from lepton_lib.serving import container, signing
+from lepton_lib.serving import api_keys, container, log_maintenance, signing
 from lepton_lib.serving.handlers import Service, handler
 from lepton_lib.utils import render
 from tests.service import GOOD, app, call, release, run
@@ -93,6 +95,8 @@ def test_the_description_is_drawn_without_the_network(app):
 class Risk(Service):
     """Tells a risk."""
 
+    version = "7"
+
     def init(self):
         """Count the starts."""
         self.starts = getattr(self, "starts", 0) + 1
@@ -100,10 +104,12 @@ class Risk(Service):
     @handler
     def predict(self, income: float, job: str = "none") -> dict[str, float]:
         """The risk of one applicant."""
+        if job == "secret":
+            raise KeyError(job)
         return {"risk": income * self.starts + len(job)}
 
     @handler("/about", method="GET")
-    def about(self, detail: int = 0) -> str:
+    async def about(self, detail: int = 0) -> str:
         """What this is."""
         return "risk" * (detail + 1)
 
@@ -112,20 +118,26 @@ class Risk(Service):
 
 
 @pytest.fixture
+def stored(tmp_path):
+    """That service with a folder for keys and log, in which `init` has run."""
+    service = Risk()
+    service.init()
+    app = service.app(tmp_path / "risk")
+    yield app
+    app.log.close()
+
+
+@pytest.fixture
 def risk():
     """Asks that service in this process, once it has started."""
-    app = Risk().app()
-
-    async def start():
-        async with app.router.lifespan_context(app):
-            pass
-
-    asyncio.run(start())
+    service = Risk()
+    service.init()
+    app = service.app()
     return lambda method, path, **options: call(app, method, path, **options)
 
 
 def test_a_class_is_a_service(risk):
-    """Methods marked as handlers answer under their names, after init; others don't; the description names them."""
+    """Marked methods answer under their names, others don't; the description names them."""
     assert risk("POST", "/predict", json={"income": 2.0}).json() == {"risk": 6.0}
     assert risk("POST", "/predict", json={"income": 2.0, "job": ""}).json() == {"risk": 2.0}
     assert risk("GET", "/about", params={"detail": 1}).json() == "riskrisk"
@@ -140,15 +152,76 @@ def test_a_class_is_a_service(risk):
 
 
 @pytest.mark.parametrize(
-    "body", [{"income": True}, {"income": "0.1"}, {"income": 1.0, "incme": 2}, {}, []]
+    ("body", "field"),
+    [
+        ({"income": True}, "income"),
+        ({"income": "0.1"}, "income"),
+        ({"income": 1.0, "incme": 2}, "incme"),
+        ({}, "income"),
+        ([], ""),
+    ],
 )
-def test_a_handlers_arguments_are_checked(risk, body):
-    """A wrong type, an unknown or a missing argument is refused with 422."""
-    assert risk("POST", "/predict", json=body).status_code == 422
+def test_a_handlers_arguments_are_checked(risk, body, field):
+    """A wrong type, an unknown or a missing argument is refused as a problem with its field."""
+    reply = risk("POST", "/predict", json=body)
+    assert (reply.status_code, reply.headers["content-type"]) == (422, "application/problem+json")
+    assert (reply.json()["field"], reply.json()["status"]) == (field, 422)
 
 
-def test_a_class_that_is_no_service_says_why():
-    """Without handlers, without a type or with another method the class is refused; so is an address of others."""
+def test_a_class_is_guarded_as_a_table_is(risk, caplog):
+    """Ids, security headers, problems, the body limit and the log line without inputs are there."""
+    with caplog.at_level("INFO", "lepton.serving"):
+        reply = risk("POST", "/predict", json={"income": 2.5}, headers={"x-request-id": "r-1"})
+        failed = risk("POST", "/predict", json={"income": 2.5, "job": "secret"})
+    assert reply.headers["x-request-id"] == "r-1"
+    assert "default-src 'none'" in reply.headers["content-security-policy"]
+    assert (failed.status_code, "secret" in failed.text + caplog.text) == (500, False)
+    lines = [json.loads(message) for message in caplog.messages]
+    assert {"request_id": "r-1", "route": "/predict", "status": 200}.items() <= lines[0].items()
+    assert risk("POST", "/predict", content=b" " * (2 << 20)).status_code == 413
+    assert risk("DELETE", "/predict").json()["status"] == 405
+    for path, status in (("/healthz", "ok"), ("/readyz", "ready")):
+        assert risk("GET", path).json() == {"status": status}
+    text = risk("GET", "/metrics").text
+    assert 'lepton_requests_total{route="/predict",status="200"} 1.0' in text
+    assert 'lepton_predictions_total{decision="predict"} 1.0' in text
+
+
+def test_what_a_class_answers_is_stored(stored, tmp_path):
+    """Arguments and result of each call are in the log under the request's id and the version."""
+    headers = {"x-request-id": "r-2"}
+    assert call(stored, "POST", "/predict", json={"income": 2.0}, headers=headers).is_success
+    assert call(stored, "GET", "/about", params={"detail": 0}).is_success
+    assert call(stored, "POST", "/predict", json={"income": True}).status_code == 422
+    (row,) = log_maintenance.find(stored.log.path, "r-2")
+    assert (row.inputs, row.model_version) == ({"income": 2.0, "job": "none"}, "7")
+    assert row.answer == {"handler": "predict", "result": {"risk": 6.0}}
+    done = CliRunner().invoke(cli.app, ["log", str(tmp_path / "risk"), "--find", "r-2"])
+    assert json.loads(done.stdout)[0]["inputs"] == {"income": 2.0, "job": "none"}
+    assert log_maintenance.keep_days(stored.log.path, 0) == 2
+
+
+def test_what_a_class_cannot_store_is_not_given(stored):
+    """With a log that can't be written to a call gets 503, and the service isn't ready."""
+    stored.log._connection.execute("PRAGMA query_only = 1")
+    for method, path in (("POST", "/predict"), ("GET", "/readyz")):
+        reply = call(stored, method, path, json={"income": 2.0} if method == "POST" else None)
+        assert (reply.status_code, reply.headers["retry-after"]) == (503, "1")
+
+
+def test_a_class_demands_the_keys_of_its_folder(stored, tmp_path):
+    """With a key in the folder handlers and metrics need it, at its rate; health doesn't."""
+    key = api_keys.add_key(api_keys.keys_file(tmp_path / "risk"), "one", rate=2)
+    asyncio.run(stored.refresh())
+    for path, status in (("/about", 401), ("/metrics", 401), ("/nope", 401), ("/healthz", 200)):
+        assert call(stored, "GET", path).status_code == status
+    headers = {"x-api-key": key}
+    replies = [call(stored, "GET", "/about", headers=headers).status_code for _ in range(4)]
+    assert (replies[0], replies[-1]) == (200, 429)
+
+
+def test_a_class_that_is_no_service_says_why(tmp_path):
+    """Without handlers, a type or a known method it is refused; other addresses need keys."""
 
     class Empty(Service):
         pass
@@ -164,30 +237,36 @@ def test_a_class_that_is_no_service_says_why():
         Untyped().app()
     with pytest.raises(ParameterError, match="POST or GET"):
         handler(method="PUT")
-    with pytest.raises(ParameterError, match="host"):
-        Risk().launch(host="0.0.0.0")
+    for folder in (None, tmp_path):
+        with pytest.raises(RunError, match=r"refusing to bind to 0\.0\.0\.0 without API keys"):
+            Risk().launch(host="0.0.0.0", folder=folder)
 
 
 def test_a_class_is_launched(tmp_path):
-    """`launch` serves over a socket until it is ended."""
+    """`launch` runs `init`, and serves over a socket until it is ended."""
     program = (
         "from lepton_lib.serving.handlers import Service, handler\n"
-        "class Echo(Service):\n    @handler\n    def say(self, word: str) -> str:\n        return word\n"
-        "Echo().launch(port=0)\n"
+        "class Echo(Service):\n"
+        "    def init(self):\n        self.mark = '!'\n"
+        "    @handler\n"
+        "    def say(self, word: str) -> str:\n        return word + self.mark\n"
+        "Echo().launch(port=0, folder='echo')\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", program], stderr=subprocess.PIPE, text=True, cwd=tmp_path
     )
     try:
-        port = re.search(r"Echo listens on port (\d+)", process.stderr.readline())[1]
+        url = json.loads(process.stderr.readline())["url"]
         transport = httpx.HTTPTransport(retries=5)
-        with httpx.Client(
-            transport=transport, base_url=f"http://127.0.0.1:{port}", trust_env=False
-        ) as client:
-            assert client.post("/say", json={"word": "hello"}).json() == "hello"
+        with httpx.Client(transport=transport, base_url=url, trust_env=False) as client:
+            assert (
+                client.post("/say", json={"word": "hello"}, headers={"x-request-id": "r-3"}).json()
+                == "hello!"
+            )
     finally:
         process.terminate()
         process.communicate()
+    assert len(log_maintenance.find(tmp_path / "echo/service/predictions.sqlite", "r-3")) == 1
 
 
 # A folder for an image

@@ -127,8 +127,10 @@ def add_key(path: Path, name: str, *, rate: float = DEFAULT_RATE) -> str:
 
     Raises:
         ParameterError: The name is taken, or the rate isn't positive.
-        RunError: The file can't be read or written.
+        RunError: There is no such folder, or the file can't be read or written.
     """
+    if not (folder := path.parent.parent).is_dir():
+        raise RunError(str(folder), "no such folder", "a run folder, or a service's", "Make it.")
     with exclusive_lock(path.parent, timeout=LOCK_SECONDS):
         keys = _read(path)
         if name in keys or not name:
