@@ -5,16 +5,15 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from lepton_lib.cases import Case
-from lepton_lib.cases.records import describe
 from lepton_lib.errors import RunError
 from lepton_lib.serving import signing
 from lepton_lib.serving.scoring import FILES, Scorer, contract_of, version_of
-from lepton_lib.utils import sha256_of, to_json, write_atomic
+from lepton_lib.utils import render, sha256_of, to_json, write_atomic
 
 if TYPE_CHECKING:
     from lepton_lib.models import TabularModel
@@ -116,14 +115,6 @@ def model_card(
 
     After Mitchell et al., Model Cards for Model Reporting, 2019.
     """
-    value, low, high = (f"{metrics[key]:.3f}" for key in ("value", "low", "high"))
-    inputs = [
-        (c.name, describe(c) + (", or nothing" if c.nullable else ""), c.meaning)
-        for c in case.inputs
-    ]
-    features = [
-        (feature.name, f"`{feature.expression}`", feature.meaning) for feature in case.features
-    ]
     criteria = [
         (
             item["name"],
@@ -136,40 +127,43 @@ def model_card(
         for item in gate["criteria"]
     ]
     models = [(item["name"], _number(item["validation_loss"])) for item in comparison["models"]]
-    kind = (
-        "predicts a number"
-        if case.task == "regression"
-        else f"tells {len(case.classes)} classes apart"
-    )
-    sections = [
-        f"# Model card: {case.title}",
-        f"**Question.** {case.question}",
-        f"**Model.** Kind `{config['kind']}`; it {kind} ({case.target.meaning}). Raw records go in: filling gaps, "
-        "scaling and encoding are part of its graph.",
-        f"**Data.** One row is {case.data.row}. {case.source.origin}. Licence: {case.source.licence}. "
-        f"Source: {case.source.citation}.",
-        f"**Quality on test rows.** {metrics['metric']}: {value}, 95 % interval {low} to {high}.",
-        "## The gate\n\n" + ("Passed." if gate["passed"] else "**Not passed.**"),
-        _table("", ("criterion", "value", "judged by", "bound", "passed", "why"), criteria),
-        _table("## Models compared on validation rows\n\n", ("model", "validation loss"), models),
-        _table("## Inputs\n\n", ("field", "accepts", "meaning"), inputs),
-        _table("", ("computed inside", "formula", "meaning"), features),
-        "## Risks\n\n" + "\n".join(f"- {risk}" for risk in case.charter.risks),
-        "## When to stop using it\n\n" + "\n".join(f"- {reason}" for reason in case.charter.stop),
-        "## What the service keeps\n\nEvery request's inputs and answer, with its time and the model's version, in "
-        "`predictions.sqlite` beside the model: monitoring needs them. Its other logs hold nothing that was sent.\n\n"
-        "`lepton log RUN --find ID` shows what is kept under an id, `--erase ID` removes it for good, and "
-        "`--keep-days N` removes what is older. `background.npy` holds made-up rows, put together from values of "
-        f"{BACKGROUND_ROWS} training rows a column, against which reasons are told.",
+    inputs = [
+        (
+            column.name,
+            column.describe() + (", or nothing" if column.nullable else ""),
+            column.meaning,
+        )
+        for column in case.inputs
     ]
-    return "\n\n".join(section for section in sections if section) + "\n"
+    features = [(each.name, f"`{each.expression}`", each.meaning) for each in case.features]
+    tables = [
+        _Table("", ("criterion", "value", "judged by", "bound", "passed", "why"), criteria),
+        _Table("Models compared on validation rows", ("model", "validation loss"), models),
+        _Table("Inputs", ("field", "accepts", "meaning"), inputs),
+        _Table("", ("computed inside", "formula", "meaning"), features),
+    ]
+    return render(
+        "serving/templates/card.md",
+        case=case,
+        kind=config["kind"],
+        metrics=metrics,
+        passed=gate["passed"],
+        tables=tables,
+        background_rows=BACKGROUND_ROWS,
+    )
 
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
 
 
-def _table(title: str, header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    lines = [header, tuple("---" for _ in header), *rows]
-    cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines]
-    return title + "\n".join("| " + " | ".join(line) + " |" for line in cells) if rows else ""
+class _Table(NamedTuple):
+    title: str
+    header: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+
+    @property
+    def lines(self) -> list[list[str]]:
+        """Header, rule and rows, with what would end a cell escaped."""
+        lines = [self.header, tuple("---" for _ in self.header), *self.rows]
+        return [[cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines]
