@@ -22,13 +22,10 @@ _PURPOSE = b"lepton manifest 1\n"  # so that a signature can't be taken for one 
 
 
 def config_folder() -> Path:
-    """The user's own folder for keys: ``LEPTON_CONFIG``, or ``lepton`` in ``XDG_CONFIG_HOME`` or ``~/.config``."""
-    named = os.environ.get("LEPTON_CONFIG")
-    return (
-        Path(named)
-        if named
-        else Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "lepton"
-    )
+    """The user's folder for keys: ``LEPTON_CONFIG``, or ``lepton`` in ``XDG_CONFIG_HOME``."""
+    if named := os.environ.get("LEPTON_CONFIG"):
+        return Path(named)
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "lepton"
 
 
 def public_key() -> str:
@@ -54,12 +51,9 @@ def _private_key(*, make: bool = True) -> Ed25519PrivateKey:
             raise ValueError("others may read it")
         return Ed25519PrivateKey.from_private_bytes(bytes.fromhex(path.read_text()))
     except (OSError, ValueError) as error:
-        raise RunError(
-            str(path),
-            f"no signing key ({getattr(error, 'strerror', None) or error})",
-            "a key of yours, or one that can be made there",
-            "Make the folder yours and the file's mode 600, or name the keys that you trust with --trust.",
-        ) from error
+        got = f"no signing key ({getattr(error, 'strerror', None) or error})"
+        remedy = "Make the folder yours and the file's mode 600, or name trusted keys with --trust."
+        raise RunError(str(path), got, "a key of yours, or room for one", remedy) from error
 
 
 def sign(manifest: bytes) -> str:
@@ -69,11 +63,8 @@ def sign(manifest: bytes) -> str:
         RunError: The user's key can't be read or made.
     """
     key = _private_key()
-    signature = key.sign(_PURPOSE + manifest).hex()
-    return (
-        json.dumps({"key": key.public_key().public_bytes_raw().hex(), "signature": signature})
-        + "\n"
-    )
+    public, signature = key.public_key().public_bytes_raw().hex(), key.sign(_PURPOSE + manifest)
+    return json.dumps({"key": public, "signature": signature.hex()}) + "\n"
 
 
 def verify(folder: Path, manifest: bytes, *, trust: Sequence[str] | None) -> None:
@@ -94,28 +85,19 @@ def verify(folder: Path, manifest: bytes, *, trust: Sequence[str] | None) -> Non
         key, signature = str(content["key"]), bytes.fromhex(content["signature"])
         public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(key))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(
-            str(path),
-            "no signature"
-            if isinstance(error, FileNotFoundError)
-            else "a file that is no signature",
-            "the signature that packaging writes",
-            "Run notebook 04_deployment again, with the same run_dir.",
-        ) from error
+        missing = isinstance(error, FileNotFoundError)
+        got = "no signature" if missing else "a file that is no signature"
+        remedy = "Run notebook 04_deployment again, with the same run_dir."
+        raise RunError(str(path), got, "the signature that packaging writes", remedy) from error
     trusted = trust or [_private_key(make=False).public_key().public_bytes_raw().hex()]
     if key not in trusted:
-        raise RunError(
-            str(path),
-            f"a signature of the key {key[:12]}…",
-            "one of " + ", ".join(f"{known[:12]}…" for known in trusted),
-            f"If you trust whoever holds that key: --trust {key}. If not, don't use the model.",
-        )
+        got = f"a signature of the key {key[:12]}…"
+        expected = "one of " + ", ".join(f"{known[:12]}…" for known in trusted)
+        remedy = f"If you trust whoever holds that key: --trust {key}. If not, don't use the model."
+        raise RunError(str(path), got, expected, remedy)
     try:
         public.verify(signature, _PURPOSE + manifest)
     except InvalidSignature as error:
-        raise RunError(
-            str(path),
-            "a signature of something else",
-            "one of the manifest beside it",
-            "Don't use this folder: someone has changed it. Bring it back, or run notebook 04_deployment again.",
-        ) from error
+        got, expected = "a signature of something else", "one of the manifest beside it"
+        remedy = "Don't use this folder: it was changed. Restore it, or run 04_deployment again."
+        raise RunError(str(path), got, expected, remedy) from error
