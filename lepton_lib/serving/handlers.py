@@ -34,6 +34,7 @@ from lepton_lib.serving.telemetry import Metrics
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 _MARK = "_lepton_handler"
+_PLAIN = inspect.Parameter.POSITIONAL_OR_KEYWORD
 OPEN = {"/healthz", "/readyz", "/openapi.json"}  # where no key is demanded
 
 
@@ -94,42 +95,46 @@ class Service:
             place.mkdir(parents=True, exist_ok=True)
             keys = Keys(keys_file(folder), required=require_key)
             log = PredictionLog(place / "predictions.sqlite")
-        metrics, calls = Metrics(), []
-        members = inspect.getmembers(self, lambda member: hasattr(member, _MARK))
-        for label, method in members:
-            calls.append(_Handler(label, method, self.version or name, metrics, log))
-        if not calls:
-            remedy = "Mark a method with @handler."
-            raise ParameterError(f"service {name}", "no handlers", "at least one", remedy)
+        metrics = Metrics()
         metrics.set_model(name, self.version or name, answers=True)
-
-        @contextlib.asynccontextmanager
-        async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-            self.init()
-            async with guarded.watching():
-                yield
-
-        api = FastAPI(
-            title=name,
-            summary=inspect.getdoc(self),
-            lifespan=lifespan,
-            docs_url=None,
-            redoc_url=None,
-        )
-        for call in calls:
-            call.add_to(api, name)
-        others = health_endpoints(log) | {"/metrics": metrics_endpoint(metrics)}
-        for path, endpoint in others.items():
+        api = self._api(_Recorder(self.version or name, metrics, log))
+        for path, endpoint in (health_endpoints(log) | metrics_endpoint(metrics)).items():
             api.add_route(path, endpoint, include_in_schema=False)
         guarded = ServiceMiddleware(
             _raise_problems(api),
             metrics=metrics,
-            routes={*OPEN, "/metrics", *(call.path for call in calls)},
+            routes={*OPEN, "/metrics", *api.openapi()["paths"]},
             guarded=lambda path: path not in OPEN,
             keys=keys,
             log=log,
         )
+
+        @contextlib.asynccontextmanager
+        async def lifespan(_: Any) -> AsyncIterator[None]:
+            self.init()
+            async with guarded.watching():
+                yield
+
+        api.router.lifespan_context = lifespan
         return guarded
+
+    def _api(self, recorder: _Recorder) -> FastAPI:
+        name = type(self).__name__
+        methods = inspect.getmembers(self, lambda member: hasattr(member, _MARK))
+        if not methods:
+            remedy = "Mark a method with @handler."
+            raise ParameterError(f"service {name}", "no handlers", "at least one", remedy)
+        api = FastAPI(title=name, summary=inspect.getdoc(self), docs_url=None, redoc_url=None)
+        for label, method in methods:
+            path, verb = getattr(method, _MARK)
+            api.add_api_route(
+                path,
+                _endpoint(name, label, method, recorder, query=verb == "GET"),
+                methods=[verb],
+                operation_id=label,
+                summary=(inspect.getdoc(method) or label).splitlines()[0],
+            )
+        return api
 
     def launch(
         self,
@@ -155,6 +160,70 @@ class Service:
         run(functools.partial(self.app, folder), listen(host, port))
 
 
+class _Recorder:
+    """Calls handlers, counts the calls and stores them."""
+
+    def __init__(self, version: str, metrics: Metrics, log: PredictionLog | None) -> None:
+        self._version = version
+        self._metrics = metrics
+        self._log = log
+
+    async def call(
+        self, name: str, method: Callable[..., Any], arguments: dict[str, Any], id_: str
+    ) -> Any:
+        """The result of a handler, once it is stored under the request's id."""
+        if inspect.iscoroutinefunction(method):
+            result = await method(**arguments)
+        else:
+            result = await run_in_threadpool(method, **arguments)
+        if self._log is not None:
+            whole = f"{result.media_type} response" if isinstance(result, Response) else result
+            answer = {"handler": name, "result": jsonable_encoder(whole)}
+            made = entry(id_, self._version, [jsonable_encoder(arguments)], [answer])
+            await store(self._log, made, id_)
+        self._metrics.count_predictions({name: 1})
+        return result
+
+
+def _endpoint(
+    service: str, name: str, method: Callable[..., Any], recorder: _Recorder, *, query: bool
+) -> Callable[..., Any]:
+    """What FastAPI calls: with the request, and the query's parameters or one JSON object.
+
+    The object's fields are the method's arguments, checked strictly and none unknown.
+    """
+    hints = get_type_hints(method)
+    parameters = [
+        parameter.replace(annotation=hints.get(parameter.name, parameter.empty))
+        for parameter in inspect.signature(method).parameters.values()
+    ]
+    for parameter in parameters:
+        if parameter.annotation is parameter.empty or parameter.kind != _PLAIN:
+            got = "no type" if parameter.kind == _PLAIN else parameter.kind.description
+            where = f"{service}.{name}, argument {parameter.name!r}"
+            remedy = "Give each argument its name and type."
+            raise ParameterError(where, got, "an annotation, such as income: float", remedy)
+    fields: dict[str, Any] = {
+        each.name: (each.annotation, ... if each.default is each.empty else each.default)
+        for each in parameters
+    }
+    if not query:
+        config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+        body = create_model(f"{service}_{name}", __config__=config, **fields)
+        parameters = [inspect.Parameter("body", _PLAIN, annotation=body)]
+
+    async def endpoint(http_request: Request, **sent: Any) -> Any:
+        arguments = sent if query else {field: getattr(sent["body"], field) for field in fields}
+        return await recorder.call(name, method, arguments, http_request.state.request_id)
+
+    request = inspect.Parameter("http_request", _PLAIN, annotation=Request)
+    endpoint.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # FastAPI reads it
+        [request, *parameters], return_annotation=hints.get("return", inspect.Signature.empty)
+    )
+    endpoint.__doc__ = inspect.getdoc(method)
+    return endpoint
+
+
 def _raise_problems(api: FastAPI) -> ASGIApp:
     """FastAPI's routes without its own handling of errors, which is the middleware's."""
     routes = AsyncExitStackMiddleware(api.router)
@@ -172,86 +241,3 @@ def _raise_problems(api: FastAPI) -> ASGIApp:
             raise ProblemError(422, detail, field=faults[0]["field"], faults=faults) from error
 
     return call
-
-
-class _Handler:
-    """A method as a route: its arguments checked, its calls counted and stored."""
-
-    def __init__(
-        self,
-        name: str,
-        method: Callable[..., Any],
-        version: str,
-        metrics: Metrics,
-        log: PredictionLog | None,
-    ) -> None:
-        self.path, self._verb = getattr(method, _MARK)
-        self._name = name
-        self._method = method
-        self._version = version
-        self._metrics = metrics
-        self._log = log
-
-    def add_to(self, api: FastAPI, service: str) -> None:
-        """Make the route.
-
-        Raises:
-            ParameterError: An argument has no type.
-        """
-        endpoint = self._endpoint(service)
-        summary = (inspect.getdoc(self._method) or self._name).splitlines()[0]
-        options: dict[str, Any] = {"operation_id": self._name, "summary": summary}
-        api.add_api_route(self.path, endpoint, methods=[self._verb], **options)
-
-    def _endpoint(self, service: str) -> Callable[..., Any]:
-        """A function of the request and of one body for POST, of the query's parameters for GET.
-
-        The body's fields are the method's arguments, checked strictly and none unknown.
-        """
-        hints = get_type_hints(self._method)
-        parameters = [
-            parameter.replace(annotation=hints.get(parameter.name, parameter.empty))
-            for parameter in inspect.signature(self._method).parameters.values()
-        ]
-        for parameter in parameters:
-            if parameter.annotation is parameter.empty or parameter.kind != _PLAIN:
-                where = f"{service}.{self._name}, argument {parameter.name!r}"
-                got = "no type" if parameter.kind == _PLAIN else parameter.kind.description
-                remedy = "Give each argument its name and type."
-                raise ParameterError(where, got, "an annotation, such as income: float", remedy)
-        request = inspect.Parameter("http_request", _PLAIN, annotation=Request)
-        if self._verb == "POST":
-            fields: dict[str, Any] = {
-                each.name: (each.annotation, ... if each.default is each.empty else each.default)
-                for each in parameters
-            }
-            config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-            body = create_model(f"{service}_{self._name}", __config__=config, **fields)
-            parameters = [inspect.Parameter("body", _PLAIN, annotation=body)]
-
-        async def endpoint(http_request: Request, **sent: Any) -> Any:
-            if self._verb == "POST":
-                sent = {name: getattr(sent["body"], name) for name in fields}
-            return await self._call(sent, http_request.state.request_id)
-
-        returns = hints.get("return", inspect.Signature.empty)
-        signature = inspect.Signature([request, *parameters], return_annotation=returns)
-        endpoint.__signature__ = signature  # type: ignore[attr-defined]  # FastAPI reads it
-        endpoint.__doc__ = inspect.getdoc(self._method)
-        return endpoint
-
-    async def _call(self, arguments: dict[str, Any], request_id: str) -> Any:
-        if inspect.iscoroutinefunction(self._method):
-            result = await self._method(**arguments)
-        else:
-            result = await run_in_threadpool(self._method, **arguments)
-        if self._log is not None:
-            whole = f"{result.media_type} response" if isinstance(result, Response) else result
-            answer = {"handler": self._name, "result": jsonable_encoder(whole)}
-            made = entry(request_id, self._version, [jsonable_encoder(arguments)], [answer])
-            await store(self._log, made, request_id)
-        self._metrics.count_predictions({self._name: 1})
-        return result
-
-
-_PLAIN = inspect.Parameter.POSITIONAL_OR_KEYWORD

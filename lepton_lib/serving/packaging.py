@@ -1,11 +1,14 @@
-"""From a trained model to a service folder: weights, graph, card, manifest. Imports torch only when it is called."""
+"""From a trained model to a service folder: weights, graph, card, manifest.
+
+torch is imported where a model comes in.
+"""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -54,15 +57,11 @@ def package(
     save_model(model, weights=folder / "model.safetensors", config=folder / "config.json")
     export_onnx(model, folder / "model.onnx")
     write_atomic(folder / "card.md", model_card(case, model.config, metrics, gate, comparison))
+    shape = (BACKGROUND_ROWS, background.shape[1])
+    drawn = np.random.default_rng(0).integers(0, len(background), shape)
+    rows = np.take_along_axis(background, drawn, axis=0).astype(np.float32)
     content = io.BytesIO()
-    drawn = np.random.default_rng(0).integers(
-        0, len(background), (BACKGROUND_ROWS, background.shape[1])
-    )
-    np.save(
-        content,
-        np.take_along_axis(background, drawn, axis=0).astype(np.float32),
-        allow_pickle=False,
-    )
+    np.save(content, rows, allow_pickle=False)
     write_atomic(folder / "background.npy", content.getvalue())
     files = {name: sha256_of(folder / name) for name in FILES}
     contract = contract_of(case)
@@ -95,12 +94,9 @@ def check_parity(model: TabularModel, scorer: Scorer, inputs: np.ndarray) -> flo
     scale = float(model.target_scale) if model.task == "regression" else 1.0
     difference = float(np.abs(model.predict(inputs) - scorer.probabilities(inputs)).max()) / scale
     if not difference <= TOLERANCE:
-        raise RunError(
-            "model.onnx",
-            f"answers that differ from the model's by {difference:.1e}",
-            f"at most {TOLERANCE:.0e}",
-            "Package the model that was evaluated, in evaluation mode.",
-        )
+        got = f"answers that differ from the model's by {difference:.1e}"
+        remedy = "Package the model that was evaluated, in evaluation mode."
+        raise RunError("model.onnx", got, f"at most {TOLERANCE:.0e}", remedy)
     return difference
 
 
@@ -111,59 +107,16 @@ def model_card(
     gate: Mapping[str, Any],
     comparison: Mapping[str, Any],
 ) -> str:
-    """The model card as Markdown: what the model is for, what it was made from, how good it is, what to fear.
+    """The model card as Markdown: the model's use, origin, quality and risks.
 
     After Mitchell et al., Model Cards for Model Reporting, 2019.
     """
-    criteria = [
-        (
-            item["name"],
-            _number(item["value"]),
-            _number(item.get("judged", item["value"])),
-            item["bound"],
-            "yes" if item["passed"] else "**no**",
-            item["why"],
-        )
-        for item in gate["criteria"]
-    ]
-    models = [(item["name"], _number(item["validation_loss"])) for item in comparison["models"]]
-    inputs = [
-        (
-            column.name,
-            column.describe() + (", or nothing" if column.nullable else ""),
-            column.meaning,
-        )
-        for column in case.inputs
-    ]
-    features = [(each.name, f"`{each.expression}`", each.meaning) for each in case.features]
-    tables = [
-        _Table("", ("criterion", "value", "judged by", "bound", "passed", "why"), criteria),
-        _Table("Models compared on validation rows", ("model", "validation loss"), models),
-        _Table("Inputs", ("field", "accepts", "meaning"), inputs),
-        _Table("", ("computed inside", "formula", "meaning"), features),
-    ]
     return render(
         "serving/templates/card.md",
         case=case,
         kind=config["kind"],
         metrics=metrics,
-        passed=gate["passed"],
-        tables=tables,
+        gate=gate,
+        models=comparison["models"],
         background_rows=BACKGROUND_ROWS,
     )
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
-
-
-class _Table(NamedTuple):
-    title: str
-    header: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
-
-    @property
-    def lines(self) -> list[list[str]]:
-        """Header, rule and rows, with what would end a cell escaped."""
-        lines = [self.header, tuple("---" for _ in self.header), *self.rows]
-        return [[cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines]

@@ -1,4 +1,4 @@
-"""uvicorn's protocol with time limits for head, body and answer, and limits on heads and connections."""
+"""uvicorn's protocol with limits: on the time of each phase, on heads and on connections."""
 
 from __future__ import annotations
 
@@ -84,11 +84,8 @@ class TimedProtocol(HttpToolsProtocol):
     def expire(self) -> None:
         """End a connection that has taken too long; with an answer where none was begun."""
         self.deadline = None
-        if (
-            self.cycle is not None
-            and not self.cycle.response_complete
-            and self.cycle.response_started
-        ):
+        cycle = self.cycle
+        if cycle is not None and cycle.response_started and not cycle.response_complete:
             self.transport.abort()  # it doesn't read what it asked for
         else:
             self.refuse(ProblemError(408, "The request took too long."))

@@ -43,7 +43,7 @@ def make_router(predictor: Predictor, keys: Keys, lifespan: Lifespan[Router]) ->
     pages = _Pages(predictor, keys)
     paths = {
         "/v1/models": pages.models,
-        "/metrics": metrics_endpoint(predictor.metrics),
+        **metrics_endpoint(predictor.metrics),
         "/monitor": pages.monitor,
         "/monitor.css": pages.monitor_style,
         **health_endpoints(predictor.log),
@@ -76,13 +76,13 @@ def health_endpoints(log: PredictionLog | None) -> dict[str, Endpoint]:
     return {"/healthz": healthz, "/readyz": readyz}
 
 
-def metrics_endpoint(metrics: Metrics) -> Endpoint:
+def metrics_endpoint(metrics: Metrics) -> dict[str, Endpoint]:
     """``/metrics``: counts and times as Prometheus reads them."""
 
     async def endpoint(_: Request) -> Response:
         return Response(metrics.render(), headers={"content-type": CONTENT_TYPE_LATEST})
 
-    return endpoint
+    return {"/metrics": endpoint}
 
 
 class _Pages:

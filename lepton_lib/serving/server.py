@@ -66,8 +66,8 @@ def serve(
     listener = listen(host, port)
     if workers > 1:
         read_service(folder_of(run_dir), trust=trust)  # once, here, where an error is seen
-    factory = partial(create_app, run_dir, trust=trust, require_key=require_key, workers=workers)
-    run(factory, listener, workers=workers, with_parent=with_parent)
+    make_app = partial(create_app, run_dir, trust=trust, require_key=require_key, workers=workers)
+    run(make_app, listener, workers=workers, with_parent=with_parent)
 
 
 def require_keys(host: str, run_dir: str | Path | None, *, no_keys: bool) -> None:
@@ -79,16 +79,13 @@ def require_keys(host: str, run_dir: str | Path | None, *, no_keys: bool) -> Non
     from lepton_lib.serving.api_keys import keys_file
 
     if not (is_loopback(host) or no_keys or (run_dir and keys_file(run_dir).exists())):
-        raise RunError(
-            f"refusing to bind to {host} without API keys",
-            "no key file",
-            "one, because others can reach this address",
-            f"Run `lepton keys add {run_dir or 'FOLDER'} NAME` first, or pass --no-keys.",
-        )
+        where, got = f"refusing to bind to {host} without API keys", "no key file"
+        remedy = f"Run `lepton keys add {run_dir or 'FOLDER'} NAME` first, or pass no_keys (--no-keys)."
+        raise RunError(where, got, "one, because others can reach this address", remedy)
 
 
 def run(
-    factory: Callable[[], Any],
+    make_app: Callable[[], Any],
     listener: socket.socket,
     *,
     workers: int = 1,
@@ -97,14 +94,13 @@ def run(
     """Serve an application until interrupted.
 
     Args:
-        factory: Makes the ASGI application; with several workers each calls it, so that it must be
-            picklable.
+        make_app: Makes the ASGI application; several workers call it each, so it must be picklable.
         listener: The listening socket.
         workers: Processes that answer.
         with_parent: End when standard input closes.
 
     Raises:
-        LeptonError: What the factory raises.
+        LeptonError: What ``make_app`` raises.
         RunError: No worker can start.
     """
     import uvicorn
@@ -113,14 +109,14 @@ def run(
     address, port, *_ = listener.getsockname()
     url = f"http://{f'[{address}]' if ':' in address else address}:{port}"
     if workers == 1:
-        server = uvicorn.Server(_config(factory()))
+        server = uvicorn.Server(_config(make_app()))
         if with_parent:
             _at_end_of_input(lambda: setattr(server, "should_exit", True))
         log_event("listening", url=url)
         server.run(sockets=[listener])
     else:
         log_event("listening", url=url, workers=workers)
-        _run_workers(factory, listener, workers, with_parent=with_parent)
+        _run_workers(make_app, listener, workers, with_parent=with_parent)
 
 
 def _config(app: Any, **options: Any) -> uvicorn.Config:
@@ -141,7 +137,7 @@ def _config(app: Any, **options: Any) -> uvicorn.Config:
 
 
 def _run_workers(
-    factory: Callable[[], Any], listener: socket.socket, workers: int, *, with_parent: bool
+    make_app: Callable[[], Any], listener: socket.socket, workers: int, *, with_parent: bool
 ) -> None:
     from prometheus_client import multiprocess
     from uvicorn.config import STARTUP_FAILURE
@@ -162,12 +158,8 @@ def _run_workers(
 
     with tempfile.TemporaryDirectory(prefix="lepton-metrics-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        config = _config(
-            partial(_start_worker, factory),
-            factory=True,
-            workers=workers,
-            timeout_worker_healthcheck=WORKER_SECONDS,
-        )
+        options = {"workers": workers, "timeout_worker_healthcheck": WORKER_SECONDS}
+        config = _config(partial(_start_worker, make_app), factory=True, **options)
         supervisor = Supervisor(config, [listener])
         if with_parent:
             _at_end_of_input(supervisor.should_exit.set)
@@ -177,7 +169,7 @@ def _run_workers(
         raise RunError("service", "a worker that can't start", "one that can", "Fix what it names.")
 
 
-def _start_worker(factory: Callable[[], Any]) -> Any:
+def _start_worker(make_app: Callable[[], Any]) -> Any:
     """Make the application in a worker, which ends with its supervisor."""
     from uvicorn.config import STARTUP_FAILURE
 
@@ -185,7 +177,7 @@ def _start_worker(factory: Callable[[], Any]) -> Any:
     threading.Thread(target=_end_with_supervisor, daemon=True).start()
     started = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]) / "started"
     try:
-        app = factory()
+        app = make_app()
     except Exception as error:
         known = isinstance(error, LeptonError)
         logging.getLogger("lepton.serving").error(str(error) if known else traceback.format_exc())
@@ -243,10 +235,8 @@ def listen(host: str, port: int) -> socket.socket:
         listener.listen()
     except (OSError, OverflowError) as error:
         listener.close()
-        raise RunError(
-            f"address {host}, port {port}",
-            getattr(error, "strerror", None) or str(error),
-            "an address of this machine and a free port",
-            "Choose another port (0 takes a free one), or end the program that holds it.",
-        ) from error
+        got = getattr(error, "strerror", None) or str(error)
+        remedy = "Choose another port (0 takes a free one), or end the program that holds it."
+        where, expected = f"address {host}, port {port}", "an address of this machine, a free port"
+        raise RunError(where, got, expected, remedy) from error
     return listener
