@@ -39,24 +39,21 @@ class Legend(msgspec.Struct):
     unit: str
 
 
-def legend_of(case: Case) -> Legend:
-    """The legend of a case's answers."""
-    actions = case.costs.decisions if case.costs else {}
-    return Legend(
-        "json",
-        list(case.classes),
-        [actions.get(name) for name in case.classes],
-        _Bands(list(case.bands.names), list(case.bands.limits)) if case.bands else None,
-        case.target.unit,
-    )
-
-
 class Codec:
-    """How a case's records are read from JSON, and what its answers hold."""
+    """How a case's records are read from JSON, and what its answers hold.
+
+    Attributes:
+        answers: Makes answers of the model's outputs.
+        form: What a batch is stored with, so that `expand` can read it.
+    """
 
     def __init__(self, case: Case) -> None:
-        self.legend = legend_of(case)
-        self.answers = Answers(self.legend)
+        actions = case.costs.decisions if case.costs else {}
+        bands = _Bands(list(case.bands.names), list(case.bands.limits)) if case.bands else None
+        classes, unit = list(case.classes), case.target.unit
+        legend = Legend("json", classes, [actions.get(name) for name in classes], bands, unit)
+        self.answers = Answers(legend)
+        self.form = msgspec.json.encode(legend).decode()
         kind: Any = case.reader.records
         counted = Annotated[kind, msgspec.Meta(min_length=1, max_length=RECORD_LIMIT)]
         body: Any = msgspec.defstruct("Body", [("records", counted)], forbid_unknown_fields=True)

@@ -28,7 +28,7 @@ from lepton_lib.serving.api_keys import Keys, keys_file
 from lepton_lib.serving.log import PredictionLog, entry
 from lepton_lib.serving.middleware import ServiceMiddleware, store
 from lepton_lib.serving.problems import ProblemError
-from lepton_lib.serving.routes import health_endpoints, metrics_endpoint
+from lepton_lib.serving.routes import common_endpoints
 from lepton_lib.serving.server import listen, require_keys, run
 from lepton_lib.serving.telemetry import Metrics
 
@@ -98,7 +98,7 @@ class Service:
         metrics = Metrics()
         metrics.set_model(name, self.version or name, answers=True)
         api = self._api(_Recorder(self.version or name, metrics, log))
-        for path, endpoint in (health_endpoints(log) | metrics_endpoint(metrics)).items():
+        for path, endpoint in common_endpoints(metrics, log).items():
             api.add_route(path, endpoint, include_in_schema=False)
         guarded = ServiceMiddleware(
             _raise_problems(api),

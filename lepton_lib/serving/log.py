@@ -25,23 +25,14 @@ import msgspec
 from lepton_lib.cases import Case
 from lepton_lib.cases.columns import TARGET
 from lepton_lib.errors import DataError, RunError
-from lepton_lib.serving.codec import Legend, expand
+from lepton_lib.serving.codec import expand
 from lepton_lib.serving.microbatching import MicroBatcher
 from lepton_lib.utils import transaction
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_TABLES = """
-CREATE TABLE IF NOT EXISTS predictions (
-    id TEXT PRIMARY KEY, request_id TEXT NOT NULL, time TEXT NOT NULL, model_version TEXT NOT NULL,
-    inputs TEXT NOT NULL, answer TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS batches (
-    token TEXT PRIMARY KEY, request_id TEXT NOT NULL, time TEXT NOT NULL,
-    model_version TEXT NOT NULL, rows INTEGER NOT NULL, form TEXT NOT NULL, inputs BLOB NOT NULL,
-    answers BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS labels (id TEXT PRIMARY KEY, label TEXT NOT NULL);
-"""
+_TABLES = Path(__file__).with_name("log.sql").read_text(encoding="utf-8")
 _SINGLE = "INSERT INTO predictions VALUES (?, ?, ?, ?, ?, ?)"
 _BATCH = "INSERT INTO batches VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _IDS = "(SELECT value FROM json_each(?1))"
@@ -50,7 +41,12 @@ SELECT id FROM predictions WHERE id IN {_IDS} UNION
 SELECT value FROM json_each(?1) JOIN batches ON token = substr(value, 1, 16)
 WHERE CAST(substr(value, 18) AS INTEGER) BETWEEN 0 AND rows - 1
     AND value = token || '-' || CAST(substr(value, 18) AS INTEGER)"""
-WAL_PAGES = 16_000  # of 4 KiB, that the WAL may have before a commit carries them into the file
+_PRAGMAS = {
+    "journal_mode": "WAL",
+    "synchronous": "NORMAL",
+    "wal_autocheckpoint": 16_000,  # pages of 4 KiB before a commit carries them into the file
+    "secure_delete": "ON",  # what is deleted is overwritten
+}
 LEAST_FREE = 16 << 20  # bytes on the disk: with less, the service says that it isn't ready
 TOKEN = 16  # characters of a request's token: its predictions' ids are TOKEN-0, TOKEN-1, ...
 
@@ -76,14 +72,13 @@ def entry(
     answers: Sequence[Mapping[str, Any]],
 ) -> Entry:
     """One request's records and answers: a row for one, a row of JSON lists for several."""
+    parts = [[dict(each) for each in part] for part in (records, answers)]
     if len(records) == 1:
-        record, answer = to_text(dict(records[0])), to_text(dict(answers[0]))
-        return single_entry(request_id, model_version, record=record, answer=answer)
-    lists = [to_text([dict(part) for part in parts]) for parts in (records, answers)]
-    return _batch_row(request_id, model_version, len(records), "json", *lists)
+        return single_entry(request_id, model_version, *(to_text(part[0]) for part in parts))
+    return batch_entry(request_id, model_version, len(records), "json", *map(to_text, parts))
 
 
-def single_entry(request_id: str, model_version: str, *, record: str, answer: str) -> Entry:
+def single_entry(request_id: str, model_version: str, record: str, answer: str) -> Entry:
     """One record and its answer, both JSON."""
     token = secrets.token_hex(TOKEN // 2)
     values = (f"{token}-0", request_id, _now(), model_version, record, answer)
@@ -91,15 +86,9 @@ def single_entry(request_id: str, model_version: str, *, record: str, answer: st
 
 
 def batch_entry(
-    request_id: str, model_version: str, *, rows: int, legend: Legend, inputs: bytes, outputs: bytes
-) -> Entry:
-    """A batch as it came, with the outputs that `codec.expand` makes answers of."""
-    return _batch_row(request_id, model_version, rows, to_text(legend), inputs, outputs)
-
-
-def _batch_row(
     request_id: str, model_version: str, rows: int, form: str, *content: bytes | str
 ) -> Entry:
+    """Several records and their answers, in a form that `codec.expand` reads."""
     token = secrets.token_hex(TOKEN // 2)
     values = (token, request_id, _now(), model_version, rows, form, *content)
     return Entry(_BATCH, values, token, rows)
@@ -130,10 +119,8 @@ class PredictionLog:
             self._connection = sqlite3.connect(
                 path, timeout=timeout, isolation_level=None, check_same_thread=False
             )
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.execute("PRAGMA synchronous = NORMAL")
-            self._connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
-            self._connection.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
+            for name, value in _PRAGMAS.items():
+                self._connection.execute(f"PRAGMA {name} = {value}")
             self._connection.executescript(_TABLES)
             self._file = os.stat(path).st_ino
 
@@ -192,11 +179,8 @@ class PredictionLog:
             RunError: The disk doesn't let it; what was committed stays in the WAL.
         """
         if not self._carried:
-            self._carried, address = True, f"{self.path.resolve().as_uri()}?mode=rw"
-            with (
-                wrap_sqlite_errors(self.path),
-                contextlib.closing(sqlite3.connect(address, uri=True)) as connection,
-            ):
+            self._carried = True
+            with connect(self.path, "rw") as connection:
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)")  # holds nobody up
 
     def close(self) -> None:
@@ -236,17 +220,16 @@ def wrap_sqlite_errors(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def open_read_only(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection to a log that is only read.
+def connect(path: Path, mode: str = "ro") -> Iterator[sqlite3.Connection]:
+    """A connection to a log that exists, read-only unless the mode is ``rw``.
 
     Raises:
         RunError: There is no such log.
     """
+    address = f"{path.resolve().as_uri()}?mode={mode}"
     with (
         wrap_sqlite_errors(path),
-        contextlib.closing(
-            sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
-        ) as connection,
+        contextlib.closing(sqlite3.connect(address, uri=True)) as connection,
     ):
         yield connection
 
@@ -267,18 +250,17 @@ def attach_labels(path: Path, labels: Mapping[str, str | float], case: Case) -> 
     """
     for id_, label in labels.items():
         _check_label(id_, label, case)
-    log = PredictionLog(path, timeout=5.0)
-    try:
-        with log.transaction() as connection:
-            known = {id_ for (id_,) in connection.execute(_KNOWN, [to_text(list(labels))])}
-            if unknown := [id_ for id_ in labels if id_ not in known]:
-                got, expected = f"the prediction id {unknown[0]!r}", "an id of the service"
-                remedy = "Take the ids from its answers, or from the index of read_log()."
-                raise DataError("labels", got, expected, remedy)
-            rows = [(id_, json.dumps(label)) for id_, label in labels.items()]
-            connection.executemany("INSERT OR REPLACE INTO labels VALUES (?, ?)", rows)
-    finally:
-        log.close()
+    with (
+        contextlib.closing(PredictionLog(path, timeout=5.0)) as log,
+        log.transaction() as connection,
+    ):
+        known = {id_ for (id_,) in connection.execute(_KNOWN, [to_text(list(labels))])}
+        if unknown := [id_ for id_ in labels if id_ not in known]:
+            got, expected = f"the prediction id {unknown[0]!r}", "an id of the service"
+            remedy = "Take the ids from its answers, or from the index of read_log()."
+            raise DataError("labels", got, expected, remedy)
+        rows = [(id_, json.dumps(label)) for id_, label in labels.items()]
+        connection.executemany("INSERT OR REPLACE INTO labels VALUES (?, ?)", rows)
 
 
 def _check_label(id_: str, label: str | float, case: Case) -> None:
@@ -352,7 +334,7 @@ def read_log(path: Path, case: Case, ids: Iterable[str] | None = None) -> pd.Dat
     """
     import pandas as pd
 
-    with open_read_only(path) as connection:
+    with connect(path) as connection:
         rows = read_rows(connection, ids=ids)
         query, names = f"SELECT id, label FROM labels WHERE id IN {_IDS}", [row.id for row in rows]
         labels = dict(connection.execute(query, [to_text(names)]).fetchall())

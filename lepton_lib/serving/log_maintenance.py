@@ -27,7 +27,7 @@ def find(path: Path, id_: str) -> list[Row]:
     Raises:
         RunError: There is no such log, or no such prediction in it.
     """
-    with log.open_read_only(path) as connection:
+    with log.connect(path) as connection:
         rows = log.read_rows(connection, id_)
     if not rows:
         got, expected = f"no prediction or request {id_!r}", "an id from an answer or its header"

@@ -107,13 +107,8 @@ class ServiceMiddleware:
     def _note(self, path: str, exchange: _Exchange, seconds: float) -> None:
         route = path if path in self._routes else "other"
         self.metrics.count_request(route, exchange.status, seconds)
-        log_event(
-            "request",
-            request_id=exchange.request_id,
-            route=route,
-            status=exchange.status,
-            ms=round(seconds * 1e3, 3),
-        )
+        values = {"request_id": exchange.request_id, "route": route, "status": exchange.status}
+        log_event("request", **values, ms=round(seconds * 1e3, 3))
 
     async def refresh(self) -> None:
         """Take changed keys over."""

@@ -22,10 +22,10 @@ from lepton_lib.cases import encode_records
 from lepton_lib.errors import DataError, LeptonError, RecordError, RunError
 from lepton_lib.serving import releases
 from lepton_lib.serving.codec import RECORD_LIMIT, Answer
-from lepton_lib.serving.log import Entry, PredictionLog, batch_entry, entry, single_entry
+from lepton_lib.serving.log import Entry, PredictionLog, batch_entry, entry, single_entry, to_text
 from lepton_lib.serving.microbatching import MicroBatcher
 from lepton_lib.serving.middleware import store
-from lepton_lib.serving.problems import ProblemError, field_problem
+from lepton_lib.serving.problems import ProblemError, data_problem
 from lepton_lib.serving.scoring import Scorer
 from lepton_lib.serving.telemetry import Metrics, log_error, log_event
 
@@ -86,37 +86,24 @@ class Predictor:
         Raises:
             ProblemError: 400 or 422 for a body that is refused, 503 where the log can't be written.
         """
-        scorer = self.scorer
+        scorer, version = self.scorer, self.scorer.version
         try:
             records, answers, outputs = await self._answer(body)
-        except RecordError as error:
-            raise field_problem(error) from error
         except DataError as error:
-            raise ProblemError(
-                422, str(error), field=error.where, expected=error.expected
-            ) from error
+            raise data_problem(error) from error
         if explain:
             made = await _explain(scorer, body, answers, request_id)
         elif len(records) == 1:
-            record, answer = (
-                msgspec.json.encode(part).decode() for part in (records[0], answers[0])
-            )
-            made = single_entry(request_id, scorer.version, record=record, answer=answer)
+            made = single_entry(request_id, version, to_text(records[0]), to_text(answers[0]))
         else:
-            made = batch_entry(
-                request_id,
-                scorer.version,
-                rows=len(outputs),
-                legend=scorer.codec.legend,
-                inputs=body,
-                outputs=outputs.astype("<f4").tobytes(),
-            )
+            stored = (body, outputs.astype("<f4").tobytes())
+            made = batch_entry(request_id, version, len(answers), scorer.codec.form, *stored)
         for one, id_ in zip(answers, made.ids, strict=True):
             one.id = id_
         await store(self.log, made, request_id)
         decisions = collections.Counter(answer.class_ or "number" for answer in answers)
         self.metrics.count_predictions(decisions)
-        content = {"request_id": request_id, "model_version": scorer.version}
+        content = {"request_id": request_id, "model_version": version}
         return msgspec.json.encode(content | {"predictions": answers})
 
     async def _answer(self, body: bytes) -> tuple[Sequence[Any], list[Answer], np.ndarray]:
@@ -150,7 +137,7 @@ class Predictor:
             try:
                 encode_records(self.scorer.case, json.loads(body, parse_int=float)["records"])
             except RecordError as error:
-                raise field_problem(error) from error
+                raise data_problem(error) from error
 
     async def refresh(self) -> None:
         """Take another release over once it is verified and loaded; requests go on meanwhile."""

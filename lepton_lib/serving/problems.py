@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 
-from lepton_lib.errors import RecordError
+from lepton_lib.errors import DataError, RecordError
 
 JSON = "application/json"
 PROBLEM = "application/problem+json"
@@ -58,14 +58,10 @@ def render(error: HTTPException, request_id: str) -> tuple[int, dict[str, str], 
     return error.status_code, headers, json.dumps(content).encode()
 
 
-def field_problem(error: RecordError) -> ProblemError:
-    """The problem that names a record's field."""
-    return ProblemError(
-        422,
-        str(error),
-        record=error.position,
-        field=error.field,
-        got=error.got,
-        expected=error.expected,
-        remedy=error.remedy,
-    )
+def data_problem(error: DataError) -> ProblemError:
+    """The problem with a request's data; it names a record's field where that is known."""
+    more: dict[str, Any] = {"field": error.where, "expected": error.expected}
+    if isinstance(error, RecordError):
+        more = {"record": error.position, "field": error.field, "got": error.got}
+        more |= {"expected": error.expected, "remedy": error.remedy}
+    return ProblemError(422, str(error), **more)

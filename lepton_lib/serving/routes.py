@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import re
 from collections.abc import Awaitable, Callable
 from importlib.util import find_spec
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TypeAlias
 from urllib.parse import parse_qs
 
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import Route, Router
@@ -23,7 +25,7 @@ from lepton_lib.serving.description import describe_service
 from lepton_lib.serving.log import PredictionLog
 from lepton_lib.serving.predictor import Predictor
 from lepton_lib.serving.problems import JSON, RETRY, ProblemError
-from lepton_lib.serving.telemetry import CONTENT_TYPE_LATEST, Metrics
+from lepton_lib.serving.telemetry import Metrics
 from lepton_lib.utils import render
 
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
@@ -43,10 +45,9 @@ def make_router(predictor: Predictor, keys: Keys, lifespan: Lifespan[Router]) ->
     pages = _Pages(predictor, keys)
     paths = {
         "/v1/models": pages.models,
-        **metrics_endpoint(predictor.metrics),
+        **common_endpoints(predictor.metrics, predictor.log),
         "/monitor": pages.monitor,
         "/monitor.css": pages.monitor_style,
-        **health_endpoints(predictor.log),
         "/openapi.json": pages.description,
         "/": pages.form,
         "/static/{name}": _static,
@@ -58,8 +59,12 @@ def make_router(predictor: Predictor, keys: Keys, lifespan: Lifespan[Router]) ->
     return Router(routes, redirect_slashes=False, lifespan=lifespan)
 
 
-def health_endpoints(log: PredictionLog | None) -> dict[str, Endpoint]:
-    """``/healthz``, the process is alive, and ``/readyz``, answers can be given and stored."""
+def common_endpoints(metrics: Metrics, log: PredictionLog | None) -> dict[str, Endpoint]:
+    """What every service has.
+
+    ``/healthz`` (the process is alive), ``/readyz`` (answers can be given and stored) and
+    ``/metrics`` (counts and times as Prometheus reads them).
+    """
 
     async def healthz(_: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -73,16 +78,10 @@ def health_endpoints(log: PredictionLog | None) -> dict[str, Endpoint]:
             raise ProblemError(503, detail, headers=RETRY) from error
         return JSONResponse({"status": "ready"})
 
-    return {"/healthz": healthz, "/readyz": readyz}
-
-
-def metrics_endpoint(metrics: Metrics) -> dict[str, Endpoint]:
-    """``/metrics``: counts and times as Prometheus reads them."""
-
-    async def endpoint(_: Request) -> Response:
+    async def counts(_: Request) -> Response:
         return Response(metrics.render(), headers={"content-type": CONTENT_TYPE_LATEST})
 
-    return {"/metrics": endpoint}
+    return {"/healthz": healthz, "/readyz": readyz, "/metrics": counts}
 
 
 class _Pages:
@@ -118,24 +117,23 @@ class _Pages:
         return JSONResponse(describe_service(scorer.case, scorer.version))
 
     async def docs(self, _: Request) -> Response:
-        return _page("docs.html", case=self._predictor.scorer.case)
+        return self._page("docs.html")
 
     async def form(self, _: Request) -> Response:
+        example = example_record(self._predictor.scorer.case)
+        return self._page("form.html", example=example, key=self._keys.required)
+
+    def _page(self, name: str, **values: object) -> Response:
         scorer = self._predictor.scorer
-        return _page(
-            "form.html",
-            case=scorer.case,
-            version=scorer.version,
-            example=example_record(scorer.case),
-            key=self._keys.required,
-        )
+        values |= {"case": scorer.case, "version": scorer.version}
+        return HTMLResponse(render(f"serving/templates/{name}", **values))
 
     async def monitor(self, _: Request) -> Response:
         """The monitor's last report with the service's own counts before it."""
         report = await asyncio.to_thread(self._report)
         counts = _counts(self._predictor.metrics)
         if not report:
-            return _page("monitor.html", case=self._predictor.scorer.case, counts=counts)
+            return self._page("monitor.html", counts=counts)
         head = '<meta http-equiv="refresh" content="15"><link rel="stylesheet" href="/monitor.css">'
         live = render("serving/templates/counts.html", counts=counts)
         page = _STYLE.sub(head, report).replace("<main>", f"<main>{live}", 1)
@@ -153,10 +151,6 @@ class _Pages:
             path = self._predictor.run_dir / "monitoring" / "report.html"
             return path.read_text(encoding="utf-8")
         return ""
-
-
-def _page(name: str, **values: object) -> Response:
-    return HTMLResponse(render(f"serving/templates/{name}", **values))
 
 
 def _check_content(request: Request) -> None:
@@ -203,6 +197,7 @@ async def _static(request: Request) -> Response:
     return FileResponse(folder / name, media_type=_MEDIA_TYPES[Path(name).suffix])
 
 
+@functools.cache
 def _swagger_folder() -> Path | None:
     """Where fastapi-offline has Swagger UI's files; a service can do without them."""
     spec = find_spec("fastapi_offline")

@@ -80,7 +80,9 @@ def require_keys(host: str, run_dir: str | Path | None, *, no_keys: bool) -> Non
 
     if not (is_loopback(host) or no_keys or (run_dir and keys_file(run_dir).exists())):
         where, got = f"refusing to bind to {host} without API keys", "no key file"
-        remedy = f"Run `lepton keys add {run_dir or 'FOLDER'} NAME` first, or pass no_keys (--no-keys)."
+        remedy = (
+            f"Run `lepton keys add {run_dir or 'FOLDER'} NAME` first, or pass no_keys (--no-keys)."
+        )
         raise RunError(where, got, "one, because others can reach this address", remedy)
 
 

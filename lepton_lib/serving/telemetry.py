@@ -8,17 +8,9 @@ import os
 from collections.abc import Mapping
 from functools import lru_cache
 
-from prometheus_client import (
-    CONTENT_TYPE_LATEST,
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    generate_latest,
-    multiprocess,
-)
+import prometheus_client as prometheus
+from prometheus_client import multiprocess
 
-__all__ = ["CONTENT_TYPE_LATEST", "Metrics", "log_error", "log_event"]
 _logger = logging.getLogger("lepton.serving")
 
 
@@ -36,26 +28,29 @@ class Metrics:
     """Counters of one process. Where several workers share a folder, what is read is their sum."""
 
     def __init__(self) -> None:
-        self.registry = registry = CollectorRegistry()
-        requests = Counter("lepton_requests", "Requests", ["route", "status"], registry=registry)
-        seconds = Histogram(
-            "lepton_request_seconds", "Time to answer", ["route"], registry=registry
+        self.registry = prometheus.CollectorRegistry()
+        requests = self._counter("lepton_requests", "Requests", "route", "status")
+        stored = self._counter("lepton_predictions", "Predictions kept", "decision")
+        self.releases_refused = self._counter(
+            "lepton_releases_refused", "Releases that could not be verified"
         )
-        stored = Counter("lepton_predictions", "Predictions kept", ["decision"], registry=registry)
+        seconds = prometheus.Histogram(
+            "lepton_request_seconds", "Time to answer", ["route"], registry=self.registry
+        )
         # Looking a label up anew each time takes long.
         self._requests = lru_cache(256)(requests.labels)
         self._seconds = lru_cache(256)(seconds.labels)
         self._predictions = lru_cache(256)(stored.labels)
-        self.releases_refused = Counter(
-            "lepton_releases_refused", "Releases that could not be verified", registry=registry
-        )
-        self._model = Gauge(
+        self._model = prometheus.Gauge(
             "lepton_model",
             "The model that answers",
             ["case", "version"],
-            registry=registry,
+            registry=self.registry,
             multiprocess_mode="livemax",
         )
+
+    def _counter(self, name: str, meaning: str, *labels: str) -> prometheus.Counter:
+        return prometheus.Counter(name, meaning, labels, registry=self.registry)
 
     def count_request(self, route: str, status: int, seconds: float) -> None:
         """Count an answered request."""
@@ -71,14 +66,14 @@ class Metrics:
         """Note whether a model answers now."""
         self._model.labels(case, version).set(answers)
 
-    def collect(self) -> CollectorRegistry:
+    def collect(self) -> prometheus.CollectorRegistry:
         """What is counted, of all workers together."""
         if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
             return self.registry
-        registry = CollectorRegistry()
+        registry = prometheus.CollectorRegistry()
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return registry
 
     def render(self) -> bytes:
         """The same in Prometheus's text format."""
-        return generate_latest(self.collect())
+        return prometheus.generate_latest(self.collect())
