@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from lepton_lib.cases import Case
-from lepton_lib.cases.columns import TARGET
+from lepton_lib.cases.sections import TARGET
 from lepton_lib.errors import DataError, RunError
 from lepton_lib.serving.codec import expand
 from lepton_lib.serving.microbatching import MicroBatcher
@@ -341,7 +341,7 @@ def read_log(path: Path, case: Case, ids: Iterable[str] | None = None) -> pd.Dat
     records, answers = [row.inputs for row in rows], [row.answer for row in rows]
     _check_names(case, path, records, answers)
     columns: dict[str, Any] = {
-        column.name: column.from_json([record.get(column.name) for record in records])
+        column.name: column.parse(pd.Series([r.get(column.name) for r in records], dtype=object))
         for column in case.inputs
     }
     codes: dict[Any, float] = {name: float(index) for index, name in enumerate(case.classes)}
