@@ -1,4 +1,4 @@
-"""Serving a run: serve, install, promote, roll-back, log, container, keys."""
+"""Deploying a run: serve, install, promote, roll-back, log, container, keys."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def serve(
     *,
     require_key: Annotated[bool, typer.Option("--require-key", help="Demand an API key.")] = False,
     no_keys: Annotated[
-        bool, typer.Option("--no-keys", help="Let everybody ask, on any address.")
+        bool, typer.Option("--no-keys", help="Answer without a key, on any address.")
     ] = False,
 ) -> None:
     """Serve a run's model over HTTP."""
@@ -45,7 +45,7 @@ def install(
     source: Annotated[Path, typer.Argument(help="A service folder, such as OTHER/service.")],
     trust: Trust = None,
 ) -> None:
-    """Verify a release and lay it beside the run's others."""
+    """Verify a release and install it beside the run's others."""
     from lepton_lib.serving import releases
 
     typer.echo(f"Installed {releases.install(run_dir, source, trust=trust)}.")
@@ -53,7 +53,7 @@ def install(
 
 @app.command()
 def promote(run_dir: RunFolder, version: str, trust: Trust = None) -> None:
-    """Let an installed release answer from now on."""
+    """Deploy an installed release: it answers from now on."""
     from lepton_lib.serving import releases
 
     releases.promote(run_dir, version, trust=trust)
@@ -62,7 +62,7 @@ def promote(run_dir: RunFolder, version: str, trust: Trust = None) -> None:
 
 @app.command("roll-back")
 def roll_back(run_dir: RunFolder, trust: Trust = None) -> None:
-    """Let the release before the current one answer again."""
+    """Roll back to the release before the current one."""
     from lepton_lib.serving import releases
 
     typer.echo(f"{releases.roll_back(run_dir, trust=trust)} answers.")
@@ -84,18 +84,17 @@ def log(
     parquet: Annotated[Path | None, typer.Option(metavar="FILE", help="Export as a table.")] = None,
     trust: Trust = None,
 ) -> None:
-    """Look into a run's prediction log, export it, thin it out."""
+    """Search, export or prune a run's prediction log."""
     from lepton_lib.serving import log_maintenance
 
     if all(wish is None for wish in (find, erase, keep_days, parquet)):
-        raise typer.BadParameter("say what to do: --find, --parquet, --erase or --keep-days")
+        raise typer.BadParameter("choose --find, --parquet, --erase or --keep-days")
     path = run_dir / "service" / "predictions.sqlite"
     if find is not None:
         typer.echo(log_maintenance.describe(run_dir, find, trust=trust))
     if parquet is not None:
-        typer.echo(
-            f"{log_maintenance.export(path, log_maintenance.case_of(run_dir, trust=trust), parquet)} predictions in {parquet}."
-        )
+        case = log_maintenance.case_of(run_dir, trust=trust)
+        typer.echo(f"{log_maintenance.export(path, case, parquet)} predictions in {parquet}.")
     if erase is not None:
         typer.echo(f"{log_maintenance.erase(path, erase)} predictions erased.")
     if keep_days is not None:
@@ -142,7 +141,7 @@ def list_keys(run_dir: RunFolder) -> None:
 
 @keys.command("revoke")
 def revoke_key(run_dir: RunFolder, name: str) -> None:
-    """Take a key away."""
+    """Revoke a key."""
     from lepton_lib.serving import api_keys
 
     api_keys.revoke_key(api_keys.keys_file(run_dir), name)

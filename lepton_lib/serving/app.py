@@ -15,11 +15,7 @@ from lepton_lib.serving.scoring import Scorer
 
 
 class PredictionApp(ServiceMiddleware):
-    """The ASGI application. Made by `create_app`.
-
-    Attributes:
-        predictor: What answers.
-    """
+    """The ASGI application. Made by `create_app`."""
 
     def __init__(self, predictor: Predictor, keys: Keys) -> None:
         router = make_router(predictor, keys, lambda _: self.watching())

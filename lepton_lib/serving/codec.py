@@ -22,21 +22,13 @@ class _Bands(msgspec.Struct, array_like=True):
 
 
 class Legend(msgspec.Struct):
-    """What the numbers of an answer mean; it is stored with each batch.
+    """What the numbers of an answer mean; it is stored with each batch."""
 
-    Attributes:
-        kind: How the batch's inputs are stored.
-        classes: The names of the classes; none for regression.
-        actions: What each class leads to, where the case says it.
-        bands: Names and limits, where the case has bands.
-        unit: The target's.
-    """
-
-    kind: str
-    classes: list[str]
-    actions: list[str | None]
+    kind: str  # how the batch's inputs are stored
+    classes: list[str]  # none for regression
+    actions: list[str | None]  # what each class leads to, where the case says it
     bands: _Bands | None
-    unit: str
+    unit: str  # the target's
 
 
 class Codec:
@@ -83,11 +75,7 @@ class Answer(msgspec.Struct, omit_defaults=True, rename={"class_": "class"}):
 
 
 class Answers:
-    """Answers as JSON has them, made of rows of numbers.
-
-    Args:
-        legend: What the numbers mean.
-    """
+    """Answers as JSON has them, made of rows of numbers."""
 
     def __init__(self, legend: Legend) -> None:
         self._legend = legend

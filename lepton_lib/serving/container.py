@@ -19,31 +19,12 @@ from lepton_lib.serving.releases import folder_of
 from lepton_lib.serving.scoring import FILES, read_service
 from lepton_lib.utils import render, write_atomic
 
-NEEDS = (  # the distributions that the serving part of the library imports
-    "cryptography",
-    "fastapi",
-    "fastapi-offline",
-    "httptools",
-    "jinja2",
-    "msgspec",
-    "numpy",
-    "onnxruntime",
-    "prometheus-client",
-    "pydantic",
-    "starlette",
-    "uvicorn",
-    "uvloop",
+# The distributions and modules that answering needs.
+NEEDS = (
+    "cryptography fastapi fastapi-offline httptools jinja2 msgspec numpy onnxruntime "
+    "prometheus-client pydantic starlette uvicorn uvloop"
 )
-LIBRARY = (  # the modules that answering needs
-    "__init__.py",
-    "artefacts.py",
-    "cases",
-    "decisions.py",
-    "errors.py",
-    "explanation.py",
-    "serving",
-    "utils.py",
-)
+LIBRARY = "__init__.py artefacts.py cases decisions.py errors.py explanation.py serving utils.py"
 TEMPLATES = {  # file in the folder: its template
     "Containerfile": "Containerfile",
     "README.md": "image_readme.md",
@@ -89,9 +70,9 @@ def write_container(
         for name in (*FILES, signing.SIGNATURE, "manifest.json"):
             _copy(source / name, folder / "run" / "service" / name)
         _copy(case.folder / "case.toml", folder / "datasets" / case.name / "case.toml")
-        for name in LIBRARY:
+        for name in LIBRARY.split():
             _copy(Path(__file__).parents[1] / name, folder / "lepton_lib" / name)
-        pins = "".join(f"{name}=={metadata.version(name)}\n" for name in NEEDS)
+        pins = "".join(f"{name}=={metadata.version(name)}\n" for name in NEEDS.split())
         write_atomic(folder / "requirements.txt", pins)
         for name, template in TEMPLATES.items():
             write_atomic(folder / name, render(f"serving/templates/{template}", **values))

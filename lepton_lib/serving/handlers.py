@@ -74,16 +74,13 @@ class Service:
     def init(self) -> None:
         """Run once before the first request, to read a model for example. Nothing by default."""
 
-    def app(
-        self, folder: str | Path | None = None, *, require_key: bool = False
-    ) -> ServiceMiddleware:
+    def app(self, folder: str | Path | None = None) -> ServiceMiddleware:
         """The service as an ASGI application; `init` runs when it starts.
 
         Args:
             folder: Where API keys are looked for and each call's arguments and result are stored:
                 in ``folder/service/``, as in a run folder, so that ``lepton keys`` and ``lepton
                 log`` work on it. Without it nothing is stored and no key is demanded.
-            require_key: Demand an API key, also where there is none yet.
 
         Raises:
             ParameterError: It has no handlers, or one takes an argument without a type.
@@ -93,7 +90,7 @@ class Service:
         if folder is not None:
             place = Path(folder) / "service"
             place.mkdir(parents=True, exist_ok=True)
-            keys = Keys(keys_file(folder), required=require_key)
+            keys = Keys(keys_file(folder))
             log = PredictionLog(place / "predictions.sqlite")
         metrics = Metrics()
         metrics.set_model(name, self.version or name, answers=True)

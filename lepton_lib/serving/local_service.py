@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -10,7 +11,6 @@ import time
 import urllib.request
 from collections import deque
 from pathlib import Path
-from typing import Self
 
 from lepton_lib.errors import RunError
 
@@ -18,7 +18,7 @@ from lepton_lib.errors import RunError
 _NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-class LocalService:
+class LocalService(contextlib.AbstractContextManager["LocalService"]):
     """A service in a process of its own, on the loopback interface. A context manager.
 
     Made by `start`.
@@ -51,9 +51,6 @@ class LocalService:
             self._process.kill()
             self._process.wait()
         self._reader.join()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
@@ -93,7 +90,7 @@ def start(
 
     Args:
         run_dir: The run folder.
-        port: Of the loopback interface; 0 takes a free one.
+        port: The port; 0 takes a free one.
         workers: Processes that answer.
         timeout: Seconds to wait.
 

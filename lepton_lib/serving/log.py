@@ -284,13 +284,7 @@ class Row(NamedTuple):
 def read_rows(
     connection: sqlite3.Connection, id_: str | None = None, ids: Iterable[str] | None = None
 ) -> list[Row]:
-    """Predictions, oldest first: all, those with ``ids``, or those that ``id_`` names.
-
-    Args:
-        connection: To the log.
-        id_: A prediction's id, a request's id or a batch's token.
-        ids: Predictions' ids.
-    """
+    """Predictions, oldest first: all, those with ``ids``, or of a prediction, request or batch."""
     singles, batches = "SELECT * FROM predictions", "SELECT * FROM batches"
     parameters, chosen = [], None if ids is None else set(ids)
     if chosen is not None:

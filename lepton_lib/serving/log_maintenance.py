@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
-import tempfile
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,7 +14,7 @@ from lepton_lib.serving import log
 from lepton_lib.serving.log import TOKEN, PredictionLog, Row
 from lepton_lib.serving.releases import folder_of, folder_of_version
 from lepton_lib.serving.scoring import Scorer, read_service
-from lepton_lib.utils import to_json
+from lepton_lib.utils import to_json, write_atomic
 
 LOCK_SECONDS = 10.0  # a service that writes is waited for
 
@@ -67,19 +65,14 @@ def case_of(run_dir: Path, *, trust: Sequence[str] | None = None) -> Case:
 
 
 def export(path: Path, case: Case, target: Path) -> int:
-    """Write the log as a Parquet table, as `read_log` gives it, whole or not at all.
-
-    Returns:
-        The number of rows.
+    """Write the table that `read_log` gives as Parquet, whole or not at all; the number of rows.
 
     Raises:
         RunError: There is no such log, or the file can't be written.
     """
-    table, prefix = log.read_log(path, case), f".{target.name}."
+    table = log.read_log(path, case)
     with log.wrap_sqlite_errors(target):
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=prefix, delete=False) as file:
-            table.to_parquet(file)
-        os.replace(file.name, target)
+        write_atomic(target, table.to_parquet(), mode=0o600)
     return len(table)
 
 

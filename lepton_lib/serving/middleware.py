@@ -178,9 +178,7 @@ class _Exchange:
         if self.status:
             return  # an answer has begun
         status, headers, content = render(error, self.request_id)
-        pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
-        pairs.append((b"content-length", str(len(content)).encode()))
-        await self.send({"type": "http.response.start", "status": status, "headers": pairs})
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
         await self.send({"type": "http.response.body", "body": content, "more_body": True})
         forgotten = 0
         with contextlib.suppress(TimeoutError):

@@ -44,12 +44,6 @@ _decode = msgspec.json.Decoder(_Body).decode
 class Predictor:
     """Answers request bodies with the current release of a run, and stores each answer first.
 
-    Args:
-        run_dir: The run folder.
-        scorer: Its current release.
-        log: Where answers are stored.
-        trust: Public keys whose signature counts; without it, the user's own alone.
-
     Attributes:
         scorer: The model that answers now.
         refused: The release that should have answered and could not be verified: ``version`` and

@@ -43,7 +43,7 @@ class ProblemError(HTTPException):
         self.more = more
 
 
-def render(error: HTTPException, request_id: str) -> tuple[int, dict[str, str], bytes]:
+def render(error: HTTPException, request_id: str) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
     """Status, headers and body of a problem; Starlette's own exceptions become problems, too."""
     content = {
         "type": "about:blank",
@@ -54,8 +54,10 @@ def render(error: HTTPException, request_id: str) -> tuple[int, dict[str, str], 
         "request_id": request_id,
     }
     # Python's own JSON: unlike msgspec's it can write a text with half a character in it.
-    headers = {"content-type": PROBLEM, **(error.headers or {})}
-    return error.status_code, headers, json.dumps(content).encode()
+    body = json.dumps(content).encode()
+    headers = {"content-type": PROBLEM, "content-length": str(len(body)), **(error.headers or {})}
+    pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+    return error.status_code, pairs, body
 
 
 def data_problem(error: DataError) -> ProblemError:

@@ -95,11 +95,9 @@ class TimedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         status, headers, content = render(problem, secrets.token_hex(8))
-        pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
-        length = (b"content-length", str(len(content)).encode())
-        pairs += [*HEADERS, length, (b"connection", b"close")]
+        headers += [*HEADERS, (b"connection", b"close")]
         lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}".encode()]
-        lines += [b": ".join(pair) for pair in pairs]
+        lines += [b": ".join(pair) for pair in headers]
         self.transport.write(b"\r\n".join(lines) + b"\r\n\r\n" + content)
         self.transport.close()
         log_event("refused", status=status)

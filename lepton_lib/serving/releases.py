@@ -24,12 +24,9 @@ _MANIFEST = "manifest.json"
 
 
 def install(run_dir: str | Path, source: Path, *, trust: Sequence[str] | None = None) -> str:
-    """Verify a service folder and copy it beside the run's others; what answers doesn't change.
+    """Verify a service folder, from `package`, and copy it beside the run's others.
 
-    Args:
-        run_dir: The run folder.
-        source: A service folder, from `package`.
-        trust: Public keys whose signature counts; without it, the user's own alone.
+    What answers doesn't change.
 
     Returns:
         Its version.
@@ -79,7 +76,7 @@ def promote(run_dir: str | Path, version: str, *, trust: Sequence[str] | None = 
     past, own = history(run_dir), _manifest(_base(run_dir))
     if version != (past[-1]["version"] if past else own and own["version"]):
         if not past and own:
-            _keep_packaged(run_dir, trust)
+            _install_packaged(run_dir, trust)
         _point(run_dir, version, "promoted")
 
 
@@ -164,12 +161,12 @@ def _base(run_dir: str | Path) -> Path:
     return Path(run_dir) / "service"
 
 
-def _keep_packaged(run_dir: str | Path, trust: Sequence[str] | None) -> None:
+def _install_packaged(run_dir: str | Path, trust: Sequence[str] | None) -> None:
     """Install what lies in ``RUN/service/``, because notebook 04 writes over it."""
     try:
         read_service(_base(run_dir), trust=trust)
     except RunError:
-        return  # what can't be verified couldn't be rolled back to, and a good one may replace it
+        return  # what can't be verified couldn't be rolled back to
     install(run_dir, _base(run_dir), trust=trust)
 
 

@@ -21,7 +21,7 @@ from starlette.types import Lifespan
 from lepton_lib.cases.records import example_record
 from lepton_lib.errors import RunError
 from lepton_lib.serving.api_keys import Keys
-from lepton_lib.serving.description import describe_service
+from lepton_lib.serving.codec import RECORD_LIMIT
 from lepton_lib.serving.log import PredictionLog
 from lepton_lib.serving.predictor import Predictor
 from lepton_lib.serving.problems import JSON, RETRY, ProblemError
@@ -113,8 +113,16 @@ class _Pages:
         return JSONResponse({"models": [entry], "refused": self._predictor.refused})
 
     async def description(self, _: Request) -> Response:
-        scorer = self._predictor.scorer
-        return JSONResponse(describe_service(scorer.case, scorer.version))
+        """OpenAPI 3.1."""
+        case = self._predictor.scorer.case
+        return self._page(
+            "openapi.json",
+            JSON,
+            fields={column.name: column.json_schema() for column in case.inputs},
+            required=[column.name for column in case.inputs if not column.nullable],
+            example=example_record(case),
+            record_limit=RECORD_LIMIT,
+        )
 
     async def docs(self, _: Request) -> Response:
         return self._page("docs.html")
@@ -123,10 +131,10 @@ class _Pages:
         example = example_record(self._predictor.scorer.case)
         return self._page("form.html", example=example, key=self._keys.required)
 
-    def _page(self, name: str, **values: object) -> Response:
+    def _page(self, name: str, media_type: str = "text/html", **values: object) -> Response:
         scorer = self._predictor.scorer
         values |= {"case": scorer.case, "version": scorer.version}
-        return HTMLResponse(render(f"serving/templates/{name}", **values))
+        return Response(render(f"serving/templates/{name}", **values), media_type=media_type)
 
     async def monitor(self, _: Request) -> Response:
         """The monitor's last report with the service's own counts before it."""
@@ -190,10 +198,10 @@ def _counts(metrics: Metrics) -> dict[str, int]:
 
 
 async def _static(request: Request) -> Response:
-    name, swagger = request.path_params["name"], _swagger_folder()
-    if name not in STATIC or (name.startswith("swagger") and swagger is None):
+    name = request.path_params["name"]
+    folder = _swagger_folder() if name.startswith("swagger") else _FOLDER
+    if name not in STATIC or folder is None:
         raise ProblemError(404, "Not Found")
-    folder = swagger if swagger and name.startswith("swagger") else _FOLDER
     return FileResponse(folder / name, media_type=_MEDIA_TYPES[Path(name).suffix])
 
 

@@ -53,8 +53,7 @@ def serve(
         trust: Public keys whose signature counts; without it, the user's own alone.
         require_key: Demand an API key, also where the run has none yet.
         no_keys: Answer without a key, also on an address that others can reach.
-        with_parent: End when standard input closes, as it does when the process at its other end
-            dies.
+        with_parent: End when standard input closes, for example at the death of its writer.
 
     Raises:
         RunError: The service folder can't be used, the address can't be bound, others can reach it
@@ -93,13 +92,7 @@ def run(
     workers: int = 1,
     with_parent: bool = False,
 ) -> None:
-    """Serve an application until interrupted.
-
-    Args:
-        make_app: Makes the ASGI application; several workers call it each, so it must be picklable.
-        listener: The listening socket.
-        workers: Processes that answer.
-        with_parent: End when standard input closes.
+    """Serve an ASGI application until interrupted; for several workers it is made in each.
 
     Raises:
         LeptonError: What ``make_app`` raises.
