@@ -133,16 +133,16 @@ def test_a_checkpoint_that_the_disk_refuses_is_told_and_the_service_goes_on(
 
     async def live():
         async with service.watching():
-            service.log._carried = False
+            service.log._checkpointed = False
             service.log.path.rename(service.log.path.with_name("elsewhere"))
             await asyncio.sleep(0.2)
             service.log.path.with_name("elsewhere").rename(service.log.path)
-            service.log._carried = False
+            service.log._checkpointed = False
             await asyncio.sleep(0.2)
 
     with caplog.at_level("ERROR", "lepton.serving"):
         asyncio.run(live())
-    assert [json.loads(line)["event"] for line in caplog.messages] == ["not carried into the file"]
+    assert [json.loads(line)["event"] for line in caplog.messages] == ["checkpoint failed"]
 
 
 def load(url, acknowledged, stop):

@@ -84,7 +84,7 @@ def test_what_somebody_else_has_signed_is_watched_once_their_key_is_trusted(tmp_
         ["container", run, tmp_path / "image"],
     ):
         refused = CliRunner().invoke(app, list(map(str, words)))
-        assert f"If you trust whoever holds that key: --trust {stranger}" in str(refused.exception)
+        assert f"If you trust its owner: --trust {stranger}" in str(refused.exception)
         done = CliRunner().invoke(app, [*map(str, words), "--trust", stranger])
         assert done.exit_code == 0, done.output
     assert f'"--trust", "{stranger}"' in (tmp_path / "image" / "Containerfile").read_text()

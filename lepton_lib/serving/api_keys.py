@@ -31,7 +31,7 @@ class ApiKey(NamedTuple):
 class Keys:
     """The API keys of a service, hashed, in a file that only its owner may read.
 
-    A key is 256 random bits: nobody can try them out, so one SHA-256 is enough. Slow hashes
+    A key is 256 random bits: they can't be guessed, so one SHA-256 is enough. Slow hashes
     (scrypt, argon2) are for passwords, which people choose, and would cost each request as much as
     ten thousand predictions.
 
@@ -118,12 +118,12 @@ class Bucket:
 
 
 def keys_file(run_dir: str | Path) -> Path:
-    """Where a run's API keys lie."""
+    """The file of a run's API keys."""
     return Path(run_dir) / "service" / "keys.json"
 
 
 def add_key(path: Path, name: str, *, rate: float = DEFAULT_RATE) -> str:
-    """Make a key; it is returned this once, because only its hash is stored.
+    """Make a key; returned this once, because only its hash is stored.
 
     Raises:
         ParameterError: The name is taken, or the rate isn't positive.
@@ -152,7 +152,7 @@ def list_keys(path: Path) -> dict[str, float]:
 
 
 def revoke_key(path: Path, name: str) -> None:
-    """Take a key away; running services notice within a second.
+    """Revoke a key; running services notice within a second.
 
     Raises:
         ParameterError: There is no such key.

@@ -52,11 +52,7 @@ class Codec:
         self._decode = msgspec.json.Decoder(body).decode
 
     def read(self, body: bytes) -> Sequence[msgspec.Struct]:
-        """The records of ``{"records": [{...}, ...]}``, as the case's reader takes them.
-
-        Raises:
-            MsgspecError, ValueError, RecursionError: Something is wrong; a slower look says what.
-        """
+        """The records of ``{"records": [{...}, ...]}``; MsgspecError where they are refused."""
         records: Sequence[msgspec.Struct] = self._decode(body).records
         return records
 
@@ -125,10 +121,8 @@ def expand(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """A stored batch's records and answers, one by one.
 
-    Args:
-        form: ``json`` where both are JSON lists, else the legend.
-        inputs: The records, or the request's body.
-        answers: The answers, or the model's outputs as little-endian float32.
+    By ``form`` both are lists (``json``), or a request's body and the outputs as little-endian
+    float32 (a legend).
 
     Raises:
         RunError: The batch is of an older version.

@@ -39,8 +39,7 @@ def write_container(
 ) -> list[str]:
     """Write a folder to build an image from: Containerfile, requirements, library, case, release.
 
-    Beside them lie a README, a manifest for Kubernetes and a specification for ``lep endpoint
-    create`` (a ``LeptonDeployment`` of leptonai 0.47).
+    And a README, a manifest for Kubernetes and a ``LeptonDeployment`` of leptonai 0.47.
 
     Args:
         run_dir: The run folder whose current release goes into the image.

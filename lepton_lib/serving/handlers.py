@@ -9,6 +9,7 @@ middleware that guards every service; knows nothing of cases or models.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import inspect
 from collections.abc import AsyncIterator, Callable
@@ -25,8 +26,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lepton_lib.errors import ParameterError
 from lepton_lib.serving.api_keys import Keys, keys_file
-from lepton_lib.serving.log import PredictionLog, entry
-from lepton_lib.serving.middleware import ServiceMiddleware, store
+from lepton_lib.serving.log import PredictionLog, make_entry
+from lepton_lib.serving.middleware import ServiceMiddleware, store_or_refuse
 from lepton_lib.serving.problems import ProblemError
 from lepton_lib.serving.routes import common_endpoints
 from lepton_lib.serving.server import listen, require_keys, run
@@ -146,7 +147,7 @@ class Service:
         Args:
             port: The port; 0 takes a free one, which the log names.
             host: The address to bind to; only this machine can reach the default.
-            folder: Where keys lie and calls are stored, see `app`.
+            folder: Where keys are looked for and calls stored, see `app`.
             no_keys: Answer without a key, also on an address that others can reach.
 
         Raises:
@@ -157,13 +158,13 @@ class Service:
         run(functools.partial(self.app, folder), listen(host, port))
 
 
+@dataclasses.dataclass(frozen=True)
 class _Recorder:
     """Calls handlers, counts the calls and stores them."""
 
-    def __init__(self, version: str, metrics: Metrics, log: PredictionLog | None) -> None:
-        self._version = version
-        self._metrics = metrics
-        self._log = log
+    version: str
+    metrics: Metrics
+    log: PredictionLog | None
 
     async def call(
         self, name: str, method: Callable[..., Any], arguments: dict[str, Any], id_: str
@@ -173,12 +174,12 @@ class _Recorder:
             result = await method(**arguments)
         else:
             result = await run_in_threadpool(method, **arguments)
-        if self._log is not None:
+        if self.log is not None:
             whole = f"{result.media_type} response" if isinstance(result, Response) else result
             answer = {"handler": name, "result": jsonable_encoder(whole)}
-            made = entry(id_, self._version, [jsonable_encoder(arguments)], [answer])
-            await store(self._log, made, id_)
-        self._metrics.count_predictions({name: 1})
+            entry = make_entry(id_, self.version, [jsonable_encoder(arguments)], [answer])
+            await store_or_refuse(self.log, entry, id_)
+        self.metrics.count_predictions({name: 1})
         return result
 
 

@@ -65,7 +65,7 @@ class Entry(NamedTuple):
         return [f"{self.token}-{position}" for position in range(self.rows)]
 
 
-def entry(
+def make_entry(
     request_id: str,
     model_version: str,
     records: Sequence[Mapping[str, Any]],
@@ -102,17 +102,17 @@ class PredictionLog:
     """The log, open for writing.
 
     Args:
-        path: The SQLite file; made if it doesn't exist.
+        path: The SQLite file; created if it doesn't exist.
         timeout: Seconds to wait for a lock that another process holds.
 
     Raises:
-        RunError: The file can't be made or isn't such a log.
+        RunError: The file can't be created or isn't such a log.
     """
 
     def __init__(self, path: Path, *, timeout: float = 0.2) -> None:
         self.path = path
         self._write_batched = MicroBatcher(self._write)
-        self._carried = True  # all that was committed stands in the file itself
+        self._checkpointed = True  # all that was committed stands in the file itself
         with wrap_sqlite_errors(path):
             # What people asked is for its owner's eyes.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
@@ -140,24 +140,24 @@ class PredictionLog:
             RunError: They could not be stored (locked, read-only, full, removed): the answer must
                 not be given.
         """
-        made = entry(request_id, model_version, records, answers)
-        self._write([made])
-        return made.ids
+        entry = make_entry(request_id, model_version, records, answers)
+        self._write([entry])
+        return entry.ids
 
-    async def keep(self, made: Entry) -> None:
+    async def store(self, entry: Entry) -> None:
         """Store one request's answers, in one transaction with those of its tick of the event loop.
 
         Raises:
             RunError: As for `append`; all requests of the tick fail together.
         """
-        await self._write_batched(made)
+        await self._write_batched(entry)
 
     def _write(self, entries: Sequence[Entry]) -> Sequence[None]:
         with self.transaction():
             for statement in (_SINGLE, _BATCH):
-                if values := [made.values for made in entries if made.statement is statement]:
+                if values := [entry.values for entry in entries if entry.statement is statement]:
                     self._connection.executemany(statement, values)
-        self._carried = False
+        self._checkpointed = False
         return [None] * len(entries)
 
     def check(self) -> None:
@@ -178,10 +178,10 @@ class PredictionLog:
         Raises:
             RunError: The disk doesn't let it; what was committed stays in the WAL.
         """
-        if not self._carried:
-            self._carried = True
+        if not self._checkpointed:
+            self._checkpointed = True
             with connect(self.path, "rw") as connection:
-                connection.execute("PRAGMA wal_checkpoint(PASSIVE)")  # holds nobody up
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)")  # waits for no reader
 
     def close(self) -> None:
         """Close the file; whatever was appended stays."""
@@ -214,7 +214,7 @@ def wrap_sqlite_errors(path: Path) -> Iterator[None]:
         yield
     except (sqlite3.Error, OSError) as error:
         got = (isinstance(error, OSError) and error.strerror) or str(error)
-        remedy = "Check that the disk has room, the folder is yours and nobody else has the file."
+        remedy = "Check disk space and permissions, and that no other program locks the file."
         where = f"prediction log {path.name}"
         raise RunError(where, got, "a log that can be written to", remedy) from error
 

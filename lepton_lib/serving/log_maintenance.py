@@ -79,8 +79,8 @@ def export(path: Path, case: Case, target: Path) -> int:
 def erase(path: Path, id_: str) -> int:
     """Remove the predictions with this prediction id or request id, and their labels, for good.
 
-    Their bytes are gone from the file and its journal when this returns; copies that were made
-    elsewhere aren't.
+    Their bytes are gone from the file and its journal when this returns; copies elsewhere
+    aren't.
 
     Returns:
         How many they were.
@@ -95,9 +95,11 @@ def erase(path: Path, id_: str) -> int:
             connection.execute("DELETE FROM batches WHERE token = ?", (token,))
             for row in batch:
                 if row.id not in gone:  # on its own from now on
-                    made = log.entry(row.request_id, row.model_version, [row.inputs], [row.answer])
-                    values = (row.id, row.request_id, row.time, *made.values[3:])
-                    connection.execute(made.statement, values)
+                    entry = log.make_entry(
+                        row.request_id, row.model_version, [row.inputs], [row.answer]
+                    )
+                    values = (row.id, row.request_id, row.time, *entry.values[3:])
+                    connection.execute(entry.statement, values)
         for table in ("predictions", "labels"):
             connection.executemany(f"DELETE FROM {table} WHERE id = ?", [(name,) for name in gone])
     return len(gone)
@@ -126,8 +128,7 @@ def keep_days(path: Path, days: float, *, now: datetime | None = None) -> int:
 @contextlib.contextmanager
 def _rewritten(path: Path) -> Iterator[sqlite3.Connection]:
     """A transaction after which nothing of what it deleted is left in the log's files."""
-    predictions = PredictionLog(path, timeout=LOCK_SECONDS)
-    with contextlib.closing(predictions):
+    with contextlib.closing(PredictionLog(path, timeout=LOCK_SECONDS)) as predictions:
         with predictions.transaction() as connection:
             yield connection
         with log.wrap_sqlite_errors(path):

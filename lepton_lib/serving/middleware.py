@@ -1,7 +1,7 @@
 """What guards every service, whatever it answers: a pure ASGI middleware.
 
 API keys and their rates, limits on bodies and on requests in flight, request ids, security headers,
-problems instead of exceptions, metrics, and a line of its log for each request. Knows HTTP, nothing
+problems instead of exceptions, metrics, and a log line for each request. Knows HTTP, nothing
 of cases or models. No line of the log holds anything that a client sent, but for a well-formed
 request id.
 """
@@ -43,7 +43,7 @@ class ServiceMiddleware:
         metrics: Where requests are counted.
         routes: The paths that metrics and log name; all others count as ``other``.
         guarded: Whether a path needs a key.
-        keys: Who may call; without them everybody may.
+        keys: Who may call; without them anyone may.
         log: The prediction log, which is closed when the application ends.
     """
 
@@ -138,7 +138,7 @@ class ServiceMiddleware:
                     # In a thread: else all requests would wait for the disk.
                     await asyncio.to_thread(self.log.checkpoint)
             except RunError as error:
-                log_error("not carried into the file", error=str(error))
+                log_error("checkpoint failed", error=str(error))
 
 
 class _Exchange:
@@ -195,15 +195,15 @@ def _too_long() -> ProblemError:
     return ProblemError(413, f"expected {limit}", headers={"connection": "close"}, expected=limit)
 
 
-async def store(log: PredictionLog, entry: Entry, request_id: str) -> None:
+async def store_or_refuse(log: PredictionLog, entry: Entry, request_id: str) -> None:
     """Store a request's answers before they are given.
 
     Raises:
         ProblemError: 503: they could not be stored, and must not be given.
     """
     try:
-        await log.keep(entry)
+        await log.store(entry)
     except RunError as error:
-        log_error("not kept", request_id=request_id, error=str(error))
+        log_error("not stored", request_id=request_id, error=str(error))
         detail = "The answer could not be kept, and is not given."
         raise ProblemError(503, detail, headers=RETRY) from error

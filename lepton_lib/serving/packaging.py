@@ -49,8 +49,7 @@ def package(
             file is a person's.
 
     Returns:
-        The manifest: version, case, contract (hash of the case's rules), files with their sha256,
-        metrics.
+        The manifest: version, case, contract (hash of the case's rules), files' sha256, metrics.
     """
     from lepton_lib.models import export_onnx, save_model
 

@@ -22,16 +22,23 @@ from lepton_lib.cases import encode_records
 from lepton_lib.errors import DataError, LeptonError, RecordError, RunError
 from lepton_lib.serving import releases
 from lepton_lib.serving.codec import RECORD_LIMIT, Answer
-from lepton_lib.serving.log import Entry, PredictionLog, batch_entry, entry, single_entry, to_text
+from lepton_lib.serving.log import (
+    Entry,
+    PredictionLog,
+    batch_entry,
+    make_entry,
+    single_entry,
+    to_text,
+)
 from lepton_lib.serving.microbatching import MicroBatcher
-from lepton_lib.serving.middleware import store
+from lepton_lib.serving.middleware import store_or_refuse
 from lepton_lib.serving.problems import ProblemError, data_problem
 from lepton_lib.serving.scoring import Scorer
 from lepton_lib.serving.telemetry import Metrics, log_error, log_event
 
 EXPLAIN_LIMIT = 64  # records whose reasons one request may ask for
 _FORM = '{"records": [{...}, ...]}'
-Scored = tuple[list[Answer], np.ndarray]  # answers, and the outputs that they are made of
+Scored = tuple[list[Answer], np.ndarray]  # answers, and the outputs that they come from
 
 
 class _Body(msgspec.Struct, forbid_unknown_fields=True):
@@ -86,15 +93,15 @@ class Predictor:
         except DataError as error:
             raise data_problem(error) from error
         if explain:
-            made = await _explain(scorer, body, answers, request_id)
+            entry = await _explain(scorer, body, answers, request_id)
         elif len(records) == 1:
-            made = single_entry(request_id, version, to_text(records[0]), to_text(answers[0]))
+            entry = single_entry(request_id, version, to_text(records[0]), to_text(answers[0]))
         else:
             stored = (body, outputs.astype("<f4").tobytes())
-            made = batch_entry(request_id, version, len(answers), scorer.codec.form, *stored)
-        for one, id_ in zip(answers, made.ids, strict=True):
-            one.id = id_
-        await store(self.log, made, request_id)
+            entry = batch_entry(request_id, version, len(answers), scorer.codec.form, *stored)
+        for answer, id_ in zip(answers, entry.ids, strict=True):
+            answer.id = id_
+        await store_or_refuse(self.log, entry, request_id)
         decisions = collections.Counter(answer.class_ or "number" for answer in answers)
         self.metrics.count_predictions(decisions)
         content = {"request_id": request_id, "model_version": version}
@@ -178,7 +185,7 @@ async def _explain(scorer: Scorer, body: bytes, answers: list[Answer], request_i
     reasons = await asyncio.to_thread(scorer.explain, records)
     for answer, reason in zip(answers, reasons, strict=True):
         answer.reasons = reason
-    return entry(request_id, scorer.version, records, msgspec.to_builtins(answers))
+    return make_entry(request_id, scorer.version, records, msgspec.to_builtins(answers))
 
 
 def _count_problem(count: int, expected: str) -> ProblemError:

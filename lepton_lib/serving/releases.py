@@ -60,7 +60,7 @@ def install(run_dir: str | Path, source: Path, *, trust: Sequence[str] | None = 
 
 
 def promote(run_dir: str | Path, version: str, *, trust: Sequence[str] | None = None) -> None:
-    """Let an installed version answer from now on; running services notice within a second.
+    """Deploy an installed version: it answers from now on; running services notice within a second.
 
     The first time the packaged release is installed beside it, so that it can be rolled back to.
 
@@ -81,7 +81,7 @@ def promote(run_dir: str | Path, version: str, *, trust: Sequence[str] | None = 
 
 
 def roll_back(run_dir: str | Path, *, trust: Sequence[str] | None = None) -> str:
-    """Let the version before the current one answer; again and again, back to the first.
+    """Roll back to the version before the current one; again and again, back to the first.
 
     Returns:
         The version that answers now.
@@ -132,8 +132,8 @@ def history(run_dir: str | Path) -> list[dict[str, str]]:
 def installed(run_dir: str | Path) -> list[str]:
     """The versions that can be promoted."""
     own = _manifest(_base(run_dir))
-    found = {path.parent.name for path in _base(run_dir).glob(f"releases/[!.]*/{_MANIFEST}")}
-    return sorted(found | ({str(own["version"])} if own else set()))
+    versions = {path.parent.name for path in _base(run_dir).glob(f"releases/[!.]*/{_MANIFEST}")}
+    return sorted(versions | ({str(own["version"])} if own else set()))
 
 
 def folder_of(run_dir: str | Path) -> Path:

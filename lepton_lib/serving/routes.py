@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeAlias
 from urllib.parse import parse_qs
 
-from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import Route, Router
@@ -79,7 +79,8 @@ def common_endpoints(metrics: Metrics, log: PredictionLog | None) -> dict[str, E
         return JSONResponse({"status": "ready"})
 
     async def counts(_: Request) -> Response:
-        return Response(metrics.render(), headers={"content-type": CONTENT_TYPE_LATEST})
+        content = generate_latest(metrics.collect())
+        return Response(content, headers={"content-type": CONTENT_TYPE_LATEST})
 
     return {"/healthz": healthz, "/readyz": readyz, "/metrics": counts}
 
@@ -149,8 +150,8 @@ class _Pages:
 
     async def monitor_style(self, _: Request) -> Response:
         """The style of the report: the service lets no page bring its own."""
-        found = _STYLE.search(await asyncio.to_thread(self._report))
-        style = found[1] if found else (_FOLDER / "form.css").read_text(encoding="utf-8")
+        match = _STYLE.search(await asyncio.to_thread(self._report))
+        style = match[1] if match else (_FOLDER / "form.css").read_text(encoding="utf-8")
         return Response(style, media_type="text/css")
 
     def _report(self) -> str:

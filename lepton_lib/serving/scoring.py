@@ -47,10 +47,6 @@ def read_service(
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Read a service folder's manifest and files, once, and verify hashes and signature.
 
-    Args:
-        folder: The folder.
-        trust: Public keys whose signature counts; without it, the user's own alone.
-
     Returns:
         The manifest, and each file's content, so that what was verified is what is used.
 

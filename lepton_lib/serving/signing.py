@@ -1,6 +1,6 @@
 """Who packaged a model: Ed25519 signatures over manifests. Knows keys and bytes, nothing of models.
 
-The private key lies in the user's configuration folder, never beside what it signs.
+The private key is stored in the user's configuration folder, never beside what it signs.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ def config_folder() -> Path:
 
 
 def public_key() -> str:
-    """The user's public key in hexadecimal; the pair is made if there is none."""
+    """The user's public key in hexadecimal; the pair is generated if there is none."""
     return _private_key().public_key().public_bytes_raw().hex()
 
 
-def _private_key(*, make: bool = True) -> Ed25519PrivateKey:
+def _private_key(*, generate: bool = True) -> Ed25519PrivateKey:
     path = config_folder() / "signing.key"
     try:
-        if make and not path.exists():
+        if generate and not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             descriptor, name = tempfile.mkstemp(dir=path.parent)  # mode 600
             try:
@@ -60,7 +60,7 @@ def sign(manifest: bytes) -> str:
     """What `SIGNATURE` holds for a manifest: the user's public key and the signature, as JSON.
 
     Raises:
-        RunError: The user's key can't be read or made.
+        RunError: The user's key can't be read or generated.
     """
     key = _private_key()
     public, signature = key.public_key().public_bytes_raw().hex(), key.sign(_PURPOSE + manifest)
@@ -68,11 +68,11 @@ def sign(manifest: bytes) -> str:
 
 
 def verify(folder: Path, manifest: bytes, *, trust: Sequence[str] | None) -> None:
-    """See that a trusted key has signed a manifest.
+    """Verify a folder's `SIGNATURE` of its manifest's bytes.
 
     Args:
-        folder: Where `SIGNATURE` lies.
-        manifest: The manifest's bytes, as read.
+        folder: The folder.
+        manifest: The bytes, as read.
         trust: Public keys in hexadecimal; without it, the user's own alone.
 
     Raises:
@@ -89,11 +89,11 @@ def verify(folder: Path, manifest: bytes, *, trust: Sequence[str] | None) -> Non
         got = "no signature" if missing else "a file that is no signature"
         remedy = "Run notebook 04_deployment again, with the same run_dir."
         raise RunError(str(path), got, "the signature that packaging writes", remedy) from error
-    trusted = trust or [_private_key(make=False).public_key().public_bytes_raw().hex()]
+    trusted = trust or [_private_key(generate=False).public_key().public_bytes_raw().hex()]
     if key not in trusted:
         got = f"a signature of the key {key[:12]}…"
         expected = "one of " + ", ".join(f"{known[:12]}…" for known in trusted)
-        remedy = f"If you trust whoever holds that key: --trust {key}. If not, don't use the model."
+        remedy = f"If you trust its owner: --trust {key}. If not, don't use the model."
         raise RunError(str(path), got, expected, remedy)
     try:
         public.verify(signature, _PURPOSE + manifest)

@@ -73,7 +73,3 @@ class Metrics:
         registry = prometheus.CollectorRegistry()
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return registry
-
-    def render(self) -> bytes:
-        """The same in Prometheus's text format."""
-        return prometheus.generate_latest(self.collect())
