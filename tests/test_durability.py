@@ -1,4 +1,4 @@
-"""What the service has answered is kept: through kill -9, full disks and years; and goes when it must."""
+"""What the service has answered is stored: through kill -9, full disks and years; or erased."""
 
 import asyncio
 import json
@@ -39,7 +39,7 @@ async def many(app, *requests):
 
 
 def test_requests_of_one_tick_share_a_commit(app):
-    """Requests that come in together are kept in one transaction, each with ids of its own, before any is answered."""
+    """Requests that come in together share a transaction, each with ids of its own."""
     statements = []
     app.log._connection.set_trace_callback(statements.append)
     replies = asyncio.run(many(app, *[[GOOD]] * 20, [GOOD] * 3))
@@ -63,7 +63,7 @@ def test_requests_that_shared_a_failed_commit_all_fail(app):
 
 
 def test_single_records_of_one_tick_share_a_run_of_the_model(app, monkeypatch):
-    """Requests that come in together are told what each is told alone, by one run of the model for all of them."""
+    """Requests that come in together share a run of the model; each is answered as alone."""
     asked = [{**GOOD, "age": 18.0 + 3 * place} for place in range(20)]
     alone = [ask(app, record).json()["predictions"][0]["probabilities"] for record in asked]
     runs, run_model = [], app.scorer.answer
@@ -78,7 +78,7 @@ def test_single_records_of_one_tick_share_a_run_of_the_model(app, monkeypatch):
 
 
 def test_a_record_at_fault_fails_alone(app):
-    """A moment that is none, found only where the tick's records are laid out together, is its own request's matter."""
+    """A wrong moment, found only where a tick's records are encoded, fails its own request."""
     wrong = {**GOOD, "when": "yesterday"}
     replies = asyncio.run(many(app, [GOOD], [wrong], [GOOD], [wrong], [GOOD]))
     assert [reply.status_code for reply in replies] == [200, 422, 200, 422, 200]
@@ -87,7 +87,7 @@ def test_a_record_at_fault_fails_alone(app):
 
 
 def test_a_model_that_fails_at_one_record_answers_the_others(app, monkeypatch):
-    """No number as an answer: a 500 for who asked for it, and for nobody who asked at the same time."""
+    """Where the model gives no number, that request gets a 500 and the others their answers."""
     run_model = app.scorer._session.run
 
     def failing(names, feeds):
@@ -101,7 +101,7 @@ def test_a_model_that_fails_at_one_record_answers_the_others(app, monkeypatch):
 
 
 def test_the_log_is_carried_into_its_file_beside_the_service(app):
-    """What was committed waits in the WAL; a checkpoint carries it over, and touches nothing where there is none."""
+    """A checkpoint carries what was committed from the WAL into the file, once."""
     ask(app, GOOD)
     app.log.checkpoint()
     (app.log.path.parent / "alone").write_bytes(app.log.path.read_bytes())  # without its WAL
@@ -113,7 +113,7 @@ def test_the_log_is_carried_into_its_file_beside_the_service(app):
 
 
 def test_a_service_whose_disk_is_full_lives_and_is_not_ready(app, monkeypatch):
-    """Where hardly anything is free, nobody is to be sent; once there is room, all is well, with no restart."""
+    """With a full disk the service isn't ready; once there is room, it is, without a restart."""
     disk = shutil.disk_usage(app.log.path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: disk._replace(free=4096))
     assert call(app, "GET", "/healthz").status_code == 200
@@ -171,7 +171,7 @@ def pids(service):
 
 
 def test_kill_9_loses_nothing_that_was_acknowledged(run):
-    """Workers are killed again and again under load: each is started anew, nothing acknowledged is missing."""
+    """Workers are killed under load: each is started anew, nothing acknowledged is missing."""
     acknowledged, stop, random = [], threading.Event(), np.random.default_rng(0)
     with serving.start(run, workers=2) as service:
         clients = [
@@ -228,9 +228,9 @@ def test_several_workers_that_cannot_start_say_why(run):
 
 
 def test_workers_that_cannot_start_end_the_service(run):
-    """What only the workers find out ends the command with their error, and isn't tried for ever."""
+    """What only the workers find out ends the command with their error, not a retry for ever."""
     (run / "service" / "predictions.sqlite").write_text("no database, but long enough " * 50)
-    with pytest.raises(RunError, match="not a database[^$]*a worker that can't start"):
+    with pytest.raises(RunError, match=r"(?s)not a database.*a worker that can't start"):
         serving.start(run, workers=2)
 
 
@@ -326,7 +326,7 @@ def bytes_of(path):
 
 @pytest.mark.parametrize("by", ["prediction", "request"])
 def test_what_is_erased_is_gone_from_the_disk(filled, by):
-    """After an erasure neither id nor inputs are in the log's files, though the service runs; the rest stays."""
+    """After an erasure neither id nor inputs are in the log's files; the rest stays."""
     app, ids = filled
     assert b"62.03125" in bytes_of(app.log.path)
     gone = [ids[2]] if by == "prediction" else ids[1:]
@@ -347,7 +347,7 @@ def test_what_is_erased_is_gone_from_the_disk(filled, by):
 
 
 def test_a_request_named_like_a_token_stands_in_no_erasures_way(filled):
-    """A client may name its request as another prediction's id begins: either is erased, and the other stays."""
+    """A request may be named as another prediction's id begins: each is erased alone."""
     app, ids = filled
     (other,) = ask(app, GOOD, **{"x-request-id": ids[0][:16]}).json()["predictions"]
     assert log_maintenance.erase(app.log.path, ids[0]) == 1
@@ -383,7 +383,7 @@ def test_what_is_too_old_goes(filled):
 
 
 def test_the_log_is_exported_as_parquet(filled, tmp_path):
-    """The exported table is what `read_log` gives; a place that can't be written to is an error without a trace."""
+    """The exported table is what `read_log` gives; an unwritable place is an error."""
     app, _ = filled
     assert log_maintenance.export(app.log.path, app.scorer.case, tmp_path / "log.parquet") == 4
     pd.testing.assert_frame_equal(
@@ -394,7 +394,7 @@ def test_the_log_is_exported_as_parquet(filled, tmp_path):
 
 
 def test_the_log_is_for_its_owners_eyes(filled):
-    """What people asked and were answered can be read by the log's owner alone, whatever the umask."""
+    """Only the log's owner can read what people asked and were answered, whatever the umask."""
     app, _ = filled
     files = list(app.log.path.parent.glob("predictions.sqlite*"))
     assert len(files) > 1

@@ -1,4 +1,4 @@
-"""What the service shows of itself: description, pages for programs, handlers as a class, a folder for an image."""
+"""What the service shows: description, pages, handlers as a class, a folder for an image."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ __all__ = ["app", "release", "run"]  # fixtures
 
 
 def test_the_form_offers_not_knowing_only_where_a_gap_is_allowed():
-    """A category that may be missing starts with *not known*; one that may not asks for a choice."""
+    """A category starts with *not known* where it may be missing, else it asks for a choice."""
     case = load_case("credit")
     page = render(
         "serving/templates/form.html",
@@ -41,7 +41,7 @@ def test_the_form_offers_not_knowing_only_where_a_gap_is_allowed():
 
 @pytest.mark.no_cover
 def test_whatever_the_description_allows_is_answered_as_it_says(app):
-    """Requests made from the description, good and bad, get answers that conform to it, and never a 500."""
+    """Requests made from the description, good and bad, get answers that conform to it; no 500."""
     import schemathesis  # here, for all workers would take seconds to import it
     from hypothesis import HealthCheck, Phase, given, settings
 
@@ -76,7 +76,7 @@ def test_whatever_the_description_allows_is_answered_as_it_says(app):
 
 
 def test_the_description_is_drawn_without_the_network(app):
-    """/docs and everything that it loads come from the service itself, with no script inside the page."""
+    """/docs and all that it loads come from the service itself, with no script in the page."""
     page = call(app, "GET", "/docs")
     assert page.status_code == 200
     loaded = re.findall(r'(?:src|href)="([^"]+)"', page.text)
@@ -309,7 +309,8 @@ from importlib import metadata
 allowed, owners = set(json.loads(sys.argv[4])), metadata.packages_distributions()
 class Installed:  # as if nothing else were there
     def find_spec(self, name, path=None, target=None):
-        given = {owner.lower().replace("_", "-") for owner in owners.get(name.partition(".")[0], [])}
+        owned = owners.get(name.partition(".")[0], [])
+        given = {owner.lower().replace("_", "-") for owner in owned}
         if given and not given & allowed:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Installed())
@@ -318,10 +319,12 @@ from lepton_lib.serving import create_app
 import lepton_lib
 app = create_app(sys.argv[1], trust=[sys.argv[2]], workers=2)
 async def ask():
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://desk") as client:
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://desk") as client:
         record = json.loads(sys.argv[3])
         replies = [await client.post("/v1/predict?explain=true", json={"records": [record]})]
-        replies += [await client.get(path) for path in ("/", "/docs", "/metrics", "/readyz", "/v1/models")]
+        for path in ("/", "/docs", "/metrics", "/readyz", "/v1/models"):
+            replies.append(await client.get(path))
         return [reply.status_code for reply in replies]
 codes = asyncio.run(ask())
 print(json.dumps([codes, lepton_lib.__file__]))
@@ -355,7 +358,7 @@ print(json.dumps([codes, lepton_lib.__file__]))
 
 
 def test_the_containerfile_is_small_and_locked(image):
-    """A slim base, a user without rights, a health check, keys demanded, the packager's key trusted, no private one."""
+    """A slim base, a user without rights, a health check, keys demanded, one key trusted."""
     text = (image / "Containerfile").read_text()
     lines = dict(
         line.split(" ", 1) for line in text.splitlines() if line[:1].isupper() and " " in line
@@ -373,7 +376,7 @@ def test_the_containerfile_is_small_and_locked(image):
 
 
 def test_the_kubernetes_manifest_states_what_must_be_stated(image):
-    """Probes, limits, autoscaling and a locked container are in the manifest, and its names fit together."""
+    """Probes, limits, autoscaling and a locked container are there, and the names fit together."""
     stateful, service, scaler, budget = yaml.safe_load_all((image / "kubernetes.yaml").read_text())
     pod = stateful["spec"]["template"]["spec"]
     assert pod["securityContext"]["runAsNonRoot"] is True

@@ -1,4 +1,4 @@
-"""Who may ask, how often and how slowly: keys, rates, limits, clients that never end their requests."""
+"""Keys, rates and limits, and clients that never end their requests."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ __all__ = ["app", "release", "run"]  # fixtures
 
 
 def test_without_keys_nobody_is_asked_and_with_them_everybody(app):
-    """The first key switches the demand on in a running service; health and pages stay open; 401 keeps nothing."""
+    """The first key switches the demand on in a running service; health and pages stay open."""
     assert ask(app, GOOD).status_code == 200
     key = api_keys.add_key(app.keys.path, "desk")
     asyncio.run(app.refresh())
@@ -51,7 +51,7 @@ def test_without_keys_nobody_is_asked_and_with_them_everybody(app):
 
 
 def test_a_revoked_key_is_refused_and_so_is_everybody_when_the_file_goes(app):
-    """Revoking works on a running service; without the file the door stays shut; a broken file changes nothing."""
+    """Revoking works at once; without the file no key is valid; a broken file changes nothing."""
     first, second = (api_keys.add_key(app.keys.path, name) for name in ("one", "two"))
     asyncio.run(app.refresh())
     api_keys.revoke_key(app.keys.path, "one")
@@ -118,7 +118,7 @@ def test_the_form_asks_for_a_key_as_soon_as_one_is_demanded(app):
 
 
 def test_each_key_has_its_own_rate(app):
-    """A key that asks too often gets 429 with the seconds to wait, another isn't touched by it, and waiting helps."""
+    """A key that asks too often gets 429 and the seconds to wait; others aren't touched by it."""
     slow, fast = (
         api_keys.add_key(app.keys.path, name, rate=rate)
         for name, rate in [("slow", 2), ("fast", 1000)]
@@ -134,7 +134,7 @@ def test_each_key_has_its_own_rate(app):
 
 
 def test_a_bucket_fills_at_its_rate(monkeypatch):
-    """As many requests pass as the rate allows, at once and over time; workers share a key's rate."""
+    """As many requests pass as the rate allows, at once and over time."""
     clock = [0.0]
     monkeypatch.setattr(api_keys.time, "monotonic", lambda: clock[0])
     bucket = api_keys.Bucket(10)
@@ -148,7 +148,7 @@ def test_a_bucket_fills_at_its_rate(monkeypatch):
 
 
 def test_too_many_at_once_are_sent_away(app, monkeypatch):
-    """Beyond the limit of requests in flight the answer is 503 with Retry-After, at once, and nothing is kept."""
+    """Beyond the limit of requests in flight the answer is 503; nothing is stored."""
     monkeypatch.setattr("lepton_lib.serving.middleware.IN_FLIGHT", 0)
     reply = ask(app, GOOD)
     assert (reply.status_code, reply.headers["retry-after"]) == (503, "1")
@@ -233,7 +233,7 @@ HALF_OPEN = {
 
 @pytest.mark.parametrize("kind", HALF_OPEN)
 def test_a_client_that_never_ends_its_request_is_sent_away(quick, kind):
-    """A request that isn't finished in time is answered with a problem and its connection closed."""
+    """A request that isn't finished in time gets a problem, and its connection is closed."""
     sent, status = HALF_OPEN[kind]
     with socket.create_connection(quick, timeout=8) as client:
         client.sendall(sent)
@@ -247,7 +247,7 @@ def test_a_client_that_never_ends_its_request_is_sent_away(quick, kind):
 
 
 def test_200_slow_clients_keep_nobody_waiting(quick):
-    """While 200 clients dribble their requests, others are answered; the slow ones are sent away, not kept for ever."""
+    """While 200 clients dribble their requests, others are answered, the slow sent away."""
     slow = [socket.create_connection(quick, timeout=8) for _ in range(200)]
     end = threading.Event()
 
@@ -285,7 +285,7 @@ def test_200_slow_clients_keep_nobody_waiting(quick):
 
 
 def test_connections_beyond_the_limit_are_told_to_come_back(quick):
-    """Beyond the limit of connections a client gets 503 with Retry-After at once; when others go, it gets in."""
+    """Beyond the limit of connections a client gets 503 at once; when others go, it gets in."""
     crowd = [socket.create_connection(quick, timeout=8) for _ in range(235)]
     told = b""
     with contextlib.suppress(ConnectionError):
@@ -300,7 +300,7 @@ def test_connections_beyond_the_limit_are_told_to_come_back(quick):
 
 @pytest.mark.no_cover
 def test_memory_stays_flat_under_malformed_and_good_requests(run):
-    """Thousands of good, wrong and much too long requests leave the service's memory where it was."""
+    """Thousands of good, wrong and too long requests leave the service's memory where it was."""
     wrong = [
         b"",
         b'{"records": [',

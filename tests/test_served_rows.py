@@ -39,7 +39,7 @@ def test_served_rows_join_every_kind_of_case(tmp_path, name):
 
 
 def test_monitor_and_label_at_the_desk(tmp_path, monkeypatch):
-    """`lepton label` counts what became of a table, and fails where a line did not fit; `lepton monitor` goes on."""
+    """`lepton label` counts labels and fails where a line did not fit; `lepton monitor` goes on."""
     write_case(tmp_path / "desk", columns=COLUMNS, costs=COSTS, bands=BANDS)
     monkeypatch.setenv("LEPTON_DATASETS", str(tmp_path))
     case = load_case(tmp_path / "desk")
@@ -64,7 +64,7 @@ def test_monitor_and_label_at_the_desk(tmp_path, monkeypatch):
 
 
 def test_what_somebody_else_has_signed_is_watched_once_their_key_is_trusted(tmp_path, monkeypatch):
-    """Each command on a run's service refuses a stranger's release by the key's name, and heeds ``--trust``."""
+    """Commands refuse a stranger's release by the key's name, and respect ``--trust``."""
     write_case(tmp_path / "desk", columns=COLUMNS, costs=COSTS, bands=BANDS)
     monkeypatch.setenv("LEPTON_DATASETS", str(tmp_path))
     case, run, stranger = load_case(tmp_path / "desk"), tmp_path / "run", signing.public_key()

@@ -1,4 +1,4 @@
-"""The service against its peers, on loopback, with wrk: requests a second, CPU seconds a request, 99th percentile.
+"""The service against its peers, on loopback, with wrk: rate, CPU of a request, 99th percentile.
 
 Rounds are interleaved, so that noise hits all alike; every ratio is the median of the rounds' own
 ratios. Also: 100 times kill -9 under load.
@@ -202,7 +202,7 @@ def _wrk(
     *,
     connections: int,
 ) -> dict[str, float]:
-    """Requests a second, CPU seconds a request, 99th percentile in ms; every answer must be a 200."""
+    """Requests a second, CPU seconds a request, 99th percentile in ms; all must be a 200."""
     url, pid = service
     reply = httpx.post(f"{url}/v1/predict", headers=headers, content=body, trust_env=False)
     assert reply.status_code == 200, (url, reply.text[:500])
