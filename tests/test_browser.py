@@ -301,7 +301,7 @@ def test_the_service_is_asked_by_keyboard(browser, run_dir, shots, size):
     with start(run_dir) as service, looking(browser, size) as page:
         page.goto(service.url)
         check_layout(page)
-        fields = page.locator("#desk [data-kind]")
+        fields = page.locator("#form [data-kind]")
         for field in fields.all():
             page.keyboard.press("Tab")
             expect(field).to_be_focused()
@@ -327,8 +327,8 @@ def test_the_service_says_what_it_refuses(browser, run_dir, shots):
         page.goto(service.url)
         page.locator("#example").press("Enter")
         # as a client without checks would
-        page.locator("#desk").evaluate("form => { form.noValidate = true; }")
-        field = page.locator("#desk input[type=number]").first
+        page.locator("#form").evaluate("form => { form.noValidate = true; }")
+        field = page.locator("#form input[type=number]").first
         good = field.input_value()
         field.fill("1e9")
         page.locator("button[type=submit]").press("Enter")

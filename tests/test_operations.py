@@ -30,10 +30,10 @@ from lepton_lib.serving import (
     PredictionLog,
     Scorer,
     attach_labels,
+    log_maintenance,
     read_log,
     releases,
     signing,
-    upkeep,
 )
 from lepton_lib.serving import log as prediction_log
 from lepton_lib.utils import sha256_of
@@ -415,8 +415,8 @@ def test_a_look_reads_only_what_is_new(copy, trained, monkeypatch):
         ids = serve(place, things(100, seed=day))
         if day == 2:
             # of a batch that was judged: the rest of it moves behind the new rows
-            upkeep.erase(log, first)
-            upkeep.keep_days(log, 1)
+            log_maintenance.erase(log, first)
+            log_maintenance.keep_days(log, 1)
             counts.clear()
         windows = look(place, now=NOW + day * DAY)[0]
         assert (windows[-1].rows, sum(counts)) == (100, 200), (

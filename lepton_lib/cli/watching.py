@@ -47,7 +47,7 @@ def label(
 ) -> None:
     """Attach labels that have come late to their predictions."""
     from lepton_lib.operations import attach_file
-    from lepton_lib.serving.upkeep import case_of
+    from lepton_lib.serving.log_maintenance import case_of
 
     case = case_of(run_dir, trust=trust)
     count = attach_file(run_dir / "service" / "predictions.sqlite", table, case)

@@ -15,7 +15,7 @@ import msgspec
 
 from lepton_lib.errors import RunError
 from lepton_lib.operations.records import FORM, Act, Progress, Window, dump
-from lepton_lib.serving.log import kept
+from lepton_lib.serving.log import wrap_sqlite_errors
 from lepton_lib.utils import transaction
 
 _TABLES = """
@@ -121,7 +121,7 @@ class Journal:
 
     @contextlib.contextmanager
     def _attached_log(self) -> Iterator[None]:
-        with kept(self.log):
+        with wrap_sqlite_errors(self.log):
             self._connection.execute("ATTACH ? AS log", [f"{self.log.resolve().as_uri()}?mode=ro"])
             try:
                 yield

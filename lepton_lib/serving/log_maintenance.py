@@ -1,23 +1,22 @@
-"""The prediction log in later years: found, exported, thinned out, erased. Knows the log; its readers import pandas."""
+"""The prediction log in later years: find, export, erase, remove what is old. Knows the log."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
-import tempfile
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from lepton_lib.cases import Case, load_case
 from lepton_lib.errors import RunError
-from lepton_lib.serving.log import TOKEN, PredictionLog, Row, entry, kept, read_log, read_rows
+from lepton_lib.serving import log
+from lepton_lib.serving.log import TOKEN, PredictionLog, Row
 from lepton_lib.serving.releases import folder_of, folder_of_version
 from lepton_lib.serving.scoring import Scorer, read_service
-from lepton_lib.utils import to_json
+from lepton_lib.utils import to_json, write_atomic
 
-LOCK_SECONDS = 10.0  # seconds: a service that writes is asked to wait, not refused
+LOCK_SECONDS = 10.0  # a service that writes is waited for
 
 
 def find(path: Path, id_: str) -> list[Row]:
@@ -26,41 +25,33 @@ def find(path: Path, id_: str) -> list[Row]:
     Raises:
         RunError: There is no such log, or no such prediction in it.
     """
-    with (
-        kept(path),
-        contextlib.closing(
-            sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
-        ) as connection,
-    ):
-        found = read_rows(connection, id_)
-    if not found:
-        raise RunError(
-            f"prediction log {path.name}",
-            f"no prediction or request {id_!r}",
-            "an id from an answer, or from its header x-request-id",
-            "Check the id; an erased prediction isn't found, either.",
-        )
-    return found
+    with log.connect(path) as connection:
+        rows = log.read_rows(connection, id_)
+    if not rows:
+        got, expected = f"no prediction or request {id_!r}", "an id from an answer or its header"
+        remedy = "Check the id; an erased prediction isn't found, either."
+        raise RunError(f"prediction log {path.name}", got, expected, remedy)
+    return rows
 
 
 def describe(run_dir: Path, id_: str, *, trust: Sequence[str] | None = None) -> str:
-    """As JSON, each prediction with this prediction id or request id: what was sent and answered, the model, reasons.
+    """What `find` gives, as JSON, with reasons.
 
-    Reasons that weren't asked for at the time are told now, where the release that answered still
-    lies there.
+    Reasons that weren't asked for at the time are computed now, if the release that answered still
+    exists.
 
     Raises:
         RunError: As for `find`.
     """
-    found = [row._asdict() for row in find(run_dir / "service" / "predictions.sqlite", id_)]
-    for version in {row["model_version"] for row in found}:
+    rows = [row._asdict() for row in find(run_dir / "service" / "predictions.sqlite", id_)]
+    for version in {row["model_version"] for row in rows}:
         if (folder := folder_of_version(run_dir, version)) is None:
             continue
         scorer = Scorer(folder, trust=trust)
-        for row in found:
+        for row in rows:
             if row["model_version"] == version and "reasons" not in row["answer"]:
                 row["answer"]["reasons"] = scorer.explain([row["inputs"]])[0]
-    return to_json(found).rstrip()
+    return to_json(rows).rstrip()
 
 
 def case_of(run_dir: Path, *, trust: Sequence[str] | None = None) -> Case:
@@ -74,26 +65,25 @@ def case_of(run_dir: Path, *, trust: Sequence[str] | None = None) -> Case:
 
 
 def export(path: Path, case: Case, target: Path) -> int:
-    """Write the log as a Parquet table, as `read_log` gives it, whole or not at all; the number of rows.
+    """Write the table that `read_log` gives as Parquet, whole or not at all; the number of rows.
 
     Raises:
         RunError: There is no such log, or the file can't be written.
     """
-    table = read_log(path, case)
-    with kept(target):
-        with tempfile.NamedTemporaryFile(
-            dir=target.parent, prefix=f".{target.name}.", delete=False
-        ) as file:
-            table.to_parquet(file)
-        os.replace(file.name, target)
+    table = log.read_log(path, case)
+    with log.wrap_sqlite_errors(target):
+        write_atomic(target, table.to_parquet(), mode=0o600)
     return len(table)
 
 
 def erase(path: Path, id_: str) -> int:
-    """Remove the predictions with this prediction id or request id, and their labels, for good; how many they were.
+    """Remove the predictions with this prediction id or request id, and their labels, for good.
 
-    Their bytes are gone from the file and its journal when this returns; copies that were made
-    elsewhere aren't.
+    Their bytes are gone from the file and its journal when this returns; copies elsewhere
+    aren't.
+
+    Returns:
+        How many they were.
 
     Raises:
         RunError: There is no such prediction, or the log can't be written to.
@@ -101,17 +91,15 @@ def erase(path: Path, id_: str) -> int:
     gone = {row.id for row in find(path, id_)}
     with _rewritten(path) as connection:
         for token in {name[:TOKEN] for name in gone}:
-            rest = [
-                row
-                for row in read_rows(connection, token)
-                if row.id[:TOKEN] == token and row.id not in gone
-            ]
+            batch = [row for row in log.read_rows(connection, token) if row.id[:TOKEN] == token]
             connection.execute("DELETE FROM batches WHERE token = ?", (token,))
-            for row in rest:  # of a batch: each on its own from now on
-                made = entry(row.request_id, row.model_version, [row.inputs], [row.answer])
-                connection.execute(
-                    made.statement, (row.id, row.request_id, row.time, *made.values[3:])
-                )
+            for row in batch:
+                if row.id not in gone:  # on its own from now on
+                    entry = log.make_entry(
+                        row.request_id, row.model_version, [row.inputs], [row.answer]
+                    )
+                    values = (row.id, row.request_id, row.time, *entry.values[3:])
+                    connection.execute(entry.statement, values)
         for table in ("predictions", "labels"):
             connection.executemany(f"DELETE FROM {table} WHERE id = ?", [(name,) for name in gone])
     return len(gone)
@@ -140,15 +128,11 @@ def keep_days(path: Path, days: float, *, now: datetime | None = None) -> int:
 @contextlib.contextmanager
 def _rewritten(path: Path) -> Iterator[sqlite3.Connection]:
     """A transaction after which nothing of what it deleted is left in the log's files."""
-    log = PredictionLog(path, timeout=LOCK_SECONDS)
-    try:
-        with log.transaction() as connection:
+    with contextlib.closing(PredictionLog(path, timeout=LOCK_SECONDS)) as predictions:
+        with predictions.transaction() as connection:
             yield connection
-        with kept(path):
+        with log.wrap_sqlite_errors(path):
             connection.execute("VACUUM")  # pages that were moved may have left copies
             if connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
-                raise sqlite3.OperationalError(
-                    "another program that reads the log: its journal still has the old rows"
-                )
-    finally:
-        log.close()
+                got = "another program that reads the log: its journal still has the old rows"
+                raise sqlite3.OperationalError(got)

@@ -1,4 +1,4 @@
-"""What the requests of one tick of the event loop can do together, none of them waiting for a clock."""
+"""Work shared by the requests of one tick of the event loop, none of them waiting for a clock."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ Result = TypeVar("Result")
 
 
 class MicroBatcher(Generic[Item, Result]):
-    """Work that is cheaper for many items at once than for each: those of one tick of the event loop share a call.
+    """Work that is cheaper for many items at once: those of one tick of the loop share a call.
 
-    Nothing is held back to let a batch grow: what has come when the loop comes round is what is
-    worked on, so that a lone request waits for nobody and a busy service makes its batches by being
-    busy.
+    Nothing is held back to let a batch grow: what has come when the loop comes round is worked on.
+    A lone request doesn't wait, and a busy service makes its batches by being busy.
 
     Args:
         work: From the items, in the order in which they came, to a result for each.
         apart: Errors that a single item may cause: each item is then worked on by itself, so that
-            only those fail that are at fault. Any other error fails them all.
+            only those at fault fail. Any other error fails them all.
     """
 
     def __init__(
@@ -46,9 +45,7 @@ class MicroBatcher(Generic[Item, Result]):
         pending, self._pending = self._pending, []
         try:
             results = self._work([item for item, _ in pending])
-        except (
-            Exception
-        ) as error:  # whatever it is, nobody may wait for ever: each request raises it
+        except Exception as error:  # whatever it is, each request raises it: none may wait for ever
             if len(pending) > 1 and isinstance(error, self._apart):
                 for one in pending:
                     self._pending = [one]

@@ -1,6 +1,6 @@
 "use strict";
-// The desk: turns the form into one record, asks /v1/predict, and shows what comes back. Text only, never HTML.
-const form = document.getElementById("desk");
+// Turns the form into one record, asks /v1/predict, and shows what comes back. Text only, never HTML.
+const form = document.getElementById("form");
 const answer = document.getElementById("answer");
 const fields = [...form.querySelectorAll("[data-kind]")];
 
@@ -10,10 +10,10 @@ function valueOf(field) {
 }
 
 function element(tag, text, className) {
-  const made = document.createElement(tag);
-  made.textContent = text;
-  if (className) made.className = className;
-  return made;
+  const node = document.createElement(tag);
+  node.textContent = text;
+  if (className) node.className = className;
+  return node;
 }
 
 function show(...parts) {
@@ -91,7 +91,7 @@ function showProblem(problem) {
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
   const record = {};
-  for (const told of form.querySelectorAll(".problem")) told.remove();
+  for (const problem of form.querySelectorAll(".problem")) problem.remove();
   for (const field of fields) {
     field.removeAttribute("aria-invalid");
     record[field.name] = valueOf(field);
