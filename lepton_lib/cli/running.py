@@ -37,7 +37,7 @@ def run(
         bool, typer.Option("--whole", help="Include the cells of exercises and lessons.")
     ] = False,
 ) -> None:
-    """Run one notebook, or the whole loop, and write the results to a run folder."""
+    """Run one notebook, or the whole loop, into a run folder."""
     from lepton_lib.runs import RunSummary, find_notebook, run_loop, run_notebook
     from lepton_lib.runs.notebooks import loop_notebooks
     from lepton_lib.runs.parameters import datasets_path, find_case
@@ -145,7 +145,7 @@ def notebooks(
         list[str] | None, typer.Argument(help="Names, first letters or paths; default: all.")
     ] = None,
 ) -> None:
-    """Re-execute the stored notebooks, and update their outputs and the minutes per section."""
+    """Re-execute stored notebooks; update outputs and minutes."""
     from lepton_lib.classroom.pacing import stamp_minutes
     from lepton_lib.runs import find_notebook, find_notebooks, refresh_notebooks
 

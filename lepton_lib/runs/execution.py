@@ -39,25 +39,6 @@ ProgressCallback = Callable[[ProgressEvent], None]
 Listener = ProgressCallback  # the former name
 
 
-class ProgressReporter:
-    """Reports the progress of one notebook to a callback."""
-
-    def __init__(self, notebook: str, callback: ProgressCallback | None) -> None:
-        self._notebook, self._callback = notebook, callback
-        self._cells, self._started = (0, 0), time.monotonic()
-
-    def on_cell(self, done: int, total: int) -> None:
-        """Report that ``done`` of ``total`` code cells have run."""
-        self._cells = (done, total)
-        self("running")
-
-    def __call__(self, state: str) -> None:
-        """Report a new state."""
-        if self._callback is not None:
-            seconds = time.monotonic() - self._started
-            self._callback(ProgressEvent(self._notebook, state, *self._cells, seconds))
-
-
 @dataclass
 class NotebookExecution:
     """One execution of a notebook's code cells, in a kernel of its own."""
@@ -69,8 +50,16 @@ class NotebookExecution:
     timeout: int = CELL_TIMEOUT  # seconds that one cell may take
     environment: Mapping[str, str] = field(default_factory=dict)  # over this process's own
     lock_fd: int | None = None  # inherited by the kernel, so that the lock lasts until it has ended
-    on_cell: Callable[[int, int], None] | None = None  # gets the number of cells done, and of all
+    progress: ProgressCallback | None = None  # called at the start, after each cell, and at the end
+    _done: int = 0  # code cells
+    _started: float = field(default_factory=time.monotonic)
     _reply: dict[str, Any] = field(default_factory=dict)  # the kernel's to the current cell
+
+    def report(self, state: str) -> None:
+        """Call the progress callback; the caller does so when it has finished or failed."""
+        if self.progress is not None:
+            total, seconds = sum(map(is_code, self.nb.cells)), time.monotonic() - self._started
+            self.progress(ProgressEvent(self.name, state, self._done, total, seconds))
 
     def run(self) -> None:
         """Run every code cell; the kernel has ended when this returns or raises.
@@ -79,6 +68,7 @@ class NotebookExecution:
             NotebookError: A cell raised, timed out, asked to exit, or was never run; or the kernel
                 died or didn't start.
         """
+        self.report("running")
         try:
             asyncio.get_running_loop()
         except RuntimeError:
@@ -131,11 +121,11 @@ class NotebookExecution:
         client.reset_execution_trackers()
         try:
             await self._start(client, environment)
-            code = [(i, cell) for i, cell in enumerate(self.nb.cells) if is_code(cell)]
-            for done, (index, cell) in enumerate(code, start=1):
-                await self._run_cell(client, cell, index)
-                if self.on_cell is not None:
-                    self.on_cell(done, len(code))
+            for index, cell in enumerate(self.nb.cells):
+                if is_code(cell):
+                    await self._run_cell(client, cell, index)
+                    self._done += 1
+                    self.report("running")
         finally:
             # its whole process group: also what the notebook started and left behind
             if manager.has_kernel:

@@ -21,10 +21,13 @@ def find_notebooks() -> dict[str, Path]:
     library.
     """
     for folder in course_folders("notebooks"):
-        paths = sorted(folder.rglob("*.ipynb"))
-        hidden = [any(p.startswith(".") for p in path.relative_to(folder).parts) for path in paths]
-        if not all(hidden):
-            return {path.stem: path for path, skip in zip(paths, hidden, strict=True) if not skip}
+        notebooks = {
+            path.stem: path
+            for path in sorted(folder.rglob("*.ipynb"))
+            if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        }
+        if notebooks:
+            return notebooks
     return {}
 
 

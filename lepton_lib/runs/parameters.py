@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import io
 import math
 import os
@@ -103,15 +104,13 @@ def read_parameters(notebook: Path) -> dict[str, Parameter]:
         ParameterError: It's no notebook; it has no such cell or several; a line of it isn't
             ``name = literal``; or a default breaks its own bound.
     """
-    cells = [cell for cell in read_notebook(notebook).cells if "parameters" in tags(cell)]
-    cells = [cell for cell in cells if cell.cell_type == "code"]
+    code = [cell for cell in read_notebook(notebook).cells if cell.cell_type == "code"]
+    cells = [cell for cell in code if "parameters" in tags(cell)]
     if len(cells) != 1:
-        raise ParameterError(
-            f"notebook {notebook.stem}",
-            f"{len(cells) or 'no'} cell{'s' if len(cells) > 1 else ''} tagged 'parameters'",
-            "one code cell with that tag",
-            "Tag the cell that holds its parameters, in JupyterLab's property inspector.",
-        )
+        got = f"{len(cells) or 'no'} cell{'s' if len(cells) > 1 else ''} tagged 'parameters'"
+        remedy = "Tag the cell that holds its parameters, in JupyterLab's property inspector."
+        where = f"notebook {notebook.stem}"
+        raise ParameterError(where, got, "one code cell with that tag", remedy)
     return _parse_cell(cells[0].source, f"notebook {notebook.stem}, parameters cell")
 
 
@@ -125,12 +124,11 @@ def _parse_cell(source: str, where: str) -> dict[str, Parameter]:
     parameters: dict[str, Parameter] = {}
     for line in lines:
         name, default = _assignment(line)
-        if name is None or name in parameters:
+        if name in ("", *parameters):
+            expected = "name = a plain number, text, True or False, each name once"
+            remedy = "Compute what follows from parameters in the next cell."
             raise ParameterError(
-                f"{where}, line {line.lineno}",
-                ast.unparse(line),
-                "name = a plain number, text, True or False, each name once",
-                "Compute what follows from parameters in the next cell.",
+                f"{where}, line {line.lineno}", ast.unparse(line), expected, remedy
             )
         comment = comments.get(line.end_lineno or line.lineno, "")
         parameters[name] = Parameter(name, default, type(default), comment)
@@ -138,16 +136,14 @@ def _parse_cell(source: str, where: str) -> dict[str, Parameter]:
     return parameters
 
 
-def _assignment(line: ast.stmt) -> tuple[str | None, Value]:
-    """The name and value of ``name = literal``; no name for any other statement."""
+def _assignment(line: ast.stmt) -> tuple[str, Value]:
+    """The name and value of ``name = literal``; an empty name for any other statement."""
     match line:
         case ast.Assign(targets=[ast.Name(id=name)], value=expression):
-            try:
+            with contextlib.suppress(ValueError):
                 value = ast.literal_eval(expression)
-            except ValueError:
-                return None, ""
-            return (name, value) if type(value) in _TYPE_NAMES else (None, "")
-    return None, ""
+                return (name if type(value) in _TYPE_NAMES else ""), value
+    return "", ""
 
 
 def check_parameters(
@@ -169,13 +165,10 @@ def check_parameters(
     """
     known = {notebook.stem: read_parameters(notebook) for notebook in notebooks}
     valid = sorted({name for parameters in known.values() for name in parameters})
-    for unknown in set(overrides) - set(valid):
-        raise ParameterError(
-            f"parameter {unknown!r} of {', '.join(known)}",
-            "an unknown name",
-            f"one of: {', '.join(valid) or 'none, they take no parameter'}",
-            did_you_mean(unknown, valid),
-        )
+    for unknown in [name for name in overrides if name not in valid]:
+        where = f"parameter {unknown!r} of {', '.join(known)}"
+        expected = f"one of: {', '.join(valid) or 'none, they take no parameter'}"
+        raise ParameterError(where, "an unknown name", expected, did_you_mean(unknown, valid))
     values = {
         stem: {
             name: parameter.parse(

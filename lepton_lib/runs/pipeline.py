@@ -20,12 +20,10 @@ from lepton_lib.runs.execution import (
     NotebookExecution,
     ProgressCallback,
     ProgressEvent,
-    ProgressReporter,
 )
 from lepton_lib.runs.notebook_html import notebook_page
 from lepton_lib.runs.notebooks import (
     inject_parameters,
-    is_code,
     loop_notebooks,
     read_notebook,
     strip_tagged_cells,
@@ -146,30 +144,29 @@ class _RunContext:
         executed = self.run.folder / "notebooks" / f"{notebook.stem}.ipynb"
         failed = executed.with_suffix(".failed.ipynb")
         executed.parent.mkdir(exist_ok=True)
-        report = ProgressReporter(notebook.stem, self.progress)
-        report.on_cell(0, sum(map(is_code, nb.cells)))
         case = find_case(values)
+        execution = NotebookExecution(
+            nb,
+            name=notebook.stem,
+            folder=notebook.parent,
+            traceback_in=str(failed),
+            timeout=self.timeout,
+            environment={"LEPTON_DATASETS": datasets_path(case)} if case else {},
+            lock_fd=self.lock_fd,
+            progress=self.progress,
+        )
         try:
-            NotebookExecution(
-                nb,
-                name=notebook.stem,
-                folder=notebook.parent,
-                traceback_in=str(failed),
-                timeout=self.timeout,
-                environment={"LEPTON_DATASETS": datasets_path(case)} if case else {},
-                lock_fd=self.lock_fd,
-                on_cell=report.on_cell,
-            ).run()
+            execution.run()
         except NotebookError:
             write_atomic(failed, nbformat.writes(nb) + "\n")
-            report("failed")
+            execution.report("failed")
             raise
         nb.metadata["lepton"] = {"fingerprint": fingerprint}
         write_atomic(executed.with_suffix(".html"), notebook_page(nb, title=notebook.stem))
         write_atomic(executed, nbformat.writes(nb) + "\n")  # last: it says that the step is done
         failed.unlink(missing_ok=True)
         write_index(self.run)
-        report("finished")
+        execution.report("finished")
         return executed
 
     def is_done(self, notebook: Path, values: Mapping[str, Value]) -> bool:

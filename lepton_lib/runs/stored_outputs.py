@@ -14,7 +14,7 @@ from typing import Any
 
 from lepton_lib.artefacts import STEPS
 from lepton_lib.errors import NotebookError
-from lepton_lib.runs.execution import NotebookExecution, ProgressCallback, ProgressReporter
+from lepton_lib.runs.execution import NotebookExecution, ProgressCallback
 from lepton_lib.runs.notebooks import (
     find_notebook,
     is_code,
@@ -58,18 +58,18 @@ def refresh_notebooks(paths: Sequence[Path], *, progress: ProgressCallback | Non
             if "run_dir" in read_parameters(path):
                 cell = next(c for c in executed.cells if is_code(c) and "parameters" in tags(c))
                 cell.source += f"\nrun_dir = {run_dir!r}"
-            report = ProgressReporter(path.stem, progress)
-            NotebookExecution(
+            execution = NotebookExecution(
                 executed,
                 name=path.stem,
                 folder=path.parent,
                 traceback_in=f"notebook {path.stem}: run it in JupyterLab",
                 environment=SAME_BITS,
-                on_cell=report.on_cell,
-            ).run()
+                progress=progress,
+            )
+            execution.run()
             if path.stem in stored:
                 _store(path, nb, executed, run_dir)
-            report("finished")
+            execution.report("finished")
 
 
 def _store(path: Path, nb: Any, executed: Any, run_dir: str) -> None:
