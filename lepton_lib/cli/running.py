@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -40,7 +41,7 @@ def run(
     """Run one notebook, or the whole loop, into a run folder."""
     from lepton_lib.runs import RunSummary, find_notebook, run_loop, run_notebook
     from lepton_lib.runs.notebooks import loop_notebooks
-    from lepton_lib.runs.parameters import datasets_path, find_case
+    from lepton_lib.runs.parameters import check_parameters, datasets_path, find_case
 
     values = _overrides(parameter or [], case, out)
     notebooks = loop_notebooks() if notebook == "loop" else [find_notebook(notebook)]
@@ -48,33 +49,32 @@ def run(
         if os.sep in values["case"]:  # notebooks find it by its name
             os.environ["LEPTON_DATASETS"] = datasets_path(loaded)
         values["case"] = loaded.name
-    default = Path("runs", values.get("case") or _default_case(notebooks))
-    run_dir = Path(values.pop("run_dir", "") or default)
-    with closing(Progress()) as show:
-        try:
-            if notebook == "loop":
-                finished = run_loop(
-                    run_dir=run_dir,
-                    parameters=values,
-                    notebooks=notebooks,
-                    progress=show,
-                    whole=whole,
-                    fresh=fresh,
-                )
-                message = (
-                    f"\n{RunSummary.of(finished).to_text()}\n\n"
-                    f"All of it on one page: {run_dir / 'index.html'}"
-                )
-            else:
-                executed = run_notebook(
-                    notebooks[0], run_dir=run_dir, parameters=values, progress=show, whole=whole
-                )
-                message = f"To read: {executed.with_suffix('.html')}"
-        except KeyboardInterrupt:
-            show.close()
-            typer.echo("Interrupted. The same command resumes the run.", err=True)
-            raise typer.Exit(INTERRUPTED) from None
-    typer.echo(message)
+    folder = values.pop("run_dir", "")
+    checked = check_parameters(notebooks, values)
+    default = next((v["case"] for v in checked.values() if "case" in v), notebooks[0].stem)
+    run_dir = Path(folder or f"runs/{default}")
+    with _resumable() as show:
+        options: Any = {"parameters": values, "progress": show, "whole": whole}
+        if notebook == "loop":
+            finished = run_loop(run_dir=run_dir, notebooks=notebooks, fresh=fresh, **options)
+        else:
+            executed = run_notebook(notebooks[0], run_dir=run_dir, **options)
+    if notebook == "loop":
+        typer.echo(f"\n{RunSummary.of(finished).to_text()}\n")
+        typer.echo(f"All of it on one page: {run_dir / 'index.html'}")
+    else:
+        typer.echo(f"To read: {executed.with_suffix('.html')}")
+
+
+@contextmanager
+def _resumable() -> Iterator[Progress]:
+    """Show progress; Ctrl-C ends the command with a line that says how to resume."""
+    try:
+        with closing(Progress()) as show:
+            yield show
+    except KeyboardInterrupt:
+        typer.echo("Interrupted. The same command resumes the run.", err=True)
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def _overrides(pairs: list[str], case: str | None, out: Path | None) -> dict[str, str]:
@@ -91,15 +91,6 @@ def _overrides(pairs: list[str], case: str | None, out: Path | None) -> dict[str
             raise ParameterError(f"parameter {name!r}", "two values", "one", "Remove one of them.")
         values[name] = value
     return values
-
-
-def _default_case(notebooks: list[Path]) -> str:
-    from lepton_lib.runs import read_parameters
-
-    for path in notebooks:
-        if (parameter := read_parameters(path).get("case")) is not None:
-            return str(parameter.default)
-    return notebooks[0].stem
 
 
 @app.command()

@@ -78,9 +78,6 @@ class NotebookExecution:
                 pool.submit(asyncio.run, self._run()).result()
 
     async def _run(self) -> None:
-        from jupyter_client.kernelspec import KernelSpec
-        from jupyter_client.manager import AsyncKernelManager
-
         from lepton_lib.runs import kernels
 
         defaults = {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
@@ -89,26 +86,13 @@ class NotebookExecution:
         metadata = kernels.prepare(environment)
         from nbclient import NotebookClient
 
-        class ThisPython(AsyncKernelManager):
-            """The kernel is this Python, whatever a kernelspec elsewhere on the machine says."""
-
-            kernel_spec = KernelSpec(
-                argv=[
-                    *(sys.executable, "-Xfrozen_modules=off"),
-                    *("-m", "ipykernel_launcher", "-f", "{connection_file}"),
-                ],
-                display_name="Python 3",
-                language="python",
-                metadata=metadata,
-            )
-
         def on_reply(*, execute_reply: dict[str, Any], **_: object) -> None:
             self._reply = execute_reply["content"]
 
         # Sockets in a folder of our own: no port that others on the machine could listen to, no
         # writable home needed.
         sockets = tempfile.TemporaryDirectory(prefix="lepton-")
-        manager = ThisPython(transport="ipc", connection_file=f"{sockets.name}/kernel.json")
+        manager = _kernel_manager(metadata, f"{sockets.name}/kernel.json")
         client = NotebookClient(
             self.nb,
             km=manager,
@@ -181,3 +165,19 @@ class NotebookExecution:
         where = f"notebook {self.name}, cell {cell.id!r} (`{first.strip()}`)"
         remedy = f"Look into {self.traceback_in}."
         return NotebookError(where, got, "a cell that runs to its end", remedy)
+
+
+def _kernel_manager(metadata: dict[str, object], connection_file: str) -> Any:
+    """Starts kernels of this Python, whatever a kernelspec elsewhere on the machine says."""
+    from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.manager import AsyncKernelManager
+
+    python = [sys.executable, "-Xfrozen_modules=off"]
+    argv = [*python, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+
+    class ThisPython(AsyncKernelManager):
+        kernel_spec = KernelSpec(
+            argv=argv, display_name="Python 3", language="python", metadata=metadata
+        )
+
+    return ThisPython(transport="ipc", connection_file=connection_file)
