@@ -6,7 +6,7 @@ import nbformat
 
 from lepton_lib.classroom.cells import fill_in
 from lepton_lib.runs.parameters import read_notebook
-from lepton_lib.runs.refresh import METADATA
+from lepton_lib.runs.stored_outputs import METADATA
 from tests.test_exercises import SMALL
 from tests.tiny import write_notebook
 

@@ -1,4 +1,4 @@
-"""Answers `lepton` commands, a line of JSON each, in one process: imports and the kernels' server are paid for once."""
+"""Runs `lepton` commands, a line of JSON each, in one process, which imports everything once."""
 
 import contextlib
 import io
@@ -7,7 +7,7 @@ import sys
 
 from lepton_lib.cli import main
 
-answers = sys.stdout
+replies = sys.stdout
 for line in sys.stdin:
     sys.argv = ["lepton", *json.loads(line)]
     code = 0
@@ -17,6 +17,6 @@ for line in sys.stdin:
     ):
         try:
             main()
-        except SystemExit as end:
-            code = end.code or 0
-    print(json.dumps([code, out.getvalue(), err.getvalue()]), file=answers, flush=True)
+        except SystemExit as error:
+            code = error.code or 0
+    print(json.dumps([code, out.getvalue(), err.getvalue()]), file=replies, flush=True)
