@@ -5,7 +5,7 @@ Knows notebooks, kernels and run folders; doesn't know data, models or what a st
 
 from lepton_lib.runs.execution import Event
 from lepton_lib.runs.loop import run_loop, run_notebook
-from lepton_lib.runs.pages import Summary, write_index
+from lepton_lib.runs.pages import write_index
 from lepton_lib.runs.parameters import (
     Parameter,
     check_parameters,
@@ -14,11 +14,12 @@ from lepton_lib.runs.parameters import (
     read_parameters,
 )
 from lepton_lib.runs.refresh import refresh_notebooks
+from lepton_lib.runs.summary import RunSummary
 
 __all__ = [
     "Event",
     "Parameter",
-    "Summary",
+    "RunSummary",
     "check_parameters",
     "find_notebook",
     "find_notebooks",
