@@ -4,7 +4,7 @@ import shutil
 
 import nbformat
 
-from lepton_lib.classroom.cells import fill_in
+from lepton_lib.classroom.notebooks import fill_in
 from lepton_lib.runs.parameters import read_notebook
 from lepton_lib.runs.refresh import METADATA
 from tests.test_exercises import SMALL

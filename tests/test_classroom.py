@@ -9,10 +9,14 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell
 
 from lepton_lib import exercises
-from lepton_lib.classroom import work
-from lepton_lib.classroom.cells import fill_in, names
-from lepton_lib.classroom.certificate import cards, make_certificate, verify
-from lepton_lib.classroom.work import make_work
+from lepton_lib.classroom import notebooks
+from lepton_lib.classroom.certificate import (
+    make_certificate,
+    progress_cards,
+    verify_certificate,
+)
+from lepton_lib.classroom.notebooks import bound_and_read, fill_in
+from lepton_lib.classroom.work_folder import make_work
 from lepton_lib.errors import ExerciseError, ParameterError, RunError
 from lepton_lib.exercises import check
 from lepton_lib.exercises.progress import PROGRESS_FILE, WORK_FILE
@@ -106,7 +110,7 @@ def test_other_answers_can_be_put_in(course):
 )
 def test_names(code, bound, read):
     """What a statement binds or changes, and what it reads."""
-    assert names(code) == (bound, read)
+    assert bound_and_read(code) == (bound, read)
 
 
 # Work folders
@@ -231,7 +235,7 @@ def test_a_work_folder_that_cannot_be_written_is_refused(worked, monkeypatch):
     def refuse(path, _):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(work, "write_atomic", refuse)
+    monkeypatch.setattr(notebooks, "write_atomic", refuse)
     with pytest.raises(RunError, match=r"can't be read or written \(Permission denied\)"):
         make_work(copy.parent)
     assert copy.read_bytes() == before
@@ -263,7 +267,7 @@ def test_progress_over_all_notebooks(worked, lepton, monkeypatch):
     assert "[x] 07.q1  Which?" in out
     assert out.endswith("In all 1 of 3 done.\n")
     with pytest.raises(ExerciseError, match="no work folder"):
-        cards(worked[1].parent)
+        progress_cards(worked[1].parent)
 
 
 def test_no_certificate_before_all_is_done(worked):
@@ -291,7 +295,7 @@ def test_a_certificate_is_accepted_as_it_was_issued(name):
     root = ElementTree.fromstring(drawn)
     texts = {element.get("id"): element.text for element in root.iter() if element.get("id")}
     assert texts["name"] == shown
-    said = verify(drawn)
+    said = verify_certificate(drawn)
     assert said.startswith(
         f"Genuine: {shown}, 1 March 2026, 3 exercises and questions, 1 of them after"
     )
@@ -299,9 +303,9 @@ def test_a_certificate_is_accepted_as_it_was_issued(name):
     code = next(
         element.text for element in root.iter() if (element.text or "").startswith("LEPTON-")
     )
-    assert verify(code, name) == said
+    assert verify_certificate(code, name) == said
     with pytest.raises(ExerciseError):
-        verify(code, "Someone Else")
+        verify_certificate(code, "Someone Else")
     assert "http" not in drawn.replace("http://www.w3.org/2000/svg", "")
 
 
@@ -339,7 +343,7 @@ def test_a_changed_certificate_is_refused(old, new):
     drawn = make_certificate("Ada", day=datetime.date(2026, 3, 1))
     assert old in drawn
     with pytest.raises(ExerciseError, match="as it was issued"):
-        verify(drawn.replace(old, new))
+        verify_certificate(drawn.replace(old, new))
 
 
 @pytest.mark.parametrize("name", ["", "  ", "x" * 61, "a\x00b"])

@@ -20,8 +20,8 @@ from lepton_lib.exercises.definitions import (
     letter_hash,
     read_definitions,
 )
-from lepton_lib.exercises.judging import kind_of, outcomes, same
-from lepton_lib.exercises.progress import keep, read_events, standings
+from lepton_lib.exercises.comparison import call_on_inputs, describe_kind, same
+from lepton_lib.exercises.progress import ExerciseEvent, append_event, read_events, standings
 from lepton_lib.runs import find_notebooks
 from lepton_lib.runs.parameters import tags
 
@@ -211,7 +211,7 @@ def test_nothing_is_no_attempt():
 @pytest.mark.usefixtures("course")
 def test_rubbish_is_answered(monkeypatch, key, which):
     """Whatever is passed in, the answer is one clear sentence that never names an address, and nothing is raised."""
-    monkeypatch.setattr("lepton_lib.exercises.judging.SECONDS", 0.2)
+    monkeypatch.setattr("lepton_lib.exercises.comparison.TIMEOUT", 0.2)
     feedback = check(key, RUBBISH[which])
     assert feedback.status in {"not yet", "not attempted"}
     assert "0x" not in repr(feedback) or "0x" in str(key)
@@ -221,7 +221,7 @@ def test_rubbish_is_answered(monkeypatch, key, which):
 def test_a_function_is_tried_in_a_time_limit():
     """An endless function is given up, and its thread ends."""
     with pytest.raises(TimeoutError):
-        outcomes(endless, [(1,)], seconds=0.1)
+        call_on_inputs(endless, [(1,)], timeout=0.1)
 
 
 @pytest.mark.usefixtures("course")
@@ -234,7 +234,7 @@ def test_a_function_can_disturb_nobody(capsys):
         return len(values)
 
     values = [1, 2]
-    assert outcomes(noisy, [(values,), (values,)]) == [3, 3]
+    assert call_on_inputs(noisy, [(values,), (values,)]) == [3, 3]
     assert values == [1, 2]
     assert capsys.readouterr().out == ""
 
@@ -298,10 +298,10 @@ def test_progress_is_kept_in_a_work_folder_alone(course):
 
 def test_a_torn_line_costs_only_itself(tmp_path):
     """What is done after a crash that left half a line is kept whole."""
-    keep("07.1", "correct", tmp_path)
+    append_event(ExerciseEvent("07.1", "correct"), tmp_path)
     with open(tmp_path / "progress.jsonl", "a") as file:
         file.write('{"exercise": "07.2", "ev')
-    keep("07.q1", "correct", tmp_path)
+    append_event(ExerciseEvent("07.q1", "correct"), tmp_path)
     assert read_events(tmp_path) == [("07.1", "correct"), ("07.q1", "correct")]
     assert len((tmp_path / "progress.jsonl").read_text().splitlines()) == 3  # none of them empty
 
@@ -397,7 +397,7 @@ def test_a_plot_is_judged_by_its_data():
     assert same(plots.show(other, alt="x"), fig, 0)
     assert not same(draw([1, 2, 5])[0], fig, 0)
     assert not same([1, 2, 4], fig, 0)
-    assert kind_of(fig) == "a figure"
+    assert describe_kind(fig) == "a figure"
 
 
 DEFINED = [

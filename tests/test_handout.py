@@ -7,7 +7,7 @@ import pytest
 
 from lepton_lib.artefacts import STEPS
 from lepton_lib.classroom.editions import hand_out
-from lepton_lib.classroom.pacing import BREAK, Section, jump, plan, sections, stamp
+from lepton_lib.classroom.pacing import BREAK, Section, plan_lesson, run_steps_before, sections, stamp
 from lepton_lib.errors import ParameterError, RunError
 from lepton_lib.exercises.definitions import definition_files, read_definitions
 from lepton_lib.runs import find_notebooks
@@ -173,7 +173,7 @@ def test_a_plan_fits_its_minutes(tmp_path, monkeypatch, lepton):
     write_loop(tmp_path)
     monkeypatch.chdir(tmp_path)
     fake(monkeypatch, 20, 20, 20)
-    whole = plan(150, ["training", "1"])
+    whole = plan_lesson(150, ["training", "1"])
     assert [item and item.title for _, item in whole.items] == [
         "s0",
         "s1",
@@ -188,7 +188,7 @@ def test_a_plan_fits_its_minutes(tmp_path, monkeypatch, lepton):
         "02_training"
     ] * 3
     assert (whole.minutes, whole.left) == (6 * 20 + 2 * BREAK, [])
-    short = plan(45, ["01", "02"])
+    short = plan_lesson(45, ["01", "02"])
     assert [(at, item.notebook, item.title) for at, item in short.items] == [
         (0, "01_data", "s1"),
         (20, "02_training", "s1"),
@@ -208,7 +208,7 @@ def test_a_plan_that_cannot_be_made(tmp_path, monkeypatch, minutes, goals, said)
     monkeypatch.chdir(tmp_path)
     fake(monkeypatch, 20)
     with pytest.raises(ParameterError, match=said):
-        plan(minutes, goals)
+        plan_lesson(minutes, goals)
 
 
 def test_a_room_starts_together(tmp_path, monkeypatch, lepton):
@@ -222,9 +222,9 @@ def test_a_room_starts_together(tmp_path, monkeypatch, lepton):
     again = lepton("jump", "02")
     assert (again[1], again[2].count("already done")) == (out, 2)
     assert [
-        f"{step:<16} {digest}" for step, digest in jump("02", tmp_path / "other")
+        f"{step:<16} {digest}" for step, digest in run_steps_before("02", tmp_path / "other")
     ] == out.splitlines()[:2]
-    assert jump("00", tmp_path / "none") == []
+    assert run_steps_before("00", tmp_path / "none") == []
     assert lepton("jump", "07")[0] == 2
 
 

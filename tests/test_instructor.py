@@ -6,8 +6,8 @@ import shutil
 import pytest
 
 from lepton_lib.artefacts import STEPS
-from lepton_lib.classroom import grading
-from lepton_lib.classroom.cells import fill_in
+from lepton_lib.classroom import grading, sandbox
+from lepton_lib.classroom.notebooks import fill_in
 from lepton_lib.exercises.definitions import definition_files, read_definitions
 from lepton_lib.runs import find_notebooks
 from lepton_lib.runs.parameters import read_notebook
@@ -32,7 +32,7 @@ def graded(tmp_path_factory, pipeline):
         shutil.copytree(pipeline, run_dir)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(grading, "run_loop", run_already)
+        patch.setattr(sandbox, "run_loop", run_already)
         return {learner.name: learner for learner in grading.grade(folder)}
 
 

@@ -1,8 +1,8 @@
-"""What a reader has done, in a file of their work folder: which exercise and how it went, never the answer.
+"""A reader's progress in a file of their work folder: keys and outcomes, never an answer.
 
 One JSON line an event, appended in one write, so that two kernels don't disturb each other and a
-crash costs at most the line that it cut short. Outside a work folder nothing is written; then a
-session's own events are all that is known.
+crash costs at most the line that it cut short. Outside a work folder nothing is written; then only
+the session's own events are known.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ from typing import NamedTuple
 
 WORK_FILE = ".lepton-work.json"  # what makes a folder a work folder
 PROGRESS_FILE = "progress.jsonl"
-CORRECT, NOT_YET, NOT_ATTEMPTED, HINT, SOLUTION = (
-    "correct",
-    "not yet",
-    "not attempted",
-    "hint",
-    "solution",
-)
+CORRECT, NOT_YET, NOT_ATTEMPTED = "correct", "not yet", "not attempted"
+HINT, SOLUTION = "hint", "solution"
+
+
+class ExerciseEvent(NamedTuple):
+    """Something a reader did with one exercise: a graded answer, a hint or the solution."""
+
+    exercise: str
+    event: str
 
 
 class Standing(NamedTuple):
@@ -40,14 +42,25 @@ class Standing(NamedTuple):
     hints: int = 0
     seen: bool = False
 
+    def after(self, event: str) -> Standing:
+        """The standing when the event is taken into account, too."""
+        if event == HINT:
+            return self._replace(hints=self.hints + 1)
+        if event == SOLUTION:
+            return self._replace(seen=self.seen or self.status != CORRECT)
+        if event not in (CORRECT, NOT_YET):
+            return self
+        status = CORRECT if CORRECT in (event, self.status) else NOT_YET
+        return self._replace(status=status, tries=self.tries + 1)
+
 
 def work_folder(start: Path | None = None) -> Path | None:
-    """The work folder that ``start`` (the working directory by default) lies in; None outside one."""
+    """The work folder around ``start`` (the working directory by default), if there is one."""
     here = (start or Path.cwd()).resolve()
     return next((place for place in (here, *here.parents) if (place / WORK_FILE).is_file()), None)
 
 
-def keep(key: str, event: str, folder: Path | None) -> None:
+def append_event(event: ExerciseEvent, folder: Path | None) -> None:
     """Append an event to a work folder's progress; without a folder do nothing.
 
     Raises:
@@ -55,7 +68,7 @@ def keep(key: str, event: str, folder: Path | None) -> None:
     """
     if folder is None:
         return
-    line = json.dumps({"exercise": key, "event": event}) + "\n"
+    line = json.dumps(event._asdict()) + "\n"
     descriptor = os.open(folder / PROGRESS_FILE, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         size = os.fstat(descriptor).st_size
@@ -66,30 +79,20 @@ def keep(key: str, event: str, folder: Path | None) -> None:
         os.close(descriptor)
 
 
-def read_events(folder: Path) -> list[tuple[str, str]]:
-    """The events in a work folder, oldest first; a line that a crash cut short is passed over."""
-    events = []
-    with contextlib.suppress(FileNotFoundError):
-        for line in (
-            (folder / PROGRESS_FILE).read_text(encoding="utf-8", errors="replace").splitlines()
-        ):
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                entry = json.loads(line)
-                events.append((str(entry["exercise"]), str(entry["event"])))
+def read_events(folder: Path) -> list[ExerciseEvent]:
+    """The events in a work folder, oldest first; lines that a crash cut short are skipped."""
+    path, events = folder / PROGRESS_FILE, []
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            fields = json.loads(line)
+            events.append(ExerciseEvent(str(fields["exercise"]), str(fields["event"])))
     return events
 
 
-def standings(events: Iterable[tuple[str, str]]) -> dict[str, Standing]:
+def standings(events: Iterable[ExerciseEvent]) -> dict[str, Standing]:
     """How far a reader is with each exercise that has an event."""
-    found: dict[str, Standing] = {}
+    known: dict[str, Standing] = {}
     for key, event in events:
-        now = found.get(key, Standing())
-        if event == HINT:
-            now = now._replace(hints=now.hints + 1)
-        elif event == SOLUTION:
-            now = now._replace(seen=now.seen or now.status != CORRECT)
-        elif event in (CORRECT, NOT_YET):
-            status = CORRECT if CORRECT in (event, now.status) else NOT_YET
-            now = now._replace(status=status, tries=now.tries + 1)
-        found[key] = now
-    return found
+        known[key] = known.get(key, Standing()).after(event)
+    return known

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import nbformat
 
-from lepton_lib.classroom.cells import fill_in
+from lepton_lib.classroom.notebooks import fill_in
 from lepton_lib.classroom.editions import hand_out
 from lepton_lib.classroom.grading import grade
 from lepton_lib.exercises.definitions import definition_files, read_definitions

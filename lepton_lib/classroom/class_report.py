@@ -1,0 +1,85 @@
+"""The class report: a table for other programs, and a page that begins with misconceptions."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from lepton_lib.classroom.grading import NOT_RUN, Learner
+from lepton_lib.errors import wrap_os_errors
+from lepton_lib.exercises.definitions import find_definition
+from lepton_lib.exercises.progress import CORRECT, NOT_ATTEMPTED, NOT_YET
+from lepton_lib.utils import render, write_atomic
+
+NO_EXAM = (
+    "This report helps to teach; it is no exam supervision. It doesn't know who wrote a notebook, "
+    "and the course's definitions, which a learner may read, hold the answers."
+)
+_CLASSES = {CORRECT: "correct", NOT_YET: "not-yet", NOT_ATTEMPTED: "soft", NOT_RUN: "soft"}
+
+
+class Misconception(NamedTuple):
+    """A message of *not yet*, and how many learners have earned it."""
+
+    learners: int
+    key: str
+    message: str
+
+
+def shared_misconceptions(learners: Sequence[Learner]) -> list[Misconception]:
+    """The misconceptions in a class, those of the most learners first."""
+    counts = Counter(
+        (key, result.message)
+        for learner in learners
+        for key, result in learner.results.items()
+        if result.status == NOT_YET
+    )
+    shared = [Misconception(n, *what) for what, n in counts.items()]
+    return sorted(shared, key=lambda one: (-one.learners, one.key, one.message))
+
+
+def write_class_report(learners: Sequence[Learner], folder: Path) -> list[Path]:
+    """Write ``class.csv`` and ``class.html`` into the folder.
+
+    Raises:
+        RunError: It can't be written to.
+    """
+    with wrap_os_errors(folder, remedy="Copy the notebooks to a folder of your own first."):
+        write_atomic(folder / "class.csv", class_csv(learners))
+        write_atomic(folder / "class.html", class_html(learners))
+    return [folder / "class.csv", folder / "class.html"]
+
+
+def class_csv(learners: Sequence[Learner]) -> str:
+    """A row a learner, a column an exercise; no cell begins as a spreadsheet's formula does."""
+    file = io.StringIO()
+    writer = csv.writer(file)
+    writer.writerow(["learner", "correct", *_keys(learners), "notes"])
+    for learner in learners:
+        states = [result.status for result in learner.results.values()]
+        row = [learner.name, str(learner.n_correct), *states, "; ".join(learner.notes)]
+        writer.writerow(f"'{cell}" if cell[:1] in set("=+-@\t\r\n") else cell for cell in row)
+    return file.getvalue()
+
+
+def class_html(learners: Sequence[Learner]) -> str:
+    """The page: shared misconceptions, each learner's results, and what could not be run."""
+    definitions = {key: find_definition(key) for key in _keys(learners)}
+    n_learners, n_keys = len(learners), len(definitions)
+    return render(
+        "classroom/templates/class.html",
+        title="Class report",
+        lead=f"{n_learners} learners, {n_keys} exercises and questions. {NO_EXAM}",
+        shared=shared_misconceptions(learners),
+        definitions=definitions,
+        learners=learners,
+        marks=_CLASSES,
+    )
+
+
+def _keys(learners: Sequence[Learner]) -> list[str]:
+    return list(learners[0].results) if learners else []

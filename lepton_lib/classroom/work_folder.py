@@ -1,0 +1,159 @@
+"""A reader's own copies of the notebooks: made, and updated without losing an answer.
+
+The folder's marker file holds a hash of every cell as the course had it, so that a cell which the
+reader edited is known.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import itertools
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lepton_lib.classroom.notebooks import source_folder, write_notebook
+from lepton_lib.errors import ParameterError, wrap_os_errors
+from lepton_lib.exercises.progress import WORK_FILE
+from lepton_lib.runs.parameters import read_notebook, tags
+from lepton_lib.utils import to_json, write_atomic
+
+Hashes = dict[str, str]  # of the cells, by their ids
+
+
+def make_work(folder: Path) -> list[str]:
+    """Copy the notebooks and what they show into a work folder, or update its copies.
+
+    A copy whose cells the reader hasn't touched is replaced. Of an edited one the exercise cells
+    and the reader's own cells go into the new edition, and the former file stays beside it.
+
+    Args:
+        folder: The work folder; made if need be. Beside ``notebooks/``, for relative names to lead
+            to the same places.
+
+    Returns:
+        What was done, a line for each notebook that is new or was changed.
+
+    Raises:
+        ParameterError: The folder holds notebooks and is no work folder.
+        RunError: Something in it can't be read or written.
+    """
+    source, marker = source_folder(), folder / WORK_FILE
+    foreign = not marker.is_file() and any(folder.glob("*.ipynb"))
+    if foreign or folder.resolve() == source.resolve():
+        got = "a folder with notebooks that aren't copies of the course's"
+        remedy = "Choose another, such as `lepton work work`."
+        raise ParameterError(str(folder), got, "a new folder, or a work folder", remedy)
+    lines = []
+    remedy = "Change its permissions, or choose another work folder."
+    with wrap_os_errors(folder, got="a folder that can't be read or written", remedy=remedy):
+        folder.mkdir(parents=True, exist_ok=True)
+        editions = _read_marker(marker)
+        if not marker.is_file():
+            write_atomic(marker, "{}\n")
+        for path in sorted(path for path in source.rglob("*") if path.is_file()):
+            name = path.relative_to(source)
+            if name.parts[0] == "exercises" or any(part.startswith(".") for part in name.parts):
+                continue
+            target, key = folder / name, name.as_posix()
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if path.suffix == ".ipynb":
+                edition = read_notebook(path)
+                if done := _update(target, edition, editions.get(key, {})):
+                    lines.append(f"{key}: {done}")
+                editions[key] = _hashes(edition)
+            elif not target.is_file() or target.read_bytes() != path.read_bytes():
+                write_atomic(target, path.read_bytes())
+        write_atomic(marker, to_json(editions))
+    return lines
+
+
+def _read_marker(marker: Path) -> dict[str, Hashes]:
+    """The hashes of what the copies were made from; a broken marker counts as an empty one."""
+    try:
+        content = json.loads(marker.read_text(encoding="utf-8"))
+        return {
+            str(name): {str(cell): str(digest) for cell, digest in cells.items()}
+            for name, cells in content.items()
+        }
+    except (FileNotFoundError, ValueError, AttributeError):
+        return {}
+
+
+def _hash(cell: Any) -> str:
+    return hashlib.sha256(f"{cell.cell_type}:{cell.source.strip()}".encode()).hexdigest()[:16]
+
+
+def _hashes(nb: Any) -> Hashes:
+    return {cell.id: _hash(cell) for cell in nb.cells}
+
+
+def _update(target: Path, edition: Any, former: Hashes) -> str:
+    """Bring a copy up to date; what was done, or nothing."""
+    if not target.exists():
+        write_notebook(target, edition)
+        return "copied again" if former else "copied"
+    try:
+        mine = read_notebook(target)
+    except ParameterError:
+        backup = _back_up(target)
+        write_notebook(target, edition)
+        said = "was no longer a notebook; a fresh copy lies in its place, and what was there is"
+        return f"{said} {backup}"
+    new, here = _hashes(edition), _hashes(mine)
+    if new in (former, here):
+        return ""
+    if here == former:
+        write_notebook(target, edition)
+        return "brought up to date"
+    merge = _merge(mine, edition, former)
+    backup = _back_up(target)
+    write_notebook(target, merge.notebook)
+    said = f"brought up to date with {merge.answers} of your answers and {merge.own} of your own "
+    said += f"cells; as it was: {backup}"
+    lost = "that you changed or that this edition no longer has: only there"
+    return f"{said}; {merge.lost} {lost}" if merge.lost else said
+
+
+class _Merge(NamedTuple):
+    """An edition with a reader's answers and own cells, and how many cells it has of each.
+
+    ``lost`` counts the reader's changes that aren't in it.
+    """
+
+    notebook: Any
+    answers: int
+    own: int
+    lost: int
+
+
+def _merge(mine: Any, edition: Any, former: Hashes) -> _Merge:
+    merged = copy.deepcopy(edition)
+    by_id = {cell.id: cell for cell in merged.cells}
+    answers, own, lost, before = 0, 0, 0, None
+    for cell in mine.cells:
+        if cell.id not in by_id and cell.id not in former:  # the reader's: it stays behind its cell
+            index = next((k for k, other in enumerate(merged.cells) if other.id == before), -1)
+            merged.cells.insert(index + 1, cell)
+            before, own = cell.id, own + 1
+            continue
+        edited = _hash(cell) != former.get(cell.id)
+        if cell.id in by_id:
+            before, target = cell.id, by_id[cell.id]
+            edited = edited and _hash(cell) != _hash(target)
+            if edited and "exercise" in tags(target) and cell.cell_type == "code":
+                target.source = cell.source
+                answers += 1
+                continue
+        lost += edited
+    return _Merge(merged, answers, own, lost)
+
+
+def _back_up(target: Path) -> str:
+    """Copy a file beside itself; returns the copy's name, which nothing had before."""
+    numbers = itertools.chain([""], (f"-{k}" for k in itertools.count(2)))
+    names = (f"{target.stem}.before-update{number}.ipynb" for number in numbers)
+    name = next(name for name in names if not target.with_name(name).exists())
+    write_atomic(target.with_name(name), target.read_bytes())
+    return name
