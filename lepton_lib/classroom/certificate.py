@@ -45,19 +45,12 @@ def progress_cards(folder: Path | None = None) -> list[ProgressCard]:
 
 
 class Certificate(NamedTuple):
-    """What a certificate says.
+    """What a certificate says."""
 
-    Attributes:
-        name: Whose it is.
-        day: Its date, ``YYYYMMDD``.
-        n_done: How many exercises and questions there are.
-        n_seen: How many of them were done after a look at the solution.
-    """
-
-    name: str
-    day: str
-    n_done: int
-    n_seen: int
+    name: str  # whose it is
+    day: str  # YYYYMMDD
+    n_done: int  # exercises and questions
+    n_seen: int  # of them after a look at the solution
 
     @property
     def code(self) -> str:
@@ -84,8 +77,8 @@ class Certificate(NamedTuple):
         """The drawing."""
         n = len(self.name)
         size = 58 if n <= 24 else 58 * 24 // n + 6  # a long name stays in the frame
-        values = {"certificate": self, "size": size, "proves": _PROVES}
-        return render("classroom/templates/certificate.svg", **values)
+        template = "classroom/templates/certificate.svg"
+        return render(template, certificate=self, size=size, proves=_PROVES)
 
 
 def make_certificate(

@@ -9,17 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from lepton_lib.classroom.grading import NOT_RUN, Learner
+from lepton_lib.classroom.grading import Learner
 from lepton_lib.errors import wrap_os_errors
 from lepton_lib.exercises.definitions import find_definition
-from lepton_lib.exercises.progress import CORRECT, NOT_ATTEMPTED, NOT_YET
+from lepton_lib.exercises.progress import NOT_YET
 from lepton_lib.utils import render, write_atomic
 
 NO_EXAM = (
     "This report helps to teach; it is no exam supervision. It doesn't know who wrote a notebook, "
     "and the course's definitions, which a learner may read, hold the answers."
 )
-_CLASSES = {CORRECT: "correct", NOT_YET: "not-yet", NOT_ATTEMPTED: "soft", NOT_RUN: "soft"}
 
 
 class Misconception(NamedTuple):
@@ -68,16 +67,13 @@ def class_csv(learners: Sequence[Learner]) -> str:
 
 def class_html(learners: Sequence[Learner]) -> str:
     """The page: shared misconceptions, each learner's results, and what could not be run."""
-    definitions = {key: find_definition(key) for key in _keys(learners)}
-    n_learners, n_keys = len(learners), len(definitions)
     return render(
         "classroom/templates/class.html",
         title="Class report",
-        lead=f"{n_learners} learners, {n_keys} exercises and questions. {NO_EXAM}",
+        remark=NO_EXAM,
         shared=shared_misconceptions(learners),
-        definitions=definitions,
+        titles={key: find_definition(key).title for key in _keys(learners)},
         learners=learners,
-        marks=_CLASSES,
     )
 
 

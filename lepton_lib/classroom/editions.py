@@ -48,8 +48,7 @@ def hand_out(
     Args:
         folder: Where.
         notebooks: The course's own by default.
-        nbgrader: Whether a test that nbgrader grades follows each exercise, for learners and
-            instructor.
+        nbgrader: Whether a test that nbgrader grades follows each exercise.
         progress: As for `run_notebook`, while the instructor's edition is run.
 
     Returns:
@@ -95,17 +94,9 @@ def _nbgrader_test(key: str) -> Any:
     source += f'assert {done}, "{key} is not correct yet"'
     # nbgrader.utils.compute_checksum, of 0.9: source, type, grade, solution, locked, name, points
     text = f"{source}codeTrueFalseTrue{name}1.0"
-    metadata = {
-        "schema_version": 3,
-        "grade_id": name,
-        "grade": True,
-        "points": 1,
-        "locked": True,
-        "solution": False,
-        "task": False,
-        "cell_type": "code",
-        "checksum": hashlib.md5(text.encode(), usedforsecurity=False).hexdigest(),
-    }
+    checksum = hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+    metadata = {"schema_version": 3, "cell_type": "code", "grade_id": name, "checksum": checksum}
+    metadata |= {"grade": True, "points": 1, "locked": True, "solution": False, "task": False}
     return new_code_cell(source, id=name, metadata={"nbgrader": metadata})
 
 
@@ -120,18 +111,11 @@ def _instructor_note(key: str) -> Any:
 
 @dataclass
 class Slide:
-    """A slide: cells of a notebook or, with its alternative text, a picture.
-
-    Attributes:
-        cells: New cells.
-        notes: HTML that the key n shows.
-        picture: A PNG in Base64, or ``""``.
-        alt: The picture's alternative text.
-    """
+    """A slide: cells of a notebook, or a picture."""
 
     cells: list[Any] = field(default_factory=list)
-    notes: Markup | str = ""
-    picture: str = ""
+    notes: Markup | str = ""  # HTML, which the key n shows
+    picture: str = ""  # a PNG in Base64
     alt: str = ""
 
     @property

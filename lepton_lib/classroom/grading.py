@@ -6,7 +6,6 @@ is no supervision of an exam: a notebook doesn't tell who wrote it.
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,7 @@ from lepton_lib.classroom.sandbox import Limits, SandboxRunner
 from lepton_lib.classroom.sandbox_protocol import SandboxEvent, decode
 from lepton_lib.errors import wrap_os_errors
 from lepton_lib.exercises import grade_answer
-from lepton_lib.exercises.definitions import definition_files, read_definitions
+from lepton_lib.exercises.definitions import definition_files, definitions_of
 from lepton_lib.exercises.progress import CORRECT, NOT_ATTEMPTED, NOT_YET
 
 NOT_RUN = "could not be run"
@@ -37,19 +36,12 @@ Results = dict[str, Result]  # by the exercise's key
 
 @dataclass
 class Learner:
-    """A row of the class report.
+    """A row of the class report."""
 
-    Attributes:
-        name: The file's or the folder's.
-        notebooks: The learner's files.
-        results: By the exercise's key.
-        notes: What else is to be said.
-    """
-
-    name: str
+    name: str  # the file's or the folder's
     notebooks: list[Path] = field(default_factory=list)
     results: Results = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what else is to be said
 
     @property
     def n_correct(self) -> int:
@@ -86,10 +78,10 @@ def _find_learner(path: Path, folders: set[str]) -> Learner:
     if path.is_symlink():
         learner.notes = ["a link, which isn't followed"] * (_is_notebook(path) or path.is_dir())
     elif path.is_dir():
-        for place, inside, files in os.walk(path):
-            inside[:] = sorted(name for name in inside if name[0] != ".")
-            own = [Path(place, name) for name in sorted(files) if ".before-update" not in name]
-            learner.notebooks += [path for path in own if _is_notebook(path) and _is_plain(path)]
+        for own in sorted(path.rglob("*")):
+            hidden = any(part[0] == "." for part in own.relative_to(path).parts)
+            if _is_plain(own) and not hidden and ".before-update" not in own.name:
+                learner.notebooks.append(own)
         learner.notes = [] if learner.notebooks else ["a folder without a notebook in it"]
     elif _is_notebook(path):
         learner.notebooks = [path] if _is_plain(path) else []
@@ -98,12 +90,12 @@ def _find_learner(path: Path, folders: set[str]) -> Learner:
 
 
 def _is_plain(path: Path) -> bool:
-    return path.is_file() and not path.is_symlink()  # a pipe would never end
+    # reading a pipe would never end
+    return _is_notebook(path) and path.is_file() and not path.is_symlink()
 
 
 def _is_notebook(path: Path) -> bool:
-    # .IPYNB, too, as some USB sticks have it
-    return path.name[0] != "." and path.suffix.lower() == ".ipynb"
+    return path.suffix.lower() == ".ipynb"  # .IPYNB, too, as some USB sticks have it
 
 
 def grade(
@@ -147,17 +139,13 @@ def grade(
             pool.shutdown(wait=False, cancel_futures=True)
             sandbox.close()
     numbers = sorted({key[:2] for learner in learners for key in learner.results})
-    keys = [key for number in numbers for key in _keys(number)]
+    keys = [key for number in numbers for key in definitions_of(number)]
     for learner in learners:
         rest = Result(NOT_ATTEMPTED, "not handed in")
         if learner.notes and not learner.results:
             rest = Result(NOT_RUN, learner.notes[0])
         learner.results = {key: learner.results.get(key, rest) for key in keys}
     return learners
-
-
-def _keys(number: str) -> list[str]:
-    return list(read_definitions(definition_files()[number]))
 
 
 def _add_notebook(learner: Learner, path: Path, events: list[SandboxEvent]) -> None:
@@ -182,7 +170,7 @@ def _add_notebook(learner: Learner, path: Path, events: list[SandboxEvent]) -> N
     if end or not numbers:
         learner.notes.append(f"{path.name}: {end or 'no exercise of the course in it'}")
     missing = f"the notebook came to no end: {end}" if end else "its cell fails"
-    for key in (key for number in sorted(numbers) for key in _keys(number)):
+    for key in (key for number in sorted(numbers) for key in definitions_of(number)):
         rest = Result(NOT_RUN, missing)
         rest = rest if key in keys else Result(NOT_ATTEMPTED, "its cell isn't there")
         _keep_better(learner.results, key, results.get(key, rest))

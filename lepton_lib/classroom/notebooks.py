@@ -53,18 +53,14 @@ def insert_after_exercises(nb: Any, make_cell: Callable[[str], Any]) -> Any:
     return nb
 
 
-def function_name(call: ast.Call) -> str:
-    """The last name of what is called: ``check`` for ``exercises.check(...)``."""
-    return str(getattr(call.func, "attr", getattr(call.func, "id", "")))
-
-
-def check_calls(tree: ast.AST) -> Iterator[ast.Call]:
-    """The calls of ``check`` and ``checkpoint`` with a key and an answer."""
+def check_calls(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:
+    """The calls ``check(key, answer)`` and ``checkpoint(key, answer)``, with the function's name."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and function_name(node) in {"check", "checkpoint"}:
-            key = node.args[0] if len(node.args) == 2 else None
-            if isinstance(key, ast.Constant) and isinstance(key.value, str):
-                yield node
+        if isinstance(node, ast.Call) and len(node.args) == 2:
+            name, key = getattr(node.func, "attr", getattr(node.func, "id", "")), node.args[0]
+            literal = isinstance(key, ast.Constant) and isinstance(key.value, str)
+            if literal and name in {"check", "checkpoint"}:
+                yield name, node
 
 
 def bound_and_read(source: str) -> tuple[set[str], set[str]]:
@@ -130,7 +126,7 @@ def _fill_cell(source: str, answers: Mapping[str, str]) -> str:
     parts: list[tuple[str, set[str]]] = []  # of the new cell, and the names that each defines
     for statement in ast.parse(source).body:
         calls = list(check_calls(statement))
-        for call in calls:
+        for _, call in calls:
             key, letter = call.args
             definition = find_definition(ast.literal_eval(key))
             answer = answers.get(definition.key, definition.answer).strip()

@@ -16,6 +16,7 @@ from lepton_lib.exercises.definitions import find_definition
 from lepton_lib.runs import find_notebook, find_notebooks, run_loop
 from lepton_lib.runs.execution import Listener
 from lepton_lib.runs.parameters import is_code, loop_notebooks, read_notebook
+from lepton_lib.utils import render
 
 WORDS = 110  # read in a minute: prose that is to be understood
 CODE_MINUTES = 1.0  # for a code cell: to read it, run it and look at what it shows
@@ -28,19 +29,12 @@ _HEADING = re.compile(r"^## +(.+?)[ \t]*$", re.MULTILINE)
 
 
 class Section(NamedTuple):
-    """A section of a notebook, from one heading to the next.
+    """A section of a notebook, from one heading to the next."""
 
-    Attributes:
-        notebook: Its stem.
-        title: The heading's, or ``Introduction``.
-        minutes: The time it takes.
-        exercises: The keys of the exercises in it.
-    """
-
-    notebook: str
-    title: str
+    notebook: str  # its stem
+    title: str  # the heading's, or "Introduction"
     minutes: int
-    exercises: tuple[str, ...]
+    exercises: tuple[str, ...]  # their keys
 
 
 def sections(path: Path) -> list[Section]:
@@ -98,35 +92,15 @@ def stamp_minutes(path: Path) -> None:
 
 
 class Plan(NamedTuple):
-    """A lesson.
+    """A lesson: what is done in it, and what isn't."""
 
-    Attributes:
-        items: Sections and breaks (None) in order, each with the minute that it starts at.
-        left: The sections that don't fit.
-        minutes: The minute that it ends at.
-    """
-
-    items: list[tuple[int, Section | None]]
-    left: list[Section]
-    minutes: int
+    items: list[tuple[int, Section | None]]  # sections and breaks (None), by their first minutes
+    left: list[Section]  # that don't fit
+    minutes: int  # the minute that it ends at
 
     def to_text(self) -> str:
         """A line for each section and break."""
-        lines = []
-        for start, section in self.items:
-            minutes, text = BREAK, "break"
-            if section is not None:
-                minutes, text = section.minutes, f"{section.notebook[:2]} {section.title}"
-                text += f"  ({', '.join(section.exercises)})" if section.exercises else ""
-            lines.append(f"{_clock(start)}  {minutes:3} min  {text}")
-        lines.append(f"{_clock(self.minutes)}  end")
-        lines += ["To read before or after:"] if self.left else []
-        lines += [f"      {one.minutes:3} min  {one.notebook[:2]} {one.title}" for one in self.left]
-        return "\n".join(lines)
-
-
-def _clock(minutes: int) -> str:
-    return f"{minutes // 60}:{minutes % 60:02}"
+        return render("classroom/templates/plan.txt", plan=self, pause=BREAK).rstrip("\n")
 
 
 def plan_lesson(minutes: int, goals: Sequence[str] = ()) -> Plan:

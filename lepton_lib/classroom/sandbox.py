@@ -29,26 +29,15 @@ _NUMBERS = re.compile(rb"check(?:point)?\(\s*\\?[\"'](\d\d)\.")
 
 
 class Limits(NamedTuple):
-    """What one notebook may take.
+    """What one notebook may take."""
 
-    Attributes:
-        timeout: Seconds for all of it.
-        cell_timeout: Seconds for one cell; then the next cell is run.
-        jobs: Notebooks at the same time.
-    """
-
-    timeout: int = 120
-    cell_timeout: int = 20
-    jobs: int = 2
+    timeout: int = 120  # seconds for all of it
+    cell_timeout: int = 20  # seconds for one cell; then the next cell is run
+    jobs: int = 2  # notebooks at the same time
 
 
 class SandboxRunner:
-    """Runs notebooks in sandboxes: folders with what a notebook may read, and isolated processes.
-
-    Args:
-        folder: An empty folder for all sandboxes.
-        limits: What one notebook may take.
-    """
+    """Runs notebooks in sandboxes: in an empty folder, with what they may read beside them."""
 
     def __init__(self, folder: Path, limits: Limits) -> None:
         self.folder, self.limits = folder, limits
@@ -77,7 +66,7 @@ class SandboxRunner:
             lacks = any(event.kind == "failed" and not event.keys for event in events)
             if lacks and any(event.partial for event in events):
                 again = self._run(path, Path(place, "whole"), whole=True)
-                events = max(events, again, key=_n_answers)
+                events = max(events, again, key=lambda run: sum(e.kind == "answer" for e in run))
         return events
 
     def _run(self, path: Path, place: Path, *, whole: bool) -> list[SandboxEvent]:
@@ -127,8 +116,9 @@ class SandboxRunner:
         return f"its process was ended by {names[0]}" if names else "its process ended"
 
     def _environment(self, place: Path) -> dict[str, str]:
-        library = Path(__file__).resolve().parents[2]
+        library = str(Path(__file__).resolve().parents[2])
         datasets = [os.environ.get("LEPTON_DATASETS"), *map(str, course_folders("datasets"))]
+        paths = [library, os.environ.get("PYTHONPATH")]
         return {
             "PATH": os.environ.get("PATH", ""),
             "LANG": "C.UTF-8",
@@ -139,9 +129,7 @@ class SandboxRunner:
             "TMPDIR": str(place),
             "OMP_NUM_THREADS": "1",
             "TQDM_DISABLE": "1",
-            "PYTHONPATH": os.pathsep.join(
-                filter(None, [str(library), os.environ.get("PYTHONPATH")])
-            ),
+            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
             "LEPTON_DATASETS": os.pathsep.join(filter(None, datasets)),
         }
 
@@ -155,10 +143,6 @@ class SandboxRunner:
         """Kill what is still running, after Ctrl-C."""
         for process in list(self.processes):
             self._kill(process)
-
-
-def _n_answers(events: list[SandboxEvent]) -> int:
-    return sum(event.kind == "answer" for event in events)
 
 
 def _read_events(results: Path) -> list[SandboxEvent]:

@@ -44,19 +44,12 @@ class CellTimeout(BaseException):
 
 @dataclass
 class CodeCell:
-    """A code cell of the learner's notebook.
-
-    Attributes:
-        id: Its id, or ``""``.
-        source: Plain Python.
-        keys: Of the exercises that it checks.
-        original: Its source as the notebook has it.
-    """
+    """A code cell of the learner's notebook."""
 
     id: str
-    source: str
-    keys: list[str]
-    original: str = ""
+    source: str  # plain Python, without magics
+    keys: list[str]  # of the exercises that it checks
+    original: str = ""  # its source as the notebook has it
 
 
 def isolate(cpu_seconds: int, writable: Sequence[str]) -> None:
@@ -122,10 +115,9 @@ def run_job(job: SandboxJob) -> None:
     descriptor = os.open(job.results, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
     def send(event: SandboxEvent) -> None:
-        line = json.dumps(msgspec.structs.asdict(event))
-        if len(line) >= MAX_ANSWER:
-            event.value = {"other": "large"}
-            line = json.dumps(msgspec.structs.asdict(event))
+        fields = msgspec.structs.asdict(event)
+        if len(line := json.dumps(fields)) >= MAX_ANSWER:
+            line = json.dumps(fields | {"value": {"other": "large"}})
         os.write(descriptor, f"{line}\n".encode())
 
     isolate(job.cpu_seconds, job.writable)
@@ -169,11 +161,10 @@ def _read_cells(path: Path) -> tuple[list[CodeCell], dict[str, str]]:
                 if isinstance(definition := find_definition(key), Exercise):
                     exercises[cell.id] = definition
     cells = []
-    untyped: Any = TransformerManager
-    manager = untyped()
+    manager = TransformerManager()
     for cell in code:
-        name, keys, plain = cell.get("id", ""), keys_in(cell.source), cell.source
-        plain = manager.transform_cell(plain)
+        name, keys = cell.get("id", ""), keys_in(cell.source)
+        plain = manager.transform_cell(cell.source)
         if name in exercises and not keys:  # the check was taken out: look at the answer's name
             exercise = exercises[name]
             keys, plain = [exercise.key], f'{plain}\ncheck("{exercise.key}", {exercise.name})'
@@ -183,19 +174,11 @@ def _read_cells(path: Path) -> tuple[list[CodeCell], dict[str, str]]:
 
 def needed_cells(cells: list[CodeCell]) -> list[CodeCell]:
     """The cells with exercises, and those before that bind or change a name which is read there."""
-    from lepton_lib.classroom.notebooks import bound_and_read
-
     called: dict[str, set[str]] = {}  # the names that a function reads when it is called
-    parsed: list[list[tuple[ast.stmt, set[str], set[str]]]] = []
-    for cell in cells:
-        try:
-            body = ast.parse(cell.source).body
-            parsed.append([(part, *bound_and_read(ast.unparse(part))) for part in body])
-        except (SyntaxError, ValueError, RecursionError):
-            parsed.append([])
-        for part, _, read in parsed[-1]:
-            if isinstance(part, ast.FunctionDef | ast.ClassDef):
-                called[part.name] = called.get(part.name, set()) | read
+    parsed = [_parse(cell.source) for cell in cells]
+    for part, _, read in (statement for statements in parsed for statement in statements):
+        if isinstance(part, ast.FunctionDef | ast.ClassDef):
+            called[part.name] = called.get(part.name, set()) | read
     definitions = ast.Assign | ast.AnnAssign | ast.Import | ast.ImportFrom | ast.FunctionDef
     dynamic = ("import *", "exec(", "globals(", "get_ipython(")
     missing: set[str] = set()
@@ -215,18 +198,27 @@ def needed_cells(cells: list[CodeCell]) -> list[CodeCell]:
     return needed[::-1]
 
 
+def _parse(source: str) -> list[tuple[ast.stmt, set[str], set[str]]]:
+    """The statements of a cell, each with the names that it binds and reads."""
+    from lepton_lib.classroom.notebooks import bound_and_read
+
+    try:
+        return [(part, *bound_and_read(ast.unparse(part))) for part in ast.parse(source).body]
+    except (SyntaxError, ValueError, RecursionError):
+        return []
+
+
 def _run_cells(
     cells: list[CodeCell], originals: dict[str, str], send: Send, cell_timeout: int
 ) -> None:
     """Run cells in one IPython shell; each check in them sends its answer instead of grading it."""
     from IPython.core.interactiveshell import InteractiveShell
 
-    from lepton_lib.classroom.notebooks import check_calls, function_name
+    from lepton_lib.classroom.notebooks import check_calls
     from lepton_lib.exercises import checkpoint
     from lepton_lib.utils import first_line
 
-    untyped: Any = InteractiveShell
-    shell = untyped.instance()
+    shell: Any = InteractiveShell.instance()
     shell.enable_gui = lambda *_: None
     shell.showtraceback = shell.showsyntaxerror = lambda *_, **__: None
     collector = f"collect_{os.urandom(8).hex()}"
@@ -252,8 +244,8 @@ def _run_cells(
         send(SandboxEvent("cell", text=cell.id))
         try:
             tree = ast.parse(cell.source)
-            for call in check_calls(tree):
-                call.args.insert(0, ast.Constant(function_name(call)))
+            for function, call in check_calls(tree):
+                call.args.insert(0, ast.Constant(function))
                 call.func = ast.Name(collector, ast.Load())
             source = ast.unparse(ast.fix_missing_locations(tree))
             shell.user_ns[collector] = collect
@@ -265,8 +257,9 @@ def _run_cells(
         finally:
             start_timer(0)
         if error is not None:
-            late = isinstance(error, CellTimeout)
-            reason = f"no end within {cell_timeout} s" if late else first_line(error)[:200]
+            reason = first_line(error)[:200]
+            if isinstance(error, CellTimeout):
+                reason = f"no end within {cell_timeout} s"
             send(SandboxEvent("failed", cell.keys, text=reason))
 
 

@@ -13,45 +13,28 @@ from lepton_lib.exercises.definitions import Exercise, find_definition
 
 
 class SandboxJob(msgspec.Struct):
-    """A notebook to run.
+    """A notebook to run."""
 
-    Attributes:
-        notebook: Its path.
-        results: The file that the events go to, one `SandboxEvent` a line.
-        cell_timeout: Seconds that one cell may take.
-        cpu_seconds: Processor time that the process may take.
-        whole: Whether all cells are run, not only the exercises and the cells they depend on.
-        writable: The folders that may be written to.
-    """
-
-    notebook: str
-    results: str
-    cell_timeout: int
-    cpu_seconds: int
-    whole: bool
-    writable: list[str]
+    notebook: str  # its path
+    results: str  # the file that the events go to, one `SandboxEvent` a line
+    cell_timeout: int  # seconds that one cell may take
+    cpu_seconds: int  # processor time that the process may take
+    whole: bool  # whether all cells are run, not only the exercises and what they depend on
+    writable: list[str]  # the folders that may be written to
 
 
 class SandboxEvent(msgspec.Struct):
-    """Something that became known of a notebook.
+    """What became known of a notebook: the exercises in it, a cell's start, an answer, its end.
 
-    Attributes:
-        kind: ``keys``: the exercises in it; ``cell``: a cell is started; ``answer``: an exercise's
-            answer; ``failed``: a cell failed; ``end``: all was run; ``unreadable``: it is no
-            notebook; ``stopped``: its process ended too early.
-        keys: Of the exercises that it is about.
-        text: The cell's id, or the reason.
-        value: The answer, encoded.
-        untouched: Whether the answer's cell is as it was handed out.
-        partial: Whether some cells are left out.
+    ``stopped`` says that its process ended too early.
     """
 
     kind: Literal["keys", "cell", "answer", "failed", "end", "unreadable", "stopped"]
-    keys: list[str] = []
-    text: str = ""
-    value: Any = None
-    untouched: bool = False
-    partial: bool = False
+    keys: list[str] = []  # of the exercises that it is about
+    text: str = ""  # the cell's id, or the reason
+    value: Any = None  # the answer, encoded
+    untouched: bool = False  # whether the answer's cell is as it was handed out
+    partial: bool = False  # whether some cells are left out
 
 
 def encode_answer(key: str, value: Any) -> Any:

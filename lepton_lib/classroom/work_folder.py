@@ -6,12 +6,14 @@ reader edited is known.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import itertools
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import msgspec
 
 from lepton_lib.classroom.notebooks import source_folder, write_notebook
 from lepton_lib.errors import ParameterError, wrap_os_errors
@@ -71,14 +73,9 @@ def make_work(folder: Path) -> list[str]:
 
 def _read_marker(marker: Path) -> dict[str, Hashes]:
     """The hashes of what the copies were made from; a broken marker counts as an empty one."""
-    try:
-        content = json.loads(marker.read_text(encoding="utf-8"))
-        return {
-            str(name): {str(cell): str(digest) for cell, digest in cells.items()}
-            for name, cells in content.items()
-        }
-    except (FileNotFoundError, ValueError, AttributeError):
-        return {}
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        return msgspec.json.decode(marker.read_bytes(), type=dict[str, Hashes])
+    return {}
 
 
 def _hash(cell: Any) -> str:
@@ -117,15 +114,12 @@ def _update(target: Path, edition: Any, former: Hashes) -> str:
 
 
 class _Merge(NamedTuple):
-    """An edition with a reader's answers and own cells, and how many cells it has of each.
-
-    ``lost`` counts the reader's changes that aren't in it.
-    """
+    """An edition with a reader's answers and own cells."""
 
     notebook: Any
     answers: int
     own: int
-    lost: int
+    lost: int  # the reader's changes that aren't in it
 
 
 def _merge(mine: Any, edition: Any, former: Hashes) -> _Merge:

@@ -17,9 +17,7 @@ app = typer.Typer()
 
 @app.command()
 def work(
-    folder: Annotated[
-        Path, typer.Argument(help="Beside notebooks/, so that relative names lead on.")
-    ] = Path("work"),
+    folder: Annotated[Path, typer.Argument(help="Beside notebooks/.")] = Path("work"),
     *,
     open_: Annotated[bool, typer.Option("--open", help="Then open JupyterLab there.")] = False,
 ) -> None:
@@ -40,9 +38,7 @@ def work(
 
 @app.command()
 def progress(
-    folder: Annotated[
-        Path | None, typer.Argument(help="A work folder; the one around here, or work/.")
-    ] = None,
+    folder: Annotated[Path | None, typer.Argument(help="By default around here, or work/.")] = None,
 ) -> None:
     """Show what is done of all exercises."""
     from lepton_lib.classroom.certificate import progress_cards
@@ -59,15 +55,10 @@ def certificate(
     name: Annotated[str, typer.Argument(help="Your name, as it is to stand there.")] = "",
     *,
     out: Annotated[Path, typer.Option(help="The drawing to write.")] = Path("certificate.svg"),
-    verify: Annotated[
-        str,
-        typer.Option(
-            metavar="FILE|CODE", help="Say whether one is genuine; a code needs the name."
-        ),
-    ] = "",
+    verify: Annotated[str, typer.Option(metavar="FILE|CODE", help="Is it genuine?")] = "",
     folder: Annotated[Path | None, typer.Option("--work", help="The work folder.")] = None,
 ) -> None:
-    """Draw the certificate when all exercises are done, or verify one.
+    """Draw the certificate when all exercises are done, or verify one; a code needs the name, too.
 
     Its code proves that nothing was changed since; it doesn't prove who did the exercises.
     """
@@ -84,9 +75,7 @@ def certificate(
 
 @app.command()
 def grade(
-    folder: Annotated[
-        Path, typer.Argument(help="Learners' notebooks: a file or a folder for each.")
-    ],
+    folder: Annotated[Path, typer.Argument(help="A notebook or a folder for each learner.")],
     *,
     seconds: Annotated[int, typer.Option(min=1, help="That one notebook may take.")] = 120,
     cell_seconds: Annotated[int, typer.Option(min=1, help="That one cell may take.")] = 20,
@@ -102,8 +91,8 @@ def grade(
     from lepton_lib.classroom.sandbox import Limits
 
     def show(one: Learner) -> None:
-        line = f"{one.name:<32} {one.n_correct:3} correct  {'; '.join(one.notes)}"
-        typer.echo(line, err=True)
+        notes = "; ".join(one.notes)
+        typer.echo(f"{one.name:<32} {one.n_correct:3} correct  {notes}", err=True)
 
     learners = grade(folder, limits=Limits(seconds, cell_seconds, jobs), progress=show)
     _, page = write_class_report(learners, folder)
@@ -114,9 +103,7 @@ def grade(
 def handout(
     folder: Annotated[Path, typer.Argument(help="Where: learners/, instructor/ and slides/.")],
     *,
-    nbgrader: Annotated[
-        bool, typer.Option("--nbgrader", help="With a test after each exercise for nbgrader.")
-    ] = False,
+    nbgrader: Annotated[bool, typer.Option("--nbgrader", help="With nbgrader's tests.")] = False,
 ) -> None:
     """Make notebooks to fill in, answered and executed ones with notes, and slides."""
     from lepton_lib.classroom.editions import hand_out
@@ -128,12 +115,8 @@ def handout(
 
 @app.command()
 def plan(
-    minutes: Annotated[
-        int, typer.Option(min=1, help="That the lesson has, with its breaks.")
-    ] = 180,
-    goals: Annotated[
-        str, typer.Option(help="Steps by name or number, as data,training; all by default.")
-    ] = "",
+    minutes: Annotated[int, typer.Option(min=1, help="The lesson's, with breaks.")] = 180,
+    goals: Annotated[str, typer.Option(help="Steps, as data,training or 1,2; or all.")] = "",
 ) -> None:
     """Say which sections fit into a lesson, in order, with breaks."""
     from lepton_lib.classroom.pacing import plan_lesson

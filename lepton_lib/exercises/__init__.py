@@ -12,14 +12,7 @@ from typing import Any, NamedTuple
 
 from lepton_lib.errors import ExerciseError
 from lepton_lib.exercises.comparison import Raised, call_on_inputs, describe_kind, same
-from lepton_lib.exercises.definitions import (
-    Exercise,
-    Question,
-    definition_files,
-    find_definition,
-    letter_hash,
-    read_definitions,
-)
+from lepton_lib.exercises.definitions import Exercise, Question, definitions_of, find_definition
 from lepton_lib.exercises.progress import (
     CORRECT,
     HINT,
@@ -41,14 +34,9 @@ _session: list[ExerciseEvent] = []
 
 @dataclass(frozen=True, repr=False)
 class Feedback:
-    """What the reader sees: plain text.
+    """What the reader sees: plain text."""
 
-    Attributes:
-        status: ``correct``, ``not yet``, ``not attempted``, ``hint`` or ``solution``.
-        text: All of it.
-    """
-
-    status: str
+    status: str  # correct, not yet, not attempted, hint or solution
     text: str
 
     def __repr__(self) -> str:
@@ -80,9 +68,7 @@ def check(key: str, answer: Any) -> Feedback:
 def grade_answer(key: str, answer: Any) -> tuple[str, str]:
     """The status and message that `check` shows; nothing is recorded.
 
-    Args:
-        key: As for `check`.
-        answer: As for `check`, or the `Outcomes` of a function that was called elsewhere.
+    The answer may also be the `Outcomes` of a function that was called in another process.
 
     Raises:
         ExerciseError: There is no such exercise.
@@ -97,20 +83,15 @@ def grade_answer(key: str, answer: Any) -> tuple[str, str]:
 
 
 def checkpoint(key: str, answer: Any) -> Any:
-    """Check an answer whose value later cells need, and return a right one in any case.
-
-    Returns:
-        The answer if it is correct, else the course's own.
-    """
+    """Check an answer that later cells need; returns it if it's correct, else the course's own."""
     from IPython.display import display
 
     feedback = check(key, answer)
-    right = feedback.status == CORRECT
-    if not right:
-        text = f"{feedback.text}\nThe notebook goes on with the right answer."
-        feedback = Feedback(feedback.status, text)
-    display(feedback)  # type: ignore[no-untyped-call]  # IPython has no types
-    return answer if right else find_definition(key).right_value()
+    if feedback.status == CORRECT:
+        display(feedback)
+        return answer
+    display(Feedback(NOT_YET, f"{feedback.text}\nThe notebook goes on with the right answer."))
+    return find_definition(key).right_value()
 
 
 def hint(key: str) -> Feedback:
@@ -136,23 +117,16 @@ def solution(key: str) -> Feedback:
 
 @dataclass(frozen=True, repr=False)
 class ProgressCard:
-    """What is done of one notebook's exercises, shown as text.
+    """What is done of one notebook's exercises, shown as text."""
 
-    Attributes:
-        number: The notebook's, as ``"02"``.
-        lines: Each exercise's title and standing, by key.
-    """
-
-    number: str
-    lines: dict[str, tuple[str, Standing]]
+    number: str  # the notebook's, as "02"
+    lines: dict[str, tuple[str, Standing]]  # each exercise's title and standing, by key
 
     @classmethod
     def of(cls, number: str, events: list[ExerciseEvent]) -> ProgressCard:
-        """The card of a notebook that has exercises, after these events."""
-        known = standings(events)
-        definitions = read_definitions(definition_files()[number])
-        lines = {key: (one.title, known.get(key, Standing())) for key, one in definitions.items()}
-        return cls(number, lines)
+        """The card of a notebook after these events."""
+        known, exercises = standings(events), definitions_of(number).items()
+        return cls(number, {key: (one.title, known.get(key, Standing())) for key, one in exercises})
 
     @property
     def n_done(self) -> int:
@@ -177,9 +151,6 @@ def progress_card(number: str) -> ProgressCard:
     Raises:
         ExerciseError: The notebook has no exercises, or they can't be read.
     """
-    if number not in (files := definition_files()):
-        remedy = "Write the notebook's number with two digits."
-        raise ExerciseError(f"notebook {number!r}", "no exercises", f"one of {list(files)}", remedy)
     folder = work_folder()
     return ProgressCard.of(number, read_events(folder) if folder else _session)
 
@@ -209,10 +180,8 @@ def _grade_letter(question: Question, answer: Any) -> tuple[str, str]:
     if letter not in tuple(question.options):
         letters = ", ".join(question.options)
         return NOT_YET, f"got {describe_kind(answer)}, expected one letter of {letters}, in quotes"
-    hashed = letter_hash(question.salt, letter)
-    if hashed == question.right:
-        return CORRECT, question.why
-    return NOT_YET, question.wrong[hashed]
+    status = CORRECT if letter == question.answer else NOT_YET
+    return status, question.message(letter)
 
 
 def _grade_value(exercise: Exercise, answer: Any) -> tuple[str, str]:

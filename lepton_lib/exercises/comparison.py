@@ -147,14 +147,9 @@ def call_on_inputs(
 ) -> list[Any]:
     """What a function returns for each input, each a copy of its own; an exception as `Raised`.
 
-    Args:
-        function: A reader's.
-        inputs: Tuples of arguments.
-        timeout: Seconds for all calls together; `TIMEOUT` by default.
-
     Raises:
-        TimeoutError: It took longer; its thread is told to end, which a call into C code does only
-            when it returns.
+        TimeoutError: All calls together took longer than ``timeout`` seconds (`TIMEOUT` by
+            default). The thread is told to end; a call into C code ends only when it returns.
     """
     results: list[Any] = []
     timed_out = threading.Event()

@@ -27,62 +27,31 @@ class _Model(BaseModel):
 
 
 class WrongAnswer(_Model):
-    """A wrong answer that readers give.
+    """A wrong answer that readers give."""
 
-    Attributes:
-        code: Gives it, as the answer's code gives the right one.
-        message: The misconception behind it: what *not yet* says.
-    """
-
-    code: Text
-    message: Text
+    code: Text  # gives it, as the answer's code gives the right one
+    message: Text  # the misconception behind it: what *not yet* says
 
 
 class _Definition(_Model):
-    """What exercises and questions share.
-
-    Attributes:
-        key: ``02.3`` or ``02.q1``: the notebook's number and the exercise's.
-        title: A few words.
-        objective: What the reader can do afterwards: "After this you can ...".
-        minutes: The time it takes.
-        why: One sentence with *correct*: why it matters.
-        hints: A ladder, the last one nearly the answer.
-    """
-
-    key: str
+    key: str  # 02.3 or 02.q1: the notebook's number and the exercise's
     title: Text
-    objective: Text
-    minutes: Minutes
-    why: Text
-    hints: tuple[Text, ...]
+    objective: Text  # "After this you can ..."
+    why: Text  # one sentence with *correct*: why it matters
 
 
 class Exercise(_Definition):
-    """An exercise whose answer is a value or a function.
+    """An exercise whose answer is a value or a function."""
 
-    Attributes:
-        kind: What is asked: to predict a result, to mend code, to write some, or to decide with a
-            reason.
-        given: Code that runs before the answers' code: what earlier cells define.
-        answer: Code whose last statement defines the right answer: an assignment or a function.
-        inputs: For a function, an expression: the list of argument tuples that it is called with.
-        tolerance: Relative, for numbers; near zero absolute.
-        wrong: At least two.
-    """
-
-    kind: Literal["predict", "mend", "write", "decide"]
-    given: str = ""
-    answer: Text
-    inputs: str | None = None
-    tolerance: Annotated[float, Field(ge=0, lt=1)] = 1e-6
+    kind: Literal["predict", "mend", "write", "decide"]  # a result, code, code, with a reason
+    minutes: Minutes
+    given: str = ""  # code that runs before the answers' code: what earlier cells define
+    answer: Text  # code whose last statement defines the right answer
+    inputs: str | None = None  # for a function, an expression: a list of argument tuples
+    tolerance: Annotated[float, Field(ge=0, lt=1)] = 1e-6  # relative; near zero absolute
+    # a ladder, the last one nearly the answer
     hints: Annotated[tuple[Text, ...], Field(min_length=2, max_length=3)]
     wrong: Annotated[tuple[WrongAnswer, ...], Field(min_length=2)]
-
-    @property
-    def misconceptions(self) -> list[str]:
-        """What *not yet* says to the wrong answers that are known."""
-        return [wrong.message for wrong in self.wrong]
 
     @property
     def name(self) -> str:
@@ -92,9 +61,8 @@ class Exercise(_Definition):
             return last.name
         if isinstance(last, ast.Assign) and isinstance(last.targets[0], ast.Name):
             return last.targets[0].id
-        got = f"an answer that ends with {ast.unparse(last)[:40]!r}"
-        remedy = "Let the last statement define what is passed to check()."
-        expected = "an assignment to a name, or a function"
+        got, expected = ast.unparse(last)[:40], "an assignment to a name, or a function"
+        remedy = "Let the answer end with what is passed to check()."
         raise ExerciseError(f"exercise {self.key}", got, expected, remedy)
 
     def right_value(self) -> Any:
@@ -107,8 +75,7 @@ class Exercise(_Definition):
 
     def arguments(self) -> list[tuple[Any, ...]]:
         """The argument tuples that a function is called with."""
-        arguments: list[tuple[Any, ...]] = eval(self.inputs or "[]", self._namespace())
-        return arguments
+        return list(eval(self.inputs or "[]", self._namespace()))
 
     def _namespace(self, code: str = "") -> dict[str, Any]:
         namespace: dict[str, Any] = {}
@@ -118,26 +85,14 @@ class Exercise(_Definition):
 
 
 class Question(_Definition):
-    """A question with options in the notebook; its right letter is known by a salted hash alone.
-
-    Attributes:
-        options: The letters, as ``abc``.
-        salt: Any text; `letter_hash` makes the hashes.
-        right: The hash of the right letter.
-        wrong: The misconception behind each other letter, by the letter's hash.
-    """
+    """A question with options in the notebook; its right letter is known by a salted hash alone."""
 
     minutes: Minutes = 1
     options: Annotated[str, Field(pattern=r"^[a-f]{2,6}$")]
-    salt: Annotated[str, Field(min_length=6)]
-    right: str
-    wrong: dict[str, Text]
+    salt: Annotated[str, Field(min_length=6)]  # see `letter_hash`
+    right: str  # the hash of the right letter
+    wrong: dict[str, Text]  # the misconception behind each other letter, by the letter's hash
     hints: Annotated[tuple[Text, ...], Field(min_length=1, max_length=3)]
-
-    @property
-    def misconceptions(self) -> list[str]:
-        """What *not yet* says to the wrong letters."""
-        return list(self.wrong.values())
 
     @property
     def answer(self) -> str:
@@ -147,6 +102,10 @@ class Question(_Definition):
     def right_value(self) -> str:
         """The right letter."""
         return self.answer
+
+    def message(self, letter: str) -> str:
+        """The reason why the right letter matters, or the misconception behind a wrong one."""
+        return self.why if letter == self.answer else self.wrong[letter_hash(self.salt, letter)]
 
     @model_validator(mode="after")
     def _check_hashes(self) -> Self:
@@ -195,15 +154,26 @@ def read_definitions(path: Path) -> dict[str, Exercise | Question]:
     return definitions
 
 
+def definitions_of(number: str) -> dict[str, Exercise | Question]:
+    """The exercises and questions of the notebook with this number, as ``"02"``, by key.
+
+    Raises:
+        ExerciseError: The notebook has none, or they can't be read.
+    """
+    if number not in (files := definition_files()):
+        remedy = "Write the notebook's number with two digits."
+        raise ExerciseError(f"notebook {number!r}", "no exercises", f"one of {list(files)}", remedy)
+    return read_definitions(files[number])
+
+
 def find_definition(key: str) -> Exercise | Question:
     """The exercise or question of that key.
 
     Raises:
         ExerciseError: There is none.
     """
-    files = definition_files()
-    number = str(key).partition(".")[0]
-    known = read_definitions(files[number]) if number in files else {}
+    files, number = definition_files(), str(key).partition(".")[0]
+    known = definitions_of(number) if number in files else {}
     if key in known:
         return known[key]
     expected = f"a notebook's number first: {', '.join(files) or 'none'}"

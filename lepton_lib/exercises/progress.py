@@ -8,11 +8,12 @@ the session's own events are known.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
+
+import msgspec
 
 WORK_FILE = ".lepton-work.json"  # what makes a folder a work folder
 PROGRESS_FILE = "progress.jsonl"
@@ -20,38 +21,18 @@ CORRECT, NOT_YET, NOT_ATTEMPTED = "correct", "not yet", "not attempted"
 HINT, SOLUTION = "hint", "solution"
 
 
-class ExerciseEvent(NamedTuple):
+class ExerciseEvent(msgspec.Struct, frozen=True):
     """Something a reader did with one exercise: a graded answer, a hint or the solution."""
 
-    exercise: str
+    exercise: str  # its key
     event: str
 
 
 class Standing(NamedTuple):
-    """How far a reader is with one exercise.
-
-    Attributes:
-        status: The best so far: ``correct``, ``not yet`` or ``not attempted``.
-        tries: Answers that were checked.
-        hints: Hints taken.
-        seen: Whether the solution was shown before it was correct.
-    """
+    """An exercise's best status, and whether its solution was shown before it was correct."""
 
     status: str = NOT_ATTEMPTED
-    tries: int = 0
-    hints: int = 0
     seen: bool = False
-
-    def after(self, event: str) -> Standing:
-        """The standing when the event is taken into account, too."""
-        if event == HINT:
-            return self._replace(hints=self.hints + 1)
-        if event == SOLUTION:
-            return self._replace(seen=self.seen or self.status != CORRECT)
-        if event not in (CORRECT, NOT_YET):
-            return self
-        status = CORRECT if CORRECT in (event, self.status) else NOT_YET
-        return self._replace(status=status, tries=self.tries + 1)
 
 
 def work_folder(start: Path | None = None) -> Path | None:
@@ -68,13 +49,13 @@ def append_event(event: ExerciseEvent, folder: Path | None) -> None:
     """
     if folder is None:
         return
-    line = json.dumps(event._asdict()) + "\n"
+    line = msgspec.json.encode(event) + b"\n"
     descriptor = os.open(folder / PROGRESS_FILE, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         size = os.fstat(descriptor).st_size
         # a crash left half a line: begin a new one
         torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
-        os.write(descriptor, ("\n" * torn + line).encode())
+        os.write(descriptor, b"\n" * torn + line)
     finally:
         os.close(descriptor)
 
@@ -82,17 +63,20 @@ def append_event(event: ExerciseEvent, folder: Path | None) -> None:
 def read_events(folder: Path) -> list[ExerciseEvent]:
     """The events in a work folder, oldest first; lines that a crash cut short are skipped."""
     path, events = folder / PROGRESS_FILE, []
-    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-    for line in text.splitlines():
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            fields = json.loads(line)
-            events.append(ExerciseEvent(str(fields["exercise"]), str(fields["event"])))
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        with contextlib.suppress(ValueError):
+            events.append(msgspec.json.decode(line, type=ExerciseEvent))
     return events
 
 
 def standings(events: Iterable[ExerciseEvent]) -> dict[str, Standing]:
     """How far a reader is with each exercise that has an event."""
     known: dict[str, Standing] = {}
-    for key, event in events:
-        known[key] = known.get(key, Standing()).after(event)
+    for one in events:
+        status, seen = known.get(one.exercise, Standing())
+        if one.event == SOLUTION:
+            seen = seen or status != CORRECT
+        elif one.event == CORRECT or (one.event == NOT_YET and status != CORRECT):
+            status = one.event
+        known[one.exercise] = Standing(status, seen)
     return known

@@ -1,7 +1,13 @@
 """Sphinx's configuration: no page is executed, and a reader's browser fetches nothing."""
 
+import hashlib
+from base64 import b64decode
 from importlib.metadata import distribution
 from pathlib import Path
+
+import nbformat
+from docutils import nodes
+from sphinx.application import Sphinx
 
 project = "From research to application"
 html_title = project
@@ -13,7 +19,7 @@ html_copy_source = False
 html_show_search_summary = False
 language = "en"
 
-extensions = ["myst_nb", "sphinx.ext.mathjax", "lepton_lib.site.pictures"]
+extensions = ["myst_nb", "sphinx.ext.mathjax"]
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"
@@ -32,3 +38,22 @@ html_static_path = [
     str(Path(__file__).with_name("course.css")),
     f"{_mathjax}/mathjax/{mathjax_path}",
 ]
+
+
+def _add_alt_texts(app: Sphinx, tree: nodes.document) -> None:
+    """Give the pictures in a notebook's outputs the alt texts that are stored with them."""
+    source = Path(app.env.doc2path(app.env.current_document.docname))
+    cells = nbformat.read(source, 4).cells if source.suffix == ".ipynb" else []
+    texts = {}  # by the picture's SHA-256, which myst-nb names its file by
+    for output in (output for cell in cells for output in cell.get("outputs", [])):
+        if picture := output.get("data", {}).get("image/png"):
+            alt = output.metadata.get("image/png", {}).get("alt", "")
+            texts[hashlib.sha256(b64decode(picture)).hexdigest()] = alt
+    for image in tree.findall(nodes.image):
+        if (digest := Path(image["uri"]).stem) in texts:
+            image["alt"] = texts[digest]
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx."""
+    app.connect("doctree-read", _add_alt_texts)
