@@ -27,10 +27,7 @@ _PROVES = "The code proves that nothing was changed; it doesn't prove who did th
 
 
 def progress_cards(folder: Path | None = None) -> list[ProgressCard]:
-    """The progress cards of all notebooks.
-
-    Args:
-        folder: A work folder; by default the one around the working directory, else ``work`` in it.
+    """The progress cards of all notebooks in a work folder; by default the one here, else ``work``.
 
     Raises:
         ExerciseError: There is no such work folder.
@@ -84,12 +81,7 @@ class Certificate(NamedTuple):
 def make_certificate(
     name: str, folder: Path | None = None, *, day: datetime.date | None = None
 ) -> str:
-    """The certificate as SVG.
-
-    Args:
-        name: Whose it is; at most `MAX_LENGTH` characters.
-        folder: As for `progress_cards`.
-        day: Its date; today by default.
+    """The certificate as SVG, of today by default; ``folder`` as for `progress_cards`.
 
     Raises:
         ExerciseError: Not all exercises are done, or the name can't be printed.
@@ -112,11 +104,7 @@ def make_certificate(
 
 
 def verify_certificate(text: str, name: str = "") -> str:
-    """What a genuine certificate says, in a sentence.
-
-    Args:
-        text: The certificate as SVG; or its code, then with the name.
-        name: The name on it.
+    """What a genuine certificate says: of its SVG, or of its code and the name on it.
 
     Raises:
         ExerciseError: It isn't what was issued.

@@ -101,20 +101,14 @@ def _is_notebook(path: Path) -> bool:
 def grade(
     folder: Path, *, limits: Limits | None = None, progress: Callable[[Learner], None] | None = None
 ) -> list[Learner]:
-    """Run and grade all notebooks of a folder.
-
-    Args:
-        folder: See `find_learners`.
-        limits: What a notebook may take.
-        progress: Called with each learner when all of that learner's notebooks are graded.
+    """Run and grade all notebooks of a folder; ``progress`` is called with each graded learner.
 
     Returns:
         The learners, each with a result for every exercise of every notebook that anyone handed in.
 
     Raises:
         RunError: The folder can't be read.
-        NotebookError: The course's own notebooks, which leave what a later notebook reads, don't
-            run here.
+        NotebookError: The course's own notebooks, whose results the learners' read, fail here.
     """
     limits = limits or Limits()
     learners = find_learners(folder)

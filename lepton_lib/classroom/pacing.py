@@ -160,12 +160,7 @@ def _notebook_of(goal: str) -> Path:
 def run_steps_before(
     name: str, run_dir: Path, *, progress: Listener | None = None
 ) -> list[tuple[str, str]]:
-    """Bring a run folder to where a notebook starts, without lessons and exercises.
-
-    Args:
-        name: The notebook, as for `find_notebook`.
-        run_dir: The run folder. Steps that are done with the default parameters stay as they are.
-        progress: As for `run_loop`.
+    """Bring a run folder to where a notebook starts; steps that are done there stay as they are.
 
     Returns:
         Each step before the notebook with a short hash of its files, which is the same on every

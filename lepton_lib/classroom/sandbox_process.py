@@ -35,7 +35,6 @@ CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x20000, 1 << 28, 1 << 
 MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
 SYS_MOUNT_SETATTR, AT_FDCWD, AT_RECURSIVE, MOUNT_ATTR_RDONLY = 442, -100, 0x8000, 1
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1
-Send = Callable[[SandboxEvent], None]
 
 
 class CellTimeout(BaseException):
@@ -151,15 +150,14 @@ def _read_cells(path: Path) -> tuple[list[CodeCell], dict[str, str]]:
     known = set(definition_files())
     # where no check is left, the cells' ids tell
     numbers = {key[:2] for cell in code for key in keys_in(cell.source)} & known or known
+    own = [path for stem, path in find_notebooks().items() if stem[:2] in numbers]
     originals: dict[str, str] = {}
     exercises: dict[str, Exercise] = {}  # by the cell's id
-    for number in numbers:
-        own = next(path for stem, path in find_notebooks().items() if stem.startswith(number))
-        for cell in read_notebook(own).cells:
-            for key in keys_in(cell.source) if cell.cell_type == "code" else []:
-                originals[key] = cell.source.strip()
-                if isinstance(definition := find_definition(key), Exercise):
-                    exercises[cell.id] = definition
+    for cell in (cell for path in own for cell in read_notebook(path).cells):
+        for key in keys_in(cell.source) if cell.cell_type == "code" else []:
+            originals[key] = cell.source.strip()
+            if isinstance(definition := find_definition(key), Exercise):
+                exercises[cell.id] = definition
     cells = []
     manager = TransformerManager()
     for cell in code:
@@ -174,42 +172,26 @@ def _read_cells(path: Path) -> tuple[list[CodeCell], dict[str, str]]:
 
 def needed_cells(cells: list[CodeCell]) -> list[CodeCell]:
     """The cells with exercises, and those before that bind or change a name which is read there."""
-    called: dict[str, set[str]] = {}  # the names that a function reads when it is called
-    parsed = [_parse(cell.source) for cell in cells]
-    for part, _, read in (statement for statements in parsed for statement in statements):
-        if isinstance(part, ast.FunctionDef | ast.ClassDef):
-            called[part.name] = called.get(part.name, set()) | read
-    definitions = ast.Assign | ast.AnnAssign | ast.Import | ast.ImportFrom | ast.FunctionDef
+    from lepton_lib.classroom.notebooks import bound_and_read
+
     dynamic = ("import *", "exec(", "globals(", "get_ipython(")
     missing: set[str] = set()
     needed = []
-    for cell, parts in zip(reversed(cells), reversed(parsed), strict=True):
-        bound = set().union(*(bound for _, bound, _ in parts))
-        if not (cell.keys or bound & missing or any(word in cell.source for word in dynamic)):
-            continue
-        needed.append(cell)
-        for part, bound, read in reversed(parts):
-            if isinstance(part, definitions):
-                missing -= bound
-            new = read - missing
-            while new:
-                missing |= new
-                new = set().union(*(called.get(name, set()) for name in new)) - missing
+    for cell in reversed(cells):
+        bound, read = set[str](), set[str]()
+        with contextlib.suppress(SyntaxError, ValueError, RecursionError):
+            bound, read = bound_and_read(cell.source)
+        if cell.keys or bound & missing or any(word in cell.source for word in dynamic):
+            needed.append(cell)
+            missing |= read
     return needed[::-1]
 
 
-def _parse(source: str) -> list[tuple[ast.stmt, set[str], set[str]]]:
-    """The statements of a cell, each with the names that it binds and reads."""
-    from lepton_lib.classroom.notebooks import bound_and_read
-
-    try:
-        return [(part, *bound_and_read(ast.unparse(part))) for part in ast.parse(source).body]
-    except (SyntaxError, ValueError, RecursionError):
-        return []
-
-
 def _run_cells(
-    cells: list[CodeCell], originals: dict[str, str], send: Send, cell_timeout: int
+    cells: list[CodeCell],
+    originals: dict[str, str],
+    send: Callable[[SandboxEvent], None],
+    cell_timeout: int,
 ) -> None:
     """Run cells in one IPython shell; each check in them sends its answer instead of grading it."""
     from IPython.core.interactiveshell import InteractiveShell

@@ -28,11 +28,9 @@ def make_work(folder: Path) -> list[str]:
     """Copy the notebooks and what they show into a work folder, or update its copies.
 
     A copy whose cells the reader hasn't touched is replaced. Of an edited one the exercise cells
-    and the reader's own cells go into the new edition, and the former file stays beside it.
-
-    Args:
-        folder: The work folder; made if need be. Beside ``notebooks/``, for relative names to lead
-            to the same places.
+    and the reader's own cells go into the new edition, and the former file stays beside it. The
+    folder is made if need be; relative names lead to the same places if it lies beside
+    ``notebooks/``.
 
     Returns:
         What was done, a line for each notebook that is new or was changed.

@@ -56,20 +56,18 @@ def same(value: Any, expected: Any, tolerance: float) -> bool:
         return _same_table(value, expected, tolerance)
     if _is_number(expected):
         return _is_number(value) and _close(value, expected, tolerance)
-    items, expected_items = _items(value), _items(expected)
-    if expected_items is None:
+    a, b = _items(value), _items(expected)
+    if b is None:
         return type(value) is type(expected) and bool(value == expected)
-    if items is None or len(items) != len(expected_items):
+    if a is None or len(a) != len(b):
         return False
-    return all(same(*pair, tolerance) for pair in zip(items, expected_items, strict=True))
+    return all(same(*pair, tolerance) for pair in zip(a, b, strict=True))
 
 
 def _same_table(value: Any, expected: Any, tolerance: float) -> bool:
     if type(value) is not type(expected) or value.shape != expected.shape:
         return False
-    if hasattr(expected, "columns") and list(value.columns) != list(expected.columns):
-        return False
-    if list(value.index) != list(expected.index):
+    if [list(labels) for labels in value.axes] != [list(labels) for labels in expected.axes]:
         return False
     return same(value.to_numpy().tolist(), expected.to_numpy().tolist(), tolerance)
 
