@@ -296,12 +296,14 @@ def test_progress_is_kept_in_a_work_folder_alone(course):
     ]
 
 
-def test_a_torn_line_costs_only_itself(tmp_path):
+def test_a_torn_line_costs_only_itself(tmp_path, monkeypatch):
     """What is done after a crash that left half a line is kept whole."""
-    append_event(ExerciseEvent("07.1", "correct"), tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".lepton-work.json").write_text("{}")
+    append_event(ExerciseEvent("07.1", "correct"))
     with open(tmp_path / "progress.jsonl", "a") as file:
         file.write('{"exercise": "07.2", "ev')
-    append_event(ExerciseEvent("07.q1", "correct"), tmp_path)
+    append_event(ExerciseEvent("07.q1", "correct"))
     assert [event.exercise for event in read_events(tmp_path)] == ["07.1", "07.q1"]
     assert len((tmp_path / "progress.jsonl").read_text().splitlines()) == 3  # none of them empty
 

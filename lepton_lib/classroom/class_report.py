@@ -7,7 +7,6 @@ import io
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from lepton_lib.classroom.grading import Learner
 from lepton_lib.errors import wrap_os_errors
@@ -21,24 +20,15 @@ NO_EXAM = (
 )
 
 
-class Misconception(NamedTuple):
-    """A message of *not yet*, and how many learners have earned it."""
-
-    learners: int
-    key: str
-    message: str
-
-
-def shared_misconceptions(learners: Sequence[Learner]) -> list[Misconception]:
-    """The misconceptions in a class, those of the most learners first."""
+def shared_misconceptions(learners: Sequence[Learner]) -> list[tuple[int, str, str]]:
+    """The messages of *not yet*: how many learners earned each, the exercise's key, the message."""
     counts = Counter(
         (key, result.message)
         for learner in learners
         for key, result in learner.results.items()
         if result.status == NOT_YET
     )
-    shared = [Misconception(n, *what) for what, n in counts.items()]
-    return sorted(shared, key=lambda one: (-one.learners, one.key, one.message))
+    return [(n, *entry) for entry, n in sorted(counts.items(), key=lambda item: (-item[1], item))]
 
 
 def write_class_report(learners: Sequence[Learner], folder: Path) -> list[Path]:

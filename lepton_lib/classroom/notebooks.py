@@ -54,7 +54,7 @@ def insert_after_exercises(nb: Any, make_cell: Callable[[str], Any]) -> Any:
 
 
 def check_calls(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:
-    """The calls of ``check`` and ``checkpoint`` with a key and an answer, with the function's name."""
+    """The calls of ``check`` and ``checkpoint`` with key and answer, and the function's name."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and len(node.args) == 2:
             name, key = getattr(node.func, "attr", getattr(node.func, "id", "")), node.args[0]

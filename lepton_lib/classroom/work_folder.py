@@ -11,7 +11,7 @@ import copy
 import hashlib
 import itertools
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -94,33 +94,24 @@ def _update(target: Path, edition: Any, former: Hashes) -> str:
     except ParameterError:
         backup = _back_up(target)
         write_notebook(target, edition)
-        said = "was no longer a notebook; a fresh copy lies in its place, and what was there is"
-        return f"{said} {backup}"
+        done = "was no longer a notebook; a fresh copy lies in its place, and what was there is"
+        return f"{done} {backup}"
     new, here = _hashes(edition), _hashes(mine)
     if new in (former, here):
         return ""
     if here == former:
         write_notebook(target, edition)
         return "brought up to date"
-    merge = _merge(mine, edition, former)
+    merged, with_, n_lost = _merge(mine, edition, former)
     backup = _back_up(target)
-    write_notebook(target, merge.notebook)
-    said = f"brought up to date with {merge.answers} of your answers and {merge.own} of your own "
-    said += f"cells; as it was: {backup}"
-    lost = "that you changed or that this edition no longer has: only there"
-    return f"{said}; {merge.lost} {lost}" if merge.lost else said
+    write_notebook(target, merged)
+    done = f"brought up to date with {with_}; as it was: {backup}"
+    lost = f"; {n_lost} that you changed or that this edition no longer has: only there"
+    return done + lost if n_lost else done
 
 
-class _Merge(NamedTuple):
-    """An edition with a reader's answers and own cells."""
-
-    notebook: Any
-    answers: int
-    own: int
-    lost: int  # the reader's changes that aren't in it
-
-
-def _merge(mine: Any, edition: Any, former: Hashes) -> _Merge:
+def _merge(mine: Any, edition: Any, former: Hashes) -> tuple[Any, str, int]:
+    """The edition with the reader's answers and cells; what it has of them; how many it lost."""
     merged = copy.deepcopy(edition)
     by_id = {cell.id: cell for cell in merged.cells}
     answers, own, lost, before = 0, 0, 0, None
@@ -139,7 +130,7 @@ def _merge(mine: Any, edition: Any, former: Hashes) -> _Merge:
                 answers += 1
                 continue
         lost += edited
-    return _Merge(merged, answers, own, lost)
+    return merged, f"{answers} of your answers and {own} of your own cells", lost
 
 
 def _back_up(target: Path) -> str:

@@ -91,7 +91,9 @@ def checkpoint(key: str, answer: Any) -> Any:
         display(feedback)
         return answer
     display(Feedback(NOT_YET, f"{feedback.text}\nThe notebook goes on with the right answer."))
-    return find_definition(key).right_value()
+    exercise = find_definition(key)
+    right = exercise.answer
+    return exercise.value_of(right) if isinstance(exercise, Exercise) else right
 
 
 def hint(key: str) -> Feedback:
@@ -167,7 +169,7 @@ def _record(key: str, status: str, text: str) -> Feedback:
     event = ExerciseEvent(key, status)
     _session.append(event)
     try:
-        append_event(event, work_folder())
+        append_event(event)
     except OSError as error:
         text += f"\n(Your progress could not be kept: {error.strerror}.)"
     return Feedback(status, text)

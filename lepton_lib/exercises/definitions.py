@@ -65,10 +65,6 @@ class Exercise(_Definition):
         remedy = "Let the answer end with what is passed to check()."
         raise ExerciseError(f"exercise {self.key}", got, expected, remedy)
 
-    def right_value(self) -> Any:
-        """The value or the function that the answer's code defines."""
-        return self.value_of(self.answer)
-
     def value_of(self, code: str) -> Any:
         """What ``code`` defines under the answer's name, in a namespace of its own."""
         return self._namespace(code)[self.name]
@@ -98,10 +94,6 @@ class Question(_Definition):
     def answer(self) -> str:
         """The right letter."""
         return next(one for one in self.options if letter_hash(self.salt, one) == self.right)
-
-    def right_value(self) -> str:
-        """The right letter."""
-        return self.answer
 
     def message(self, letter: str) -> str:
         """The reason why the right letter matters, or the misconception behind a wrong one."""

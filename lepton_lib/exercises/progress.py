@@ -41,13 +41,13 @@ def work_folder(start: Path | None = None) -> Path | None:
     return next((place for place in (here, *here.parents) if (place / WORK_FILE).is_file()), None)
 
 
-def append_event(event: ExerciseEvent, folder: Path | None) -> None:
-    """Append an event to a work folder's progress; without a folder do nothing.
+def append_event(event: ExerciseEvent) -> None:
+    """Append an event to the progress in the work folder around here, if there is one.
 
     Raises:
         OSError: The file can't be written to.
     """
-    if folder is None:
+    if (folder := work_folder()) is None:
         return
     line = msgspec.json.encode(event) + b"\n"
     descriptor = os.open(folder / PROGRESS_FILE, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)

@@ -11,13 +11,11 @@ from sphinx.application import Sphinx
 
 project = "From research to application"
 html_title = project
-author = "the authors of the course"
 html_show_copyright = False
 html_show_sphinx = False
 html_copy_source = False
 # it would fetch pages, which a browser refuses on a page opened from the disk
 html_show_search_summary = False
-language = "en"
 
 extensions = ["myst_nb", "sphinx.ext.mathjax"]
 myst_enable_extensions = ["dollarmath", "amsmath"]
@@ -25,7 +23,6 @@ myst_heading_anchors = 3
 nb_execution_mode = "off"
 nb_ipywidgets_js: dict[str, dict[str, str]] = {}  # none are used; the defaults come from a network
 nb_render_markdown_format = "gfm"
-nb_number_source_lines = False
 
 html_theme = "furo"
 pygments_dark_style = "github-dark"
