@@ -13,6 +13,7 @@ import torch
 from lepton_lib import exercises, plots
 from lepton_lib.errors import ExerciseError
 from lepton_lib.exercises import check, checkpoint, hint, progress_card, solution
+from lepton_lib.exercises.comparison import call_on_inputs, describe_kind, same
 from lepton_lib.exercises.definitions import (
     Exercise,
     definition_files,
@@ -20,7 +21,6 @@ from lepton_lib.exercises.definitions import (
     letter_hash,
     read_definitions,
 )
-from lepton_lib.exercises.comparison import call_on_inputs, describe_kind, same
 from lepton_lib.exercises.progress import ExerciseEvent, append_event, read_events, standings
 from lepton_lib.runs import find_notebooks
 from lepton_lib.runs.parameters import tags
@@ -152,7 +152,7 @@ RUBBISH = [
 
 @pytest.mark.usefixtures("course")
 def test_a_right_answer_is_correct_and_says_why():
-    """A function is tried on hidden inputs, a number compared within its tolerance, a letter by its hash."""
+    """A function is called on hidden inputs, a number has a tolerance, a letter is hashed."""
     assert repr(check("07.1", halve)) == "07.1 correct: Halves add up."
     assert check("07.2", 0.2499).status == check("07.q1", " B) ").status == "correct"
 
@@ -210,7 +210,7 @@ def test_nothing_is_no_attempt():
 @pytest.mark.parametrize("which", range(len(RUBBISH)))
 @pytest.mark.usefixtures("course")
 def test_rubbish_is_answered(monkeypatch, key, which):
-    """Whatever is passed in, the answer is one clear sentence that never names an address, and nothing is raised."""
+    """Whatever is passed in, the answer is one clear sentence, and nothing is raised."""
     monkeypatch.setattr("lepton_lib.exercises.comparison.TIMEOUT", 0.2)
     feedback = check(key, RUBBISH[which])
     assert feedback.status in {"not yet", "not attempted"}
@@ -226,7 +226,7 @@ def test_a_function_is_tried_in_a_time_limit():
 
 @pytest.mark.usefixtures("course")
 def test_a_function_can_disturb_nobody(capsys):
-    """What a function prints isn't shown, and what it does to its arguments doesn't reach the next try."""
+    """What a function prints isn't shown; changes to its arguments don't reach the next call."""
 
     def noisy(values):
         print("noise")
@@ -413,7 +413,7 @@ QUESTIONS = [definition for definition in DEFINED if not isinstance(definition, 
 
 @pytest.mark.parametrize("exercise", VALUES, ids=lambda exercise: exercise.key)
 def test_an_exercise_keeps_its_word(exercise):
-    """The answer is correct, each wrong answer earns its own message, nothing and rubbish earn neither."""
+    """The answer is correct, each wrong answer earns its own message, rubbish earns neither."""
     assert (
         repr(check(exercise.key, exercise.value_of(exercise.answer)))
         == f"{exercise.key} correct: {exercise.why}"
@@ -432,7 +432,7 @@ def test_an_exercise_keeps_its_word(exercise):
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.key)
 def test_a_question_keeps_its_word(question):
-    """The right letter is correct, each other has its message, and a letter that isn't offered is told which are."""
+    """The right letter is correct, each other has its message; unknown ones get the options."""
     for letter in question.options:
         hashed = letter_hash(question.salt, letter)
         status = (
@@ -446,7 +446,7 @@ def test_a_question_keeps_its_word(question):
 
 @pytest.mark.parametrize("number", definition_files())
 def test_a_notebook_and_its_definitions_agree(number):
-    """Every definition stands in its notebook as a heading and in one check of an exercise cell, in the same order."""
+    """Every definition has its heading and its check in the notebook, in the same order."""
     notebook = next(path for stem, path in find_notebooks().items() if stem.startswith(number))
     cells = nbformat.read(notebook, 4).cells
     known = read_definitions(definition_files()[number])
@@ -478,7 +478,7 @@ def test_a_notebook_and_its_definitions_agree(number):
 
 @pytest.mark.parametrize("number", definition_files())
 def test_a_notebook_has_exercises_of_each_kind(number):
-    """Four to six exercises: one to predict, one to mend, one to write, one to decide; two or three questions."""
+    """Four to six exercises, one at least of each kind; two or three questions."""
     known = read_definitions(definition_files()[number]).values()
     kinds = [definition.kind for definition in known if isinstance(definition, Exercise)]
     assert 4 <= len(kinds) <= 6
@@ -489,7 +489,7 @@ def test_a_notebook_has_exercises_of_each_kind(number):
 
 @pytest.mark.parametrize("number", definition_files())
 def test_stored_outputs_give_no_answer_away(number):
-    """As handed out, code to mend is told what it does wrong, never why; every other exercise is not attempted."""
+    """As handed out, code to mend is told what is wrong, never why; the rest is not attempted."""
     notebook = next(path for stem, path in find_notebooks().items() if stem.startswith(number))
     known = read_definitions(definition_files()[number])
     told = {}

@@ -19,14 +19,6 @@ from nbformat.v4 import new_code_cell
 
 from lepton_lib import plots
 from lepton_lib.classroom import sandbox
-from lepton_lib.classroom.grading import (
-    NOT_RUN,
-    Learner,
-    Result,
-    find_learners,
-    grade,
-)
-from lepton_lib.classroom.sandbox_process import CodeCell, needed_cells
 from lepton_lib.classroom.class_report import (
     NO_EXAM,
     class_csv,
@@ -34,7 +26,15 @@ from lepton_lib.classroom.class_report import (
     shared_misconceptions,
     write_class_report,
 )
+from lepton_lib.classroom.grading import (
+    NOT_RUN,
+    Learner,
+    Result,
+    find_learners,
+    grade,
+)
 from lepton_lib.classroom.sandbox import Limits, SandboxRunner
+from lepton_lib.classroom.sandbox_process import CodeCell, needed_cells
 from lepton_lib.classroom.sandbox_protocol import decode, encode, encode_answer
 from lepton_lib.errors import RunError
 from lepton_lib.exercises.comparison import Raised, same
@@ -101,7 +101,8 @@ KINDS = {
         lambda nb: change(
             nb,
             imports="import lepton_lib.exercises as e\nclass R:\n    status = 'correct'\n"
-            "def check(*_):\n    return R()\ncheckpoint = e.grade_answer = e.check = e._compare = check",
+            "def check(*_):\n    return R()\n"
+            "checkpoint = e.grade_answer = e.check = e._compare = check",
             halve_it='halve = lambda x: 2 * x\ncheck("07.1", halve)',
             a_share='share = checkpoint("07.2", 25)',
         ),
@@ -241,7 +242,7 @@ def states(learner):
 
 @pytest.mark.parametrize("name", KINDS)
 def test_what_a_notebook_does_costs_only_itself(graded, name):
-    """Whatever a cell does, the other exercises have their results, up to where the process was ended."""
+    """Whatever a cell does, the other exercises have their results, until the process ends."""
     expected = KINDS[name][1]
     learner = graded[1][name]
     assert states(learner) == (expected.split("|") if "|" in expected else expected.split()), (
@@ -265,7 +266,7 @@ def test_why_something_could_not_be_run_is_said(graded):
 
 
 def test_what_was_handed_out_is_no_attempt(graded):
-    """A notebook that nobody touched has no wrong answer, even where its broken code would be one."""
+    """A notebook that nobody touched has no wrong answer, even where its code would be one."""
     assert states(graded[1]["untouched.ipynb"]) == ["not attempted"] * 3
 
 
@@ -278,7 +279,7 @@ def test_a_folder_and_a_file_of_one_name_are_two_learners(graded):
 
 @pytest.mark.skipif(
     subprocess.run(["unshare", "-Urm", "true"], capture_output=True, check=False).returncode != 0,
-    reason="this machine allows no user namespaces, without which a notebook writes where its user may",
+    reason="without user namespaces a notebook writes where its user may",
 )
 def test_a_notebook_changes_nothing_but_its_own_folder(graded):
     """What it wrote to the course isn't there."""
@@ -295,7 +296,7 @@ def test_what_is_no_notebook_has_its_row(graded, name):
 
 
 def test_other_kinds_of_files(graded):
-    """An old format is read; a folder, a link and a notebook of another course are named; the rest is passed over."""
+    """An old format is read; a folder, a link and another course's notebook are named."""
     folder, learners = graded
     assert states(learners["version3"]) == RIGHT.split()
     assert learners["folder.ipynb"].notes == ["a folder without a notebook in it"]
@@ -330,7 +331,7 @@ def test_the_table_is_read_by_spreadsheets(graded):
 
 
 def test_the_page_begins_with_what_the_class_shares(graded):
-    """Misconceptions come first, counted, then the learners; it says that it is no exam supervision."""
+    """Misconceptions come first, counted, then the learners; it is no exam supervision."""
     folder, learners = graded
     shared = shared_misconceptions(list(learners.values()))
     assert shared[0] == (3, "07.1", "That doubles.") or shared[0][0] >= 2
@@ -357,7 +358,7 @@ def test_an_empty_class_is_no_error(tmp_path, monkeypatch, lepton):
 
 
 def test_a_notebook_reads_what_the_steps_before_it_left(tmp_path, monkeypatch):
-    """The runs of the notebooks before lie beside each learner's notebook, where the course has them."""
+    """The runs of earlier notebooks lie beside each learner's notebook, as in the course."""
 
     def leave(*, run_dir, notebooks):
         assert [path.stem for path in notebooks] == ["00_environment"]
@@ -443,7 +444,7 @@ def test_what_has_no_plain_form_is_unlike_any_answer(value):
 
 
 def test_only_what_an_exercise_reads_is_run():
-    """The plan holds the exercises and the cells that they depend on, through functions, changes and imports."""
+    """Exercises and the cells that they depend on are run, through functions and changes."""
     sources = [
         ("imports", "import numpy as np"),
         ("unread", "slow = np.zeros(9)"),
@@ -458,9 +459,7 @@ def test_only_what_an_exercise_reads_is_run():
         ("task", 'check("07.1", rows)'),
         ("after", "rows = []"),
     ]
-    cells = [
-        CodeCell(name, source, ["07.1"] if name == "task" else []) for name, source in sources
-    ]
+    cells = [CodeCell(name, source, ["07.1"] if name == "task" else []) for name, source in sources]
     assert [cell.id for cell in needed_cells(cells)] == [
         "imports",
         "base",

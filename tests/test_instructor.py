@@ -19,7 +19,7 @@ every_notebook = pytest.mark.parametrize(
 
 @pytest.fixture(scope="module")
 def graded(tmp_path_factory, pipeline):
-    """Results of each notebook with all answers filled in, its exercises and what they read from run in order."""
+    """Results of each notebook with all answers filled in, run as the class report does."""
     folder = tmp_path_factory.mktemp("class")
     for stem, path in find_notebooks().items():
         (folder / f"{stem}.ipynb").write_text(
@@ -38,7 +38,7 @@ def graded(tmp_path_factory, pipeline):
 
 @every_notebook
 def test_every_answer_is_correct_in_its_notebook(graded, path):
-    """Where its cell stands, after the cells before it, every answer of a notebook is correct, and nothing fails."""
+    """After the cells before it, every answer of a notebook is correct, and nothing fails."""
     learner = graded[path.stem]
     known = read_definitions(definition_files()[path.stem[:2]])
     found = {key: result for key, result in learner.results.items() if key in known}
