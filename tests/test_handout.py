@@ -145,7 +145,7 @@ def course(tmp_path, monkeypatch):
 
 
 def test_minutes_are_measured_from_the_content(course):
-    """Words, code cells and the exercises' minutes add up; the line that tells them isn't counted."""
+    """Words, code and the exercises' minutes add up; the line that tells them isn't counted."""
     found = sections(course)
     assert [(one.title, one.exercises) for one in found] == [
         ("Introduction", ()),
