@@ -220,8 +220,7 @@ def test_rubbish_is_answered(monkeypatch, key, which):
 
 def test_a_function_is_tried_in_a_time_limit():
     """An endless function is given up, and its thread ends."""
-    with pytest.raises(TimeoutError):
-        call_on_inputs(endless, [(1,)], timeout=0.1)
+    assert call_on_inputs(endless, [(1,)], timeout=0.1) is None
 
 
 @pytest.mark.usefixtures("course")

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from lepton_lib.exercises import Outcomes, call_function
-from lepton_lib.exercises.comparison import Drawing, Raised, figure_data
+from lepton_lib.exercises import Outcomes
+from lepton_lib.exercises.comparison import Drawing, Raised, call_on_inputs, figure_data
 from lepton_lib.exercises.definitions import Exercise, find_definition
 
 
@@ -43,8 +43,7 @@ def encode_answer(key: str, value: Any) -> Any:
         if callable(value) and not isinstance(value, type):
             exercise = find_definition(key)
             if isinstance(exercise, Exercise) and exercise.inputs is not None:
-                values = call_function(exercise, value).values
-                return {"outcomes": None if values is None else [encode(one) for one in values]}
+                return {"outcomes": encode(call_on_inputs(value, exercise.arguments()))}
         return encode(value)
     except Exception as error:  # a value may do anything when it is looked at
         return {"other": type(error).__name__}

@@ -49,7 +49,9 @@ def make_work(folder: Path) -> list[str]:
     remedy = "Change its permissions, or choose another work folder."
     with wrap_os_errors(folder, got="a folder that can't be read or written", remedy=remedy):
         folder.mkdir(parents=True, exist_ok=True)
-        editions = _read_marker(marker)
+        editions: dict[str, Hashes] = {}  # what the copies were made from; a broken file: nothing
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            editions = msgspec.json.decode(marker.read_bytes(), type=dict[str, Hashes])
         if not marker.is_file():
             write_atomic(marker, "{}\n")
         for path in sorted(path for path in source.rglob("*") if path.is_file()):
@@ -67,13 +69,6 @@ def make_work(folder: Path) -> list[str]:
                 write_atomic(target, path.read_bytes())
         write_atomic(marker, to_json(editions))
     return lines
-
-
-def _read_marker(marker: Path) -> dict[str, Hashes]:
-    """The hashes of what the copies were made from; a broken marker counts as an empty one."""
-    with contextlib.suppress(FileNotFoundError, ValueError):
-        return msgspec.json.decode(marker.read_bytes(), type=dict[str, Hashes])
-    return {}
 
 
 def _hash(cell: Any) -> str:

@@ -142,12 +142,11 @@ def describe_kind(value: Any) -> str:
 
 def call_on_inputs(
     function: Callable[..., Any], inputs: Sequence[tuple[Any, ...]], timeout: float | None = None
-) -> list[Any]:
-    """What a function returns for each input, each a copy of its own; an exception as `Raised`.
+) -> list[Any] | None:
+    """What a function returns for a copy of each input; an exception as `Raised`.
 
-    Raises:
-        TimeoutError: All calls together took longer than ``timeout`` seconds (`TIMEOUT` by
-            default). The thread is told to end; a call into C code ends only when it returns.
+    None if all calls together take longer than ``timeout`` seconds, by default `TIMEOUT`. Their
+    thread is told to end; a call into C code ends only when it returns.
     """
     results: list[Any] = []
     timed_out = threading.Event()
@@ -172,5 +171,5 @@ def call_on_inputs(
             ctypes.pythonapi.PyThreadState_SetAsyncExc(
                 ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit)
             )
-            raise TimeoutError
+            return None
     return results
