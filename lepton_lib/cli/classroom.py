@@ -55,7 +55,7 @@ def certificate(
     name: Annotated[str, typer.Argument(help="Your name, as it is to stand there.")] = "",
     *,
     out: Annotated[Path, typer.Option(help="The drawing to write.")] = Path("certificate.svg"),
-    verify: Annotated[str, typer.Option(metavar="FILE|CODE", help="Is it genuine?")] = "",
+    verify: Annotated[str, typer.Option(metavar="FILE|CODE", help="Say if it is genuine.")] = "",
     folder: Annotated[Path | None, typer.Option("--work", help="The work folder.")] = None,
 ) -> None:
     """Draw the certificate when all exercises are done, or verify one; a code needs the name, too.
