@@ -1,4 +1,4 @@
-"""Finds the exercises in a notebook's cells, and puts code in place of what a reader writes. Runs nothing."""
+"""Finds the exercises in the course's notebooks and fills in answers. Runs nothing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ast
 import copy
 import re
 import symtable
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from lepton_lib.errors import ParameterError
 from lepton_lib.exercises.definitions import Exercise, find_definition
 from lepton_lib.runs import find_notebooks
 from lepton_lib.runs.parameters import is_code
+from lepton_lib.utils import write_atomic
 
 _KEY = re.compile(r"\bcheck(?:point)?\(\s*[\"'](\d\d\.\w+)[\"']")
 
@@ -30,26 +31,40 @@ def source_folder() -> Path:
     raise ParameterError("notebooks/", "no notebook", "the course's notebooks", remedy)
 
 
+def write_notebook(path: Path, nb: Any) -> None:
+    """Write a notebook's file, whole or not at all."""
+    import nbformat
+
+    write_atomic(path, nbformat.writes(nb) + "\n")
+
+
 def keys_in(source: str) -> list[str]:
     """The keys of the exercises that a cell checks, also where the cell isn't Python."""
     return _KEY.findall(source)
 
 
-def check_calls(tree: ast.AST) -> Iterator[ast.Call]:
-    """The calls of ``check`` and ``checkpoint`` with a key and an answer, however they are reached."""
+def insert_after_exercises(nb: Any, make_cell: Callable[[str], Any]) -> Any:
+    """The notebook with a cell of ``make_cell(key)`` after each exercise."""
+    cells: list[Any] = []
+    for cell in nb.cells:
+        keys = keys_in(cell.source) if cell.cell_type == "code" else []
+        cells += [cell, *map(make_cell, keys)]
+    nb.cells = cells
+    return nb
+
+
+def check_calls(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:
+    """The calls of ``check`` and ``checkpoint`` with key and answer, and the function's name."""
     for node in ast.walk(tree):
-        if (
-            isinstance(node, ast.Call)
-            and len(node.args) == 2
-            and isinstance(node.args[0], ast.Constant)
-        ):
-            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
-            if name in {"check", "checkpoint"} and isinstance(node.args[0].value, str):
-                yield node
+        if isinstance(node, ast.Call) and len(node.args) == 2:
+            name, key = getattr(node.func, "attr", getattr(node.func, "id", "")), node.args[0]
+            literal = isinstance(key, ast.Constant) and isinstance(key.value, str)
+            if literal and name in {"check", "checkpoint"}:
+                yield name, node
 
 
-def names(source: str) -> tuple[set[str], set[str]]:
-    """The names of the notebook that code binds or changes, and those that it reads.
+def bound_and_read(source: str) -> tuple[set[str], set[str]]:
+    """The notebook's names that code binds or changes, and those that it reads.
 
     Raises:
         SyntaxError: It isn't Python.
@@ -62,28 +77,28 @@ def names(source: str) -> tuple[set[str], set[str]]:
         tables += table.get_children()
         for symbol in table.get_symbols():
             if table.get_type() == "module" or symbol.is_global():
-                bound |= (
-                    {symbol.get_name()} if symbol.is_assigned() or symbol.is_imported() else set()
-                )
-                read |= {symbol.get_name()} if symbol.is_referenced() else set()
+                if symbol.is_assigned() or symbol.is_imported():
+                    bound.add(symbol.get_name())
+                if symbol.is_referenced():
+                    read.add(symbol.get_name())
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Attribute | ast.Subscript) and not isinstance(node.ctx, ast.Load):
-            bound |= _root(node)
+            bound |= _changed(node)
         elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-            bound |= _root(node.value.func)  # rows.pop(): perhaps a change
+            bound |= _changed(node.value.func)  # rows.pop(): perhaps a change
         elif isinstance(node, ast.AugAssign):
-            read |= _root(node.target)
+            read |= _changed(node.target)
     return bound, read
 
 
-def _root(node: ast.expr) -> set[str]:
-    whole = node
-    while isinstance(node, ast.Attribute | ast.Subscript):
-        node = node.value
-    direct = node is whole and not isinstance(
-        getattr(node, "ctx", None), ast.Store
-    )  # display(x) doesn't change display
-    return {node.id} if isinstance(node, ast.Name) and not direct else set()
+def _changed(node: ast.expr) -> set[str]:
+    """The name that an expression such as ``rows[0].x`` begins with; display(x) changes nothing."""
+    root = node
+    while isinstance(root, ast.Attribute | ast.Subscript):
+        root = root.value
+    if not isinstance(root, ast.Name) or (root is node and not isinstance(root.ctx, ast.Store)):
+        return set()
+    return {root.id}
 
 
 def fill_in(nb: Any, answers: Mapping[str, str] | None = None) -> Any:
@@ -102,28 +117,27 @@ def fill_in(nb: Any, answers: Mapping[str, str] | None = None) -> Any:
     nb = copy.deepcopy(nb)
     for cell in nb.cells:
         if is_code(cell) and keys_in(cell.source):
-            cell.source = _filled(cell.source, answers or {})
+            cell.source = _fill_cell(cell.source, answers or {})
     return nb
 
 
-def _filled(source: str, answers: Mapping[str, str]) -> str:
+def _fill_cell(source: str, answers: Mapping[str, str]) -> str:
     lines = source.splitlines()
     parts: list[tuple[str, set[str]]] = []  # of the new cell, and the names that each defines
     for statement in ast.parse(source).body:
         calls = list(check_calls(statement))
-        for call in calls:
-            assert isinstance(call.args[0], ast.Constant)
-            definition = find_definition(str(call.args[0].value))
+        for _, call in calls:
+            key, letter = call.args
+            definition = find_definition(ast.literal_eval(key))
             answer = answers.get(definition.key, definition.answer).strip()
             if isinstance(definition, Exercise):
-                bound = names(answer)[0]
-                parts = [(text, defined) for text, defined in parts if not defined & bound]
+                bound, _ = bound_and_read(answer)
+                parts = [part for part in parts if not part[1] & bound]
                 parts.append((f"{answer}\n", set()))
             else:
-                row, given = call.args[1].lineno - 1, call.args[1]
-                lines[row] = (
-                    f'{lines[row][: given.col_offset]}"{answer}"{lines[row][given.end_col_offset :]}'
-                )
+                line = lines[letter.lineno - 1]
+                before, after = line[: letter.col_offset], line[letter.end_col_offset :]
+                lines[letter.lineno - 1] = f'{before}"{answer}"{after}'
         text = "\n".join(lines[statement.lineno - 1 : statement.end_lineno])
-        parts.append((text, set() if calls else names(text)[0]))
+        parts.append((text, set() if calls else bound_and_read(text)[0]))
     return "\n".join(text for text, _ in parts)

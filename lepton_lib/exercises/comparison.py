@@ -1,7 +1,7 @@
-"""Whether two answers are the same, whatever they are; functions are tried, in a time limit. Knows no exercise.
+"""Whether two answers are the same, whatever they are; functions are called with a timeout.
 
-Nothing that an answer does while it is looked at may reach the caller: it may raise, print, change
-its arguments, end the program or never end.
+Knows no exercise. Nothing that an answer does while it is looked at may reach the caller: it may
+raise, print, change its arguments, end the program or never end.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from typing import Any, NamedTuple
 
 from lepton_lib.utils import first_line
 
-SECONDS = 3.0  # that a function may take for all its inputs
+TIMEOUT = 3.0  # seconds that a function may take for all its inputs
 
 
 class Raised(NamedTuple):
-    """What a function gave when it gave nothing: the exception."""
+    """The exception that a function raised instead of returning a value."""
 
     kind: str
     message: str
 
 
 class Drawing(NamedTuple):
-    """A figure that was drawn elsewhere, by its data."""
+    """A figure that was drawn in another process, by its data."""
 
     data: list[str]
 
 
 def same(value: Any, expected: Any, tolerance: float) -> bool:
-    """Whether ``value`` is ``expected``: the same kind, shape and names, numbers within the relative tolerance.
+    """Whether an answer is the expected one: in kind, shape and names, numbers within a tolerance.
 
     A list, a tuple, an array and a tensor of the same values are the same; so are a figure, its
-    axes and its picture.
+    axes and its picture. The tolerance is relative; near zero it is absolute.
     """
     if isinstance(expected, Raised):
         return isinstance(value, Raised) and value.kind == expected.kind
@@ -47,40 +47,29 @@ def same(value: Any, expected: Any, tolerance: float) -> bool:
     if isinstance(expected, str):
         return isinstance(value, str) and value.strip().casefold() == expected.strip().casefold()
     if isinstance(expected, Mapping):
-        return (
-            isinstance(value, Mapping)
-            and len(value) == len(expected)
-            and all(
-                key in value and same(value[key], entry, tolerance)
-                for key, entry in expected.items()
-            )
-        )
+        if not isinstance(value, Mapping) or len(value) != len(expected):
+            return False
+        return all(k in value and same(value[k], entry, tolerance) for k, entry in expected.items())
     if isinstance(expected, set | frozenset):
         return isinstance(value, set | frozenset) and value == expected
     if type(expected).__module__.startswith("pandas"):
         return _same_table(value, expected, tolerance)
     if _is_number(expected):
         return _is_number(value) and _close(value, expected, tolerance)
-    entries, wanted = _entries(value), _entries(expected)
-    if wanted is not None:
-        return (
-            entries is not None
-            and len(entries) == len(wanted)
-            and all(
-                same(entry, other, tolerance) for entry, other in zip(entries, wanted, strict=True)
-            )
-        )
-    return type(value) is type(expected) and bool(value == expected)
+    a, b = _items(value), _items(expected)
+    if b is None:
+        return type(value) is type(expected) and bool(value == expected)
+    if a is None or len(a) != len(b):
+        return False
+    return all(same(*pair, tolerance) for pair in zip(a, b, strict=True))
 
 
 def _same_table(value: Any, expected: Any, tolerance: float) -> bool:
     if type(value) is not type(expected) or value.shape != expected.shape:
         return False
-    if hasattr(expected, "columns") and list(value.columns) != list(expected.columns):
+    if [list(labels) for labels in value.axes] != [list(labels) for labels in expected.axes]:
         return False
-    return list(value.index) == list(expected.index) and same(
-        value.to_numpy().tolist(), expected.to_numpy().tolist(), tolerance
-    )
+    return same(value.to_numpy().tolist(), expected.to_numpy().tolist(), tolerance)
 
 
 def _is_number(value: Any) -> bool:
@@ -90,22 +79,20 @@ def _is_number(value: Any) -> bool:
 
 
 def _close(value: Any, expected: Any, tolerance: float) -> bool:
-    got, wanted = (x.item() if hasattr(x, "item") else x for x in (value, expected))
-    if isinstance(got, bool) or isinstance(wanted, bool):
-        return type(got) is type(wanted) and got == wanted
-    if math.isnan(wanted):
-        return math.isnan(got)
-    return math.isclose(
-        got, wanted, rel_tol=tolerance, abs_tol=tolerance * min(1.0, abs(wanted) or 1.0)
-    )
+    a, b = (x.item() if hasattr(x, "item") else x for x in (value, expected))
+    if isinstance(a, bool) or isinstance(b, bool):
+        return type(a) is type(b) and a == b
+    if math.isnan(b):
+        return math.isnan(a)
+    return math.isclose(a, b, rel_tol=tolerance, abs_tol=tolerance * min(1.0, abs(b) or 1.0))
 
 
-def _entries(value: Any) -> list[Any] | None:
+def _items(value: Any) -> list[Any] | None:
     if isinstance(value, list | tuple):
         return list(value)
     if hasattr(value, "tolist") and hasattr(value, "shape"):  # an array or a tensor
-        found = value.tolist()
-        return found if isinstance(found, list) else None
+        items = value.tolist()
+        return items if isinstance(items, list) else None
     return None
 
 
@@ -121,15 +108,12 @@ def figure_data(value: Any) -> list[str] | None:
 
 
 def _is_figure(value: Any) -> bool:
-    module = type(value).__module__
-    return (
-        isinstance(value, Drawing)
-        or module.startswith("matplotlib.")
-        or (module == "lepton_lib.plots" and type(value).__name__ == "Picture")
-    )
+    module, name = type(value).__module__, type(value).__name__
+    is_picture = (module, name) == ("lepton_lib.plots", "Picture")
+    return isinstance(value, Drawing) or module.startswith("matplotlib.") or is_picture
 
 
-def kind_of(value: Any) -> str:
+def describe_kind(value: Any) -> str:
     """What a value is, in words that a reader knows, without its content."""
     if value is None:
         return "nothing (None)"
@@ -156,39 +140,36 @@ def kind_of(value: Any) -> str:
     return "a function" if callable(value) else f"an object of type {type(value).__name__}"
 
 
-def outcomes(
-    function: Callable[..., Any], inputs: Sequence[tuple[Any, ...]], seconds: float = SECONDS
-) -> list[Any]:
-    """What a function gives for each input, an exception as `Raised`; each call gets its own copy of the arguments.
+def call_on_inputs(
+    function: Callable[..., Any], inputs: Sequence[tuple[Any, ...]], timeout: float | None = None
+) -> list[Any] | None:
+    """What a function returns for a copy of each input; an exception as `Raised`.
 
-    Raises:
-        TimeoutError: It took longer; its thread is told to end, which a call into C code does only
-            when it returns.
+    None if all calls together take longer than ``timeout`` seconds, by default `TIMEOUT`. Their
+    thread is told to end; a call into C code ends only when it returns.
     """
-    found: list[Any] = []
-    late = threading.Event()
+    results: list[Any] = []
+    timed_out = threading.Event()
 
-    def work() -> None:
+    def call_all() -> None:
         for arguments in inputs:
             try:
                 result = function(*copy.deepcopy(arguments))
-            except (
-                BaseException
-            ) as error:  # sys.exit(), too: whatever it is, it is the function's answer
+            except BaseException as error:  # sys.exit(), too, is the function's outcome
                 result = Raised(type(error).__name__, first_line(error))
-            if late.is_set():
+            if timed_out.is_set():
                 return
-            found.append(result)
+            results.append(result)
 
-    thread = threading.Thread(target=work, daemon=True)
+    thread = threading.Thread(target=call_all, daemon=True)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         thread.start()
-        thread.join(seconds)
+        thread.join(TIMEOUT if timeout is None else timeout)
         if thread.is_alive():
-            late.set()
+            timed_out.set()
             assert thread.ident is not None
             ctypes.pythonapi.PyThreadState_SetAsyncExc(
                 ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit)
             )
-            raise TimeoutError
-    return found
+            return None
+    return results
