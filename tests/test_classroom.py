@@ -20,7 +20,7 @@ from lepton_lib.classroom.work_folder import make_work
 from lepton_lib.errors import ExerciseError, ParameterError, RunError
 from lepton_lib.exercises import check
 from lepton_lib.exercises.progress import PROGRESS_FILE, WORK_FILE
-from lepton_lib.runs.parameters import read_notebook
+from lepton_lib.runs.notebooks import read_notebook
 from tests.course import answered, write_course
 from tests.test_exercises import halve
 

@@ -23,7 +23,7 @@ from lepton_lib.exercises.definitions import (
 )
 from lepton_lib.exercises.progress import ExerciseEvent, append_event, read_events, standings
 from lepton_lib.runs import find_notebooks
-from lepton_lib.runs.parameters import tags
+from lepton_lib.runs.notebooks import tags
 
 SALT = "small course"
 SMALL = f"""

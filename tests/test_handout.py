@@ -18,7 +18,7 @@ from lepton_lib.classroom.pacing import (
 from lepton_lib.errors import ParameterError, RunError
 from lepton_lib.exercises.definitions import definition_files, read_definitions
 from lepton_lib.runs import find_notebooks
-from lepton_lib.runs.parameters import read_notebook
+from lepton_lib.runs.notebooks import read_notebook
 from tests.course import write_course
 from tests.tiny import write_loop
 

@@ -16,7 +16,7 @@ from lepton_lib.classroom.grading import grade
 from lepton_lib.classroom.notebooks import fill_in
 from lepton_lib.exercises.definitions import definition_files, read_definitions
 from lepton_lib.runs import find_notebooks
-from lepton_lib.runs.parameters import read_notebook
+from lepton_lib.runs.notebooks import read_notebook
 
 SEATS = 30
 
