@@ -32,6 +32,16 @@ if platform.machine() in {"x86_64", "AMD64"}:
         "OPENBLAS_CORETYPE": "Haswell",
         "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
     }
+# Environment variables without which a package reports to its maker; read when it is loaded.
+NO_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
+
+
+def import_onnxruntime() -> Any:
+    """The package onnxruntime, with its telemetry off; it is imported nowhere else."""
+    os.environ.update(NO_TELEMETRY)
+    import onnxruntime
+
+    return onnxruntime
 
 
 def normalize(values: Array, *, reference: Array | None = None) -> Array:

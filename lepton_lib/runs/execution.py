@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from lepton_lib.errors import NotebookError
 from lepton_lib.runs.notebooks import is_code
+from lepton_lib.utils import NO_TELEMETRY
 
 CELL_TIMEOUT = 600  # seconds that one cell may take
 
@@ -80,7 +81,7 @@ class NotebookExecution:
         from lepton_lib.runs import kernels
 
         defaults = {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
-        environment = {**defaults, **os.environ, **self.environment}
+        environment = {**defaults, **os.environ, **NO_TELEMETRY, **self.environment}
         # imports what kernels need while we import what we need ourselves
         metadata = kernels.prepare(environment)
         from nbclient import NotebookClient
