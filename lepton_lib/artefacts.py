@@ -61,6 +61,7 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
     ),
 }
 STEPS = tuple(OUTPUTS)
+PARTIAL = ".partial"  # the suffix of a folder of staged files
 PACKAGES = ("torch", "numpy", "pandas", "scikit-learn", "onnxruntime")
 
 
@@ -134,16 +135,25 @@ class Run:
             RunError: The folder can't be written to, belongs to another case, or an earlier step's
                 file is missing.
         """
-        self.check_case(case)
+        self.check(case)
         return Step(self, step, case, parameters)
 
-    def check_case(self, case: str) -> None:
-        """Refuse a folder that holds another case's run.
+    def check(self, case: str | None) -> None:
+        """Refuse a folder that holds another case's run, or other files than a run's.
 
         Raises:
             RunError: It does.
         """
+        names = os.listdir(self.folder) if self.folder.is_dir() else []
+        is_run = any(name in ("manifest.json", ".lock") or name.endswith(PARTIAL) for name in names)
+        is_course = (self.folder / "notebooks" / "exercises").is_dir()
+        if names and (is_course or not is_run):
+            got = "the course's folder" if is_course else "a folder of other files"
+            remedy = "Choose another, such as runs/NAME; a run overwrites what is in its folder."
+            raise RunError(str(self.folder), got, "a run folder, or a new or empty one", remedy)
         owner = self.manifest["case"]
+        if case is None:
+            return
         if owner not in (None, case):
             got, expected = f"a run of the case {owner!r}", f"one of {case!r}, or a new folder"
             remedy = f"Choose another folder, such as runs/{case}."
@@ -199,7 +209,7 @@ class Step:
         self.name = name
         self.case = case
         self.parameters = dict(parameters)
-        self._staging = run.folder / f".{name}.partial"
+        self._staging = run.folder / f".{name}{PARTIAL}"
         self._read: dict[str, str] = {}
         self._begun = time.monotonic()
         remedy = "Choose another run_dir, or change its permissions."

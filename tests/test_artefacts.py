@@ -1,6 +1,7 @@
 """The run folder: whole results or none, each with its step, stale when an earlier one changes."""
 
 import json
+import os
 
 import pytest
 
@@ -98,6 +99,20 @@ def test_a_folder_that_cannot_be_used_is_refused(run, tmp_path):
     work(run, FIRST)
     with pytest.raises(RunError, match=r"a run of the case 'credit'.*such as runs/heart"):
         run.start(FIRST, case="heart", parameters={})
+
+
+def test_a_folder_of_other_files_is_no_run_folder(tmp_path):
+    """A run writes into a new or empty folder or a run's, and never over a course."""
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(RunError, match="got a folder of other files"):
+        Run(tmp_path).start("00_environment", case="credit", parameters={})
+    assert os.listdir(tmp_path) == ["mine.txt"]
+    (tmp_path / "notebooks" / "exercises").mkdir(parents=True)
+    (tmp_path / "manifest.json").write_text('{"case": null, "steps": {}}')
+    with pytest.raises(RunError, match="got the course's folder"):
+        Run(tmp_path).start("00_environment", case="credit", parameters={})
+    for _ in range(2):  # the second time over what a killed step has left
+        Run(tmp_path / "new").start("00_environment", case="credit", parameters={})
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"case": 1, "steps": 2}', "\ufeff{"])

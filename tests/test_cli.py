@@ -91,6 +91,11 @@ def test_run_notebook(lepton, here):
         (["07"], "notebook '07': got no such notebook"),
         (["loop"], "notebook '00_environment': got no such notebook"),
         (["02", "--out", "notebooks/02_training.ipynb"], "can't be written to"),
+        (["02", "--out", "."], ".: got a folder of other files"),
+        (["02", "--out", "notebooks"], "notebooks: got a folder of other files"),
+        (["02", "-p", "run_dir=/"], "/: got a folder of other files"),
+        (["02", "--out", ""], "the run folder: got an empty text"),
+        (["02", "-p", "run_dir="], "the run folder: got an empty text"),
         (["02", "--nope"], "No such option"),
     ],
 )
@@ -294,7 +299,7 @@ def test_work_opens_jupyterlab_beside_the_notebooks(lepton, monkeypatch, tmp_pat
     asked = []
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
-        "lepton_lib.classroom.work.make_work", lambda folder: [f"copies in {folder}"]
+        "lepton_lib.classroom.work_folder.make_work", lambda folder: [f"copies in {folder}"]
     )
     monkeypatch.setattr(os, "execv", lambda *words: asked.append(words))
     assert lepton("work", "--open")[:2] == (0, "copies in work\n")

@@ -303,6 +303,7 @@ def test_failed_cell(tmp_path, source, said):
     notebooks.mkdir(parents=True)
     (notebooks / "n.ipynb").write_text("earlier")
     (notebooks / "n.html").write_text("earlier")
+    (tmp_path / "run" / ".lock").touch()
     before = path.read_bytes()
     with pytest.raises(
         NotebookError, match=rf"(?s)notebook n, cell 'bad-cell' \(`.*`\): got {said}"

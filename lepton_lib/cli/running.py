@@ -26,7 +26,9 @@ def run(
     case: Annotated[
         str | None, typer.Option(help="The case's name, or a folder with a case.toml.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The run folder; default: runs/CASE.")] = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="PATH", help="The run folder; default: runs/CASE.")
+    ] = None,
     parameter: Annotated[
         list[str] | None,
         typer.Option("-p", metavar="NAME=VALUE", help="Set a parameter; can be repeated."),
@@ -77,11 +79,11 @@ def _resumable() -> Iterator[Progress]:
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _overrides(pairs: list[str], case: str | None, out: Path | None) -> dict[str, str]:
+def _overrides(pairs: list[str], case: str | None, out: str | None) -> dict[str, str]:
     """The values of ``-p NAME=VALUE``, ``--case`` and ``--out`` by parameter; each name once."""
     values = {} if case is None else {"case": case}
     if out is not None:
-        values["run_dir"] = str(out)
+        values["run_dir"] = out
     for pair in pairs:
         name, sign, value = pair.partition("=")
         name = name.strip()
@@ -90,6 +92,9 @@ def _overrides(pairs: list[str], case: str | None, out: Path | None) -> dict[str
         if name in values:
             raise ParameterError(f"parameter {name!r}", "two values", "one", "Remove one of them.")
         values[name] = value
+    if values.get("run_dir") == "":  # an unset variable of the shell
+        remedy = "Name one, or leave it out."
+        raise ParameterError("the run folder", "an empty text", "a folder", remedy)
     return values
 
 

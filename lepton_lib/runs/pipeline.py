@@ -116,8 +116,8 @@ def _locked(folder: Path, values: Mapping[str, Mapping[str, Value]]) -> Iterator
     """Check that a run folder can be used, and lock it; yields the lock's file descriptor."""
     run = Run(folder)
     for entry in values.values():
-        if case := find_case(entry):
-            run.check_case(case.name)
+        case = find_case(entry)
+        run.check(case.name if case else None)
     read_steps(run)
     remedy = "Wait for it to end, or choose another with --out."
     with exclusive_lock(folder, timeout=LOCK_TIMEOUT, remedy=remedy) as lock_fd:
