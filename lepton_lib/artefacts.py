@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -62,7 +64,31 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
 }
 STEPS = tuple(OUTPUTS)
 PARTIAL = ".partial"  # the suffix of a folder of staged files
-PACKAGES = ("torch", "numpy", "pandas", "scikit-learn", "onnxruntime")
+PACKAGES = ("lepton-course", "torch", "numpy", "pandas", "scikit-learn", "onnxruntime")
+_LIBRARY = Path(__file__).resolve().parent
+_NOT_IN_STEPS = ("cli", "classroom", "operations", "runs", "site")  # no step's notebook runs these
+
+
+def code_hash() -> str:
+    """SHA-256 of the library's code that steps run, as it is on disk now."""
+    digest = hashlib.sha256()
+    for path in sorted(_LIBRARY.rglob("*.py")):
+        name = path.relative_to(_LIBRARY)
+        if name.parts[0] not in _NOT_IN_STEPS:
+            digest.update(f"{name.as_posix()} {sha256_of(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def commit() -> str:
+    """The commit of the clone that the library lies in, marked if files differ; else empty."""
+    words = ["git", "--no-optional-locks", "describe", "--always", "--dirty", "--abbrev=40"]
+    if not (_LIBRARY.parent / ".git").exists():
+        return ""
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        return subprocess.check_output(
+            [*words, "--exclude=*"], cwd=_LIBRARY.parent, stderr=subprocess.DEVNULL, text=True
+        ).strip()
+    return ""
 
 
 @contextlib.contextmanager
@@ -257,6 +283,7 @@ class Step:
         entry = {
             "parameters": self.parameters,
             "python": sys.version.split()[0],
+            "commit": commit(),
             "packages": {name: metadata.version(name) for name in PACKAGES},
             "read": self._read,
             "files": {name: sha256_of(self._staging / name) for name in outputs},

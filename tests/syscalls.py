@@ -59,7 +59,7 @@ def run(trace: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def outside(trace: Path) -> list[str]:
-    """The calls that leave the machine or ask for a name, and the files of onnxruntime's reports."""
+    """The calls that leave the machine or ask for a name, and onnxruntime's report files."""
     calls = [
         line
         for line in trace.read_text(errors="replace").splitlines()

@@ -2,9 +2,12 @@
 
 import json
 import os
+import re
+import subprocess
 
 import pytest
 
+from lepton_lib import artefacts
 from lepton_lib.artefacts import OUTPUTS, STEPS, Run
 from lepton_lib.errors import RunError
 
@@ -35,11 +38,27 @@ def test_a_finished_step_lies_in_the_folder_and_in_the_manifest(run):
     assert entry["metrics"] == {"value": 7}
     assert set(entry["files"]) == set(OUTPUTS[FIRST])
     assert entry["packages"]["torch"].startswith("2.")
+    assert entry["packages"]["lepton-course"] == "0.1.0"
+    assert entry["commit"] == artefacts.commit()
     assert entry["python"].startswith("3.")
     assert 0 <= entry["seconds"] < 60
     for name in OUTPUTS[FIRST]:
         assert run.read_json(name) == {"value": 7, "name": name}
     assert not list(run.folder.glob(".*"))
+
+
+def test_the_commit_is_the_clones(tmp_path, monkeypatch):
+    """The commit is that of the clone, marked where it was changed, and empty without a clone."""
+    monkeypatch.setattr(artefacts, "_LIBRARY", tmp_path / "lepton_lib")
+    assert artefacts.commit() == ""
+    (tmp_path / "a.txt").write_text("a")
+    git = ["git", "-c", "user.name=n", "-c", "user.email=e"]
+    for words in (["init"], ["add", "."], ["commit", "-m", "first"]):
+        subprocess.run([*git, *words], cwd=tmp_path, check=True, capture_output=True)
+    commit = artefacts.commit()
+    assert re.fullmatch("[0-9a-f]{40}", commit)
+    (tmp_path / "a.txt").write_text("b")
+    assert artefacts.commit() == f"{commit}-dirty"
 
 
 def test_a_step_reads_what_an_earlier_one_left_and_grows_stale_with_it(run):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lepton_lib.artefacts import Run, exclusive_lock
+from lepton_lib.artefacts import Run, code_hash, exclusive_lock
 from lepton_lib.errors import NotebookError
 from lepton_lib.runs.execution import (
     CELL_TIMEOUT,
@@ -83,7 +83,7 @@ def run_loop(
     """Run the loop's notebooks in order, except those that are done with these parameters.
 
     A step is done when its files, and the earlier ones that it read, are as it left them, and when
-    its notebook and its case haven't changed since.
+    its notebook, its case and the library's code haven't changed since.
 
     Args:
         run_dir: The run folder.
@@ -185,12 +185,13 @@ class _RunContext:
         return bool(fingerprint == self._prepare(notebook, values)[1])
 
     def _prepare(self, notebook: Path, values: Mapping[str, Value]) -> tuple[Any, str]:
-        """The notebook to run, and a hash of its cells, parameters and its case's description."""
+        """The notebook to run, and a hash of its cells and parameters, its case and the library."""
         nb = read_notebook(notebook)
         if not self.whole:
             strip_tagged_cells(nb)
         content: list[Any] = [[cell.cell_type, cell.source] for cell in nb.cells]
-        content.append({name: value for name, value in values.items() if name != "run_dir"})
+        content += [{name: value for name, value in values.items() if name != "run_dir"}]
+        content.append(code_hash())
         if case := find_case(values):
             content.append(sha256_of(case.path("case.toml")))
         return nb, hashlib.sha256(json.dumps(content).encode()).hexdigest()
