@@ -21,7 +21,14 @@ from pathlib import Path
 from typing import Any, Self
 
 from lepton_lib.errors import RunError, wrap_os_errors
-from lepton_lib.utils import sha256_of, to_json, write_atomic
+from lepton_lib.utils import (
+    CASE_VARIABLE,
+    course_folders,
+    course_root,
+    sha256_of,
+    to_json,
+    write_atomic,
+)
 
 # The files of each step. A step may read only those of earlier ones.
 OUTPUTS: dict[str, tuple[str, ...]] = {
@@ -129,11 +136,13 @@ class Run:
     """A run folder.
 
     Args:
-        folder: Where it lies; created by the first step that starts in it.
+        folder: Where it lies; created by the first step that starts in it. Empty: ``runs/CASE`` in
+            the course's folder, wherever a notebook is run from.
+        case: The case's name, for an empty ``folder``.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path, case: str = "") -> None:
+        self.folder = Path(folder) if folder else course_root() / "runs" / case
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -291,6 +300,9 @@ class Step:
             "metrics": metrics,
         }
         manifest["case"] = self.case
+        folder = Path(os.environ.get(CASE_VARIABLE, ""))
+        if folder.name == self.case and folder.parent not in course_folders("datasets"):
+            manifest["case_folder"] = str(folder)
         manifest["steps"].pop(self.name, None)  # not done until its files have moved
         write_atomic(self.run.folder / "manifest.json", to_json(manifest))
         for name in outputs:

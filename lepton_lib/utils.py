@@ -35,6 +35,11 @@ if platform.machine() in {"x86_64", "AMD64"}:
 # Environment variables without which a package reports to its maker; read when it is loaded.
 NO_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
 
+CASE_VARIABLE = "LEPTON_CASE"  # the folder of the case at work, for the processes that are started
+NO_COURSE = (
+    "The library was installed alone: go to the course's folder, with its notebooks and cases."
+)
+
 
 def import_onnxruntime() -> Any:
     """The package onnxruntime, with its telemetry off; it is imported nowhere else."""
@@ -72,6 +77,12 @@ def course_folders(name: str) -> list[Path]:
     """Where a folder of the course may be: here, in a parent, in the clone; nearest first."""
     here = Path.cwd()
     return [root / name for root in (here, *here.parents, Path(__file__).resolve().parents[1])]
+
+
+def course_root() -> Path:
+    """The folder that holds the course's ``notebooks/``; the working directory if there is none."""
+    places = course_folders("notebooks")
+    return next((place.parent for place in places if any(place.glob("00_*.ipynb"))), Path.cwd())
 
 
 def sha256_of(path: Path) -> str:

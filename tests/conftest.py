@@ -291,6 +291,7 @@ def lepton(
     from lepton_lib import cli
 
     monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setenv("LEPTON_CASE", "")  # commands set it
 
     def call(*words: object) -> tuple[Any, str, str]:
         monkeypatch.setattr(sys, "argv", ["lepton", *map(str, words)])

@@ -14,7 +14,7 @@ import pytest
 from lepton_lib import doctor
 from lepton_lib.cases import load_case
 from tests.conftest import light, small_table
-from tests.tiny import PARAMETERS, write_loop, write_notebook
+from tests.tiny import PARAMETERS, work, write_loop, write_notebook
 
 LEPTON = [sys.executable, "-m", "lepton_lib.cli"]
 
@@ -88,6 +88,7 @@ def test_run_notebook(lepton, here):
         (["02", "-p", "case=credit", "--case", "credit"], "parameter 'case': got two values"),
         (["02", "--case", "nope"], "case 'nope': got no such case"),
         (["02", "--case", "./nope"], "got no such case"),
+        (["02", "--case", ""], "got no such case"),
         (["07"], "notebook '07': got no such notebook"),
         (["loop"], "notebook '00_environment': got no such notebook"),
         (["02", "--out", "notebooks/02_training.ipynb"], "can't be written to"),
@@ -121,20 +122,46 @@ def test_failed_run(lepton, here, source):
     assert "Traceback" not in err
 
 
-def test_case_by_folder(lepton, here, monkeypatch):
-    """A case is found by its folder, too, and notebooks then find it by its name."""
-    mine = here / "elsewhere" / "mine"
+@pytest.mark.parametrize(
+    ("words", "cwd"),
+    [("a:b/mine", "."), ("mine", "a:b"), (".", "a:b/mine"), ("../a:b/mine", "other")],
+)
+def test_case_by_folder(lepton, here, monkeypatch, words, cwd):
+    """A case is found by its folder, whatever its path, and later commands know where it lies."""
+    mine = here / "a:b" / "mine"
     shutil.copytree(load_case("credit").folder, mine)
     text = (mine / "case.toml").read_text().replace('name = "credit"', 'name = "mine"', 1)
     (mine / "case.toml").write_text(text)
-    monkeypatch.setenv("LEPTON_DATASETS", "")
     cells = [
         ("p", PARAMETERS, "parameters"),
-        ("c", "from lepton_lib.cases import load_case; load_case(case).name"),
+        ("c", "from lepton_lib.cases import load_case\nload_case(case).name"),
+        ("work", work("00_environment", ["case", "seed"])),
     ]
-    write_notebook(here / "notebooks" / "n.ipynb", *cells)
-    assert lepton("run", "n", "--case", "elsewhere/mine")[0] == 0
-    assert "<pre>'mine'</pre>" in (here / "runs" / "mine" / "notebooks" / "n.html").read_text()
+    write_notebook(here / "notebooks" / "00_environment.ipynb", *cells)
+    (here / "other").mkdir()
+    monkeypatch.chdir(here / cwd)
+    run_dir = here / "runs" / "mi:ne"
+    code, _, err = lepton("run", "00", "--case", words, "--out", run_dir)
+    assert code == 0, err
+    assert "<pre>'mine'</pre>" in (run_dir / "notebooks" / "00_environment.html").read_text()
+    monkeypatch.setenv("LEPTON_CASE", "")
+    served = []
+    monkeypatch.setattr(
+        "lepton_lib.serving.serve", lambda *_, **__: served.append(load_case("mine").folder)
+    )
+    monkeypatch.chdir(here)
+    assert lepton("serve", run_dir)[0] == 0
+    shutil.copytree(mine, here / "moved" / "mine")
+    assert lepton("serve", run_dir, "--case", "moved/mine")[0] == 0
+    assert served == [mine, here / "moved" / "mine"]
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("command", [("serve",), ("monitor",), ("label", "labels.csv")])
+def test_case_of_a_service(lepton, command):
+    """The commands that need the case take its folder."""
+    code, _, err = lepton(command[0], "runs/x", *command[1:], "--case", "nowhere/mine")
+    assert (code, "case 'nowhere/mine': got no such case" in err) == (2, True)
 
 
 def test_terminal_bar(here):

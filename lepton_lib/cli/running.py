@@ -12,6 +12,7 @@ import typer
 
 from lepton_lib.cli.common import FAILED, INTERRUPTED, Progress
 from lepton_lib.errors import LeptonError, ParameterError
+from lepton_lib.utils import CASE_VARIABLE
 
 app = typer.Typer()
 
@@ -43,13 +44,13 @@ def run(
     """Run one notebook, or the whole loop, into a run folder."""
     from lepton_lib.runs import RunSummary, find_notebook, run_loop, run_notebook
     from lepton_lib.runs.notebooks import loop_notebooks
-    from lepton_lib.runs.parameters import check_parameters, datasets_path, find_case
+    from lepton_lib.runs.parameters import check_parameters, find_case
 
     values = _overrides(parameter or [], case, out)
     notebooks = loop_notebooks() if notebook == "loop" else [find_notebook(notebook)]
+    os.environ.pop(CASE_VARIABLE, None)
     if loaded := find_case(values):
-        if os.sep in values["case"]:  # notebooks find it by its name
-            os.environ["LEPTON_DATASETS"] = datasets_path(loaded)
+        os.environ[CASE_VARIABLE] = str(loaded.folder.resolve())  # notebooks find it by its name
         values["case"] = loaded.name
     folder = values.pop("run_dir", "")
     checked = check_parameters(notebooks, values)

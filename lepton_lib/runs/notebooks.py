@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from lepton_lib.artefacts import STEPS
 from lepton_lib.errors import ParameterError
-from lepton_lib.utils import course_folders
+from lepton_lib.utils import NO_COURSE, course_folders
 
 SKIPPED_TAGS = {"exercise", "lesson"}  # of cells that a pipeline run leaves out
 
@@ -47,7 +47,7 @@ def find_notebook(name: str) -> Path:
         f"notebook {name!r}",
         f"a prefix of {', '.join(matches)}" if matches else "no such notebook",
         f"'loop', or one of: {', '.join(known) or 'none was found under notebooks/'}",
-        "Write more of its name." if matches else did_you_mean(name, list(known)),
+        "Write more of its name." if matches else did_you_mean(name, known) if known else NO_COURSE,
     )
 
 
@@ -60,7 +60,7 @@ def loop_notebooks() -> list[Path]:
     return [find_notebook(step) for step in STEPS]
 
 
-def did_you_mean(name: object, valid: Sequence[str]) -> str:
+def did_you_mean(name: object, valid: Iterable[str]) -> str:
     """The remedy for a name that isn't among the valid ones."""
     near = difflib.get_close_matches(str(name), valid, 1, 0.5)
     return f"Did you mean {near[0]!r}?" if near else "Check its spelling."

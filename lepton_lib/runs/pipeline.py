@@ -29,9 +29,9 @@ from lepton_lib.runs.notebooks import (
     strip_tagged_cells,
 )
 from lepton_lib.runs.pages import write_index
-from lepton_lib.runs.parameters import Value, check_parameters, datasets_path, find_case
+from lepton_lib.runs.parameters import Value, check_parameters, find_case
 from lepton_lib.runs.summary import read_steps
-from lepton_lib.utils import sha256_of, write_atomic
+from lepton_lib.utils import CASE_VARIABLE, sha256_of, write_atomic
 
 # seconds; a killed run's kernel holds the lock until it sees that its parent is gone, within 1 s
 LOCK_TIMEOUT = 3.0
@@ -151,7 +151,7 @@ class _RunContext:
             folder=notebook.parent,
             traceback_in=str(failed),
             timeout=self.timeout,
-            environment={"LEPTON_DATASETS": datasets_path(case)} if case else {},
+            environment={CASE_VARIABLE: str(case.folder.resolve())} if case else {},
             lock_fd=self.lock_fd,
             progress=self.progress,
         )
