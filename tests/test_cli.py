@@ -334,3 +334,38 @@ def test_work_opens_jupyterlab_beside_the_notebooks(lepton, monkeypatch, tmp_pat
     assert program == words[0] == sys.executable
     assert f"--ServerApp.root_dir={tmp_path}" in words
     assert words[-1] == os.path.join("work", "00_first.ipynb")
+
+
+def test_closed_streams(here):
+    """Without standard streams, as some schedulers start commands, a notebook runs as ever."""
+    words = 'exec "$@" <&- >&- 2>&-'
+    done = subprocess.run(
+        ["sh", "-c", words, "sh", *LEPTON, "run", "02"], cwd=here, env=light(), check=False
+    )
+    assert done.returncode == 0
+    assert "LR 0.001" in (here / "runs/credit/notebooks/02_training.html").read_text()
+
+
+def test_a_temporary_folder_too_long_for_sockets(lepton, here, monkeypatch):
+    """Sockets go to a shorter folder; where there is none, the doctor and the run say so."""
+    long = here / ("x" * 110)
+    long.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(long))
+    assert lepton("run", "02")[0] == 0
+    monkeypatch.setattr("lepton_lib.utils.SHORT_FOLDERS", ())
+    code, _, err = lepton("run", "02")
+    assert (code, "too long for sockets" in err) == (1, True)
+    assert "Traceback" not in err
+    code, out, _ = lepton("doctor")
+    assert (code, "Set TMPDIR to a shorter one." in out) == (1, True)
+
+
+def test_a_home_without_room_for_a_key(lepton, here, monkeypatch):
+    """It's said by the doctor and before a loop begins, with the variable that helps."""
+    write_loop(here)
+    monkeypatch.setenv("LEPTON_CONFIG", "/proc/nowhere")
+    code, out, _ = lepton("doctor")
+    assert (code, "-> Set LEPTON_CONFIG to a folder of yours" in out) == (1, True)
+    code, _, err = lepton("run", "loop")
+    assert (code, "Set LEPTON_CONFIG to a folder of yours" in err) == (2, True)
+    assert not (here / "runs").exists()

@@ -27,6 +27,11 @@ for part in (running, service, watching, classroom):
 def main() -> None:
     """Entry point: a user's mistake is one message on stderr, never a traceback."""
     os.environ.update(NO_TELEMETRY)
+    for name in ("stdin", "stdout", "stderr"):  # closed ones: the next file would get their number
+        if getattr(sys, name) is None:
+            stream = open(os.devnull, "r" if name == "stdin" else "w")  # noqa: SIM115
+            os.set_inheritable(stream.fileno(), True)
+            setattr(sys, name, stream)
     # Without this module nbformat's jsonschema doesn't spend a second on a format that no notebook
     # has.
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # the import system's way to say "missing"

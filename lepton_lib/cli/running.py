@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from lepton_lib.cli.common import FAILED, INTERRUPTED, Progress
-from lepton_lib.errors import LeptonError, ParameterError
-from lepton_lib.utils import CASE_VARIABLE
+from lepton_lib.errors import LeptonError, ParameterError, wrap_os_errors
+from lepton_lib.utils import CASE_VARIABLE, KEY_REMEDY, check_config_folder, config_folder
 
 app = typer.Typer()
 
@@ -56,6 +56,11 @@ def run(
     checked = check_parameters(notebooks, values)
     default = next((v["case"] for v in checked.values() if "case" in v), notebooks[0].stem)
     run_dir = Path(folder or f"runs/{default}")
+    if any(
+        path.stem == "04_deployment" for path in notebooks
+    ):  # it signs; said before the others have run
+        with wrap_os_errors(config_folder(), got="no room for a signing key", remedy=KEY_REMEDY):
+            check_config_folder()
     with _resumable() as show:
         options: Any = {"parameters": values, "progress": show, "whole": whole}
         if notebook == "loop":
