@@ -97,6 +97,9 @@ def test_run_notebook(lepton, here):
         (["02", "-p", "run_dir=/"], "/: got a folder of other files"),
         (["02", "--out", ""], "the run folder: got an empty text"),
         (["02", "-p", "run_dir="], "the run folder: got an empty text"),
+        (["02", "--case", "heart", "--case", "credit"], "it is given more than once"),
+        (["02", "--out", "a", "--out", "b"], "'--out': it is given more than once"),
+        (["02", "-p", "name=007"], "'name' of 02_training: got an unknown name"),
         (["02", "--nope"], "No such option"),
     ],
 )
@@ -108,6 +111,25 @@ def test_bad_usage(lepton, here, words, said):
     assert "Traceback" not in err
     assert os.listdir(here) == ["notebooks"]
     assert os.listdir(here / "notebooks") == ["02_training.ipynb"]
+
+
+@pytest.mark.usefixtures("here")
+def test_a_suggestion_is_near(lepton):
+    """What is as far from every name as from each other isn't suggested."""
+    assert "Check its spelling." in lepton("run", "02", "-p", "name=007")[2]
+    assert "Did you mean 'case'?" in lepton("run", "02", "-p", "cases=007")[2]
+
+
+def test_an_error_of_the_library_is_told_once(lepton, here):
+    """A cell's error with four parts is the command's, with the cell before and one remedy more."""
+    source = "from lepton_lib.cases import load_case\nload_case('nope')"
+    write_notebook(here / "notebooks" / "n.ipynb", ("p", "x = 1", "parameters"), ("bad", source))
+    code, _, err = lepton("run", "n")
+    assert (code, err.count(": got "), err.count(", expected ")) == (1, 1, 1)
+    assert (
+        "cell 'bad' (`from lepton_lib.cases import load_case`): CaseError: case 'nope': got" in err
+    )
+    assert "COLUMN`. Look into " in err
 
 
 @pytest.mark.parametrize("source", ["1 / 0", "import os; os._exit(0)", "import sys; sys.exit(0)"])

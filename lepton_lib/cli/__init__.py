@@ -9,7 +9,7 @@ import sys
 import typer
 
 from lepton_lib.cli import classroom, running, service, watching
-from lepton_lib.cli.common import FAILED, USAGE
+from lepton_lib.cli.common import FAILED, USAGE, Command
 from lepton_lib.errors import LeptonError, NotebookError
 from lepton_lib.utils import NO_TELEMETRY
 
@@ -22,6 +22,9 @@ app = typer.Typer(
 )
 for part in (running, service, watching, classroom):
     app.add_typer(part.app)
+for group in (running.app, service.app, service.keys, watching.app, classroom.app):
+    for command in group.registered_commands:
+        command.cls = Command
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperOption
 
 from lepton_lib.artefacts import Run
 from lepton_lib.errors import RunError
@@ -19,6 +20,18 @@ if TYPE_CHECKING:
     from lepton_lib.runs import ProgressEvent
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130  # exit codes
+
+
+class Command(TyperCommand):
+    """A command that refuses an option which is given twice: the last would win in silence."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As `TyperCommand.parse_args`."""
+        *_, order = self.make_parser(ctx).parse_args(args=list(args))
+        for option in order:
+            if isinstance(option, TyperOption) and not option.multiple and order.count(option) > 1:
+                raise typer.BadParameter("it is given more than once", ctx, option)
+        return super().parse_args(ctx, args)
 
 
 def _use_case_of(run_dir: Path) -> Path:

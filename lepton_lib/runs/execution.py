@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +24,7 @@ from lepton_lib.errors import NotebookError
 from lepton_lib.runs.notebooks import is_code
 from lepton_lib.utils import NO_TELEMETRY, socket_folder
 
+_LEPTON_ERROR = re.compile(r"(\w+Error: .+?): got (.+?), expected (.+?)\. (.+)", re.DOTALL)
 CELL_TIMEOUT = 600  # seconds that one cell may take
 
 
@@ -169,8 +171,11 @@ class NotebookExecution:
             cell.outputs.append(new_output("error", ename=ename, evalue=text, traceback=[got]))
         first = next(line for line in cell.source.splitlines() if line.strip())
         where = f"notebook {self.name}, cell {cell.id!r} (`{first.strip()}`)"
-        remedy = f"Look into {self.traceback_in}."
-        return NotebookError(where, got, "a cell that runs to its end", remedy)
+        expected, remedy = "a cell that runs to its end", f"Look into {self.traceback_in}."
+        if inner := _LEPTON_ERROR.fullmatch(got):  # one of the library's: its parts, once
+            where, got, expected = f"{where}: {inner[1]}", inner[2], inner[3]
+            remedy = f"{inner[4]}. {remedy}"
+        return NotebookError(where, got, expected, remedy)
 
 
 def _kernel_manager(metadata: dict[str, object], connection_file: str) -> Any:

@@ -64,7 +64,7 @@ def loop_notebooks() -> list[Path]:
 
 def did_you_mean(name: object, valid: Iterable[str]) -> str:
     """The remedy for a name that isn't among the valid ones."""
-    near = difflib.get_close_matches(str(name), valid, 1, 0.5)
+    near = difflib.get_close_matches(str(name), valid, 1, 0.6)
     return f"Did you mean {near[0]!r}?" if near else "Check its spelling."
 
 
