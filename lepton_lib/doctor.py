@@ -18,8 +18,10 @@ from lepton_lib.utils import free_port
 
 DISTRIBUTION = "lepton-course"
 LEAST_MEMORY = 2.0  # GiB
+EXTRAS = ("", "serve", "ops", "class")  # what the course's notebooks and commands import
 REINSTALL = (
-    "Run `make setup`, or `python -m pip install -e . -c constraints.txt` in the course's folder."
+    "Run `make setup`, or `python -m pip install -c constraints.txt -e '.[class]'` "
+    "in the course's folder."
 )
 
 
@@ -94,7 +96,9 @@ def _packages() -> Finding:
         return Finding("packages", False, "the course itself isn't installed", REINSTALL)
     wrong, count = [], 0
     for requirement in wanted:
-        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+        marker = requirement.marker
+        needed = marker is None or any(marker.evaluate({"extra": extra}) for extra in EXTRAS)
+        if requirement.name == DISTRIBUTION or not needed:
             continue
         count += 1
         try:
@@ -110,8 +114,10 @@ def _packages() -> Finding:
 
 
 def _kernel() -> Finding:
-    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
-
+    try:
+        from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+    except ImportError as error:
+        return Finding("Jupyter kernel", False, f"{error.name} is missing", REINSTALL)
     remedy = (
         "Run `python -m ipykernel install --sys-prefix --name python3` with the course's Python."
     )

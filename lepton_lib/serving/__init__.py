@@ -5,11 +5,14 @@ Knows cases and service folders; the part that answers needs neither torch nor p
 
 from typing import TYPE_CHECKING
 
-from lepton_lib.serving import releases
-from lepton_lib.serving.log import PredictionLog, attach_labels, read_log
-from lepton_lib.serving.packaging import check_parity, model_card, package
-from lepton_lib.serving.process import LocalService, serve, start
-from lepton_lib.serving.scoring import Scorer
+from lepton_lib.errors import needs_extra
+
+with needs_extra("serve", "lepton_lib.serving", "fastapi"):
+    from lepton_lib.serving import releases
+    from lepton_lib.serving.log import PredictionLog, attach_labels, read_log
+    from lepton_lib.serving.packaging import check_parity, model_card, package
+    from lepton_lib.serving.process import LocalService, serve, start
+    from lepton_lib.serving.scoring import Scorer
 
 if TYPE_CHECKING:
     from pathlib import Path
