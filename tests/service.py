@@ -2,11 +2,9 @@
 
 import asyncio
 import json
-import shutil
 
 import httpx
 import numpy as np
-import pytest
 import torch
 
 from lepton_lib import serving
@@ -98,30 +96,6 @@ def write_desk(folder, **changes):
     write_case(folder / "desk", costs=COSTS, bands=BANDS, **changes)
     write_release(folder / "run", load_case(folder / "desk"))
     return folder
-
-
-@pytest.fixture(scope="module")
-def release(tmp_path_factory):
-    """A folder that holds the case and a run whose model was packaged once."""
-    return write_desk(
-        tmp_path_factory.mktemp("release"), columns=COLUMNS, title=HOSTILE, question=HOSTILE
-    )
-
-
-@pytest.fixture
-def run(release, tmp_path, monkeypatch):
-    """A run folder of this test's own."""
-    shutil.copytree(release, tmp_path / "release")
-    monkeypatch.setenv("LEPTON_DATASETS", str(tmp_path / "release"))
-    return tmp_path / "release" / "run"
-
-
-@pytest.fixture
-def app(run):
-    """The service in this process."""
-    service = serving.create_app(run)
-    yield service
-    service.log.close()
 
 
 def call(app, method, path, **options):

@@ -16,9 +16,8 @@ from lepton_lib.serving import upkeep
 from lepton_lib.serving.batches import Rules
 from lepton_lib.serving.http import ARROW, FLOAT32
 from tests.conftest import write_case
-from tests.service import COLUMNS, app, ask, call, kept, release, run, write_desk, write_release
+from tests.service import COLUMNS, ask, call, kept, write_desk, write_release
 
-__all__ = ["app", "release", "run"]  # fixtures
 COLOURS = COLUMNS[2]["categories"]
 
 

@@ -23,9 +23,8 @@ from lepton_lib.cli import main
 from lepton_lib.errors import DataError, RunError
 from lepton_lib.serving import app as app_module
 from lepton_lib.serving import upkeep
-from tests.service import GOOD, app, ask, call, kept, release, run, serving_log
+from tests.service import GOOD, ask, call, kept, serving_log
 
-__all__ = ["app", "release", "run"]  # fixtures
 KILLS = 6
 
 

@@ -11,9 +11,7 @@ import numpy as np
 import pytest
 
 from lepton_lib.explanation import shapley_values
-from tests.service import GOOD, app, ask, call, kept, release, run
-
-__all__ = ["app", "release", "run"]  # fixtures
+from tests.service import GOOD, ask, call, kept
 
 
 def exact(predict, row, background, groups):

@@ -18,9 +18,7 @@ from lepton_lib.serving import container, signing
 from lepton_lib.serving.handlers import Service, handler
 from lepton_lib.serving.http import JSON
 from lepton_lib.serving.page import _field
-from tests.service import GOOD, app, call, release, run
-
-__all__ = ["app", "release", "run"]  # fixtures
+from tests.service import GOOD, call
 
 
 def test_the_form_offers_not_knowing_only_where_a_gap_is_allowed():

@@ -17,9 +17,7 @@ from lepton_lib import serving
 from lepton_lib.cli import main
 from lepton_lib.errors import ParameterError, RunError
 from lepton_lib.serving import guards
-from tests.service import GOOD, JSON, app, ask, call, kept, release, run
-
-__all__ = ["app", "release", "run"]  # fixtures
+from tests.service import GOOD, JSON, ask, call, kept
 
 
 def test_without_keys_nobody_is_asked_and_with_them_everybody(app):

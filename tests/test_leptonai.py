@@ -13,7 +13,7 @@ import pytest
 from lepton_lib import serving
 from lepton_lib.serving.container import write_container
 from tests.benchmarks.environments import environment
-from tests.service import GOOD, release, run  # noqa: F401  # fixtures
+from tests.service import GOOD
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("LEPTON_LEPTONAI") != "required",
@@ -32,7 +32,7 @@ def told(program, *words):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_leptons_client_asks_the_service(run):  # noqa: F811  # the fixture
+def test_leptons_client_asks_the_service(run):
     """A client that knows only the address builds its methods from /openapi.json, and gets the same prediction."""
     program = """
 import json, sys
@@ -47,7 +47,7 @@ print(json.dumps(client.v1.predict(records=[json.loads(sys.argv[2])])))
     assert {key: prediction[key] for key in expected} == expected
 
 
-def test_leptons_types_take_the_specification(run, tmp_path):  # noqa: F811  # the fixture
+def test_leptons_types_take_the_specification(run, tmp_path):
     """`LeptonDeployment` reads leptonai.json and leaves nothing of it aside."""
     program = """
 import json, sys

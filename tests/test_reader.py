@@ -10,9 +10,8 @@ from lepton_lib.cases import encode_records, load_case, records
 from lepton_lib.errors import DataError
 from lepton_lib.serving import upkeep
 from tests.conftest import write_case
-from tests.service import COLUMNS, GOOD, app, call, kept, release, run
+from tests.service import COLUMNS, GOOD, call, kept
 
-__all__ = ["app", "release", "run"]  # fixtures
 EXACT = {
     "name": "exact",
     "kind": "number",

@@ -21,9 +21,7 @@ from lepton_lib.errors import RunError
 from lepton_lib.serving import releases, signing
 from lepton_lib.serving.scoring import FILES, Scorer, version_of
 from tests.conftest import write_case
-from tests.service import GOOD, app, ask, call, kept, release, run, write_release
-
-__all__ = ["app", "release", "run"]  # fixtures
+from tests.service import GOOD, ask, call, kept, write_release
 
 
 @pytest.fixture(scope="module")

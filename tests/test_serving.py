@@ -26,22 +26,7 @@ from lepton_lib.serving.http import BODY_LIMIT
 from lepton_lib.serving.pages import ROUTES
 from lepton_lib.serving.scoring import FILES, version_of
 from tests.conftest import write_case
-from tests.service import (
-    COLUMNS,
-    GOOD,
-    JSON,
-    METRICS,
-    app,
-    ask,
-    call,
-    kept,
-    release,
-    run,
-    some_inputs,
-    write_release,
-)
-
-__all__ = ["app", "release", "run"]  # fixtures
+from tests.service import COLUMNS, GOOD, JSON, METRICS, ask, call, kept, some_inputs, write_release
 
 
 def test_answers_are_those_of_the_model_in_torch(app, run):
