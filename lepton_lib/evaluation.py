@@ -8,13 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
 
-from lepton_lib.cases import Case, Column
+from lepton_lib.cases import Case, CategoryColumn, NumberColumn
 from lepton_lib.cases.sections import Bands, Metric
 from lepton_lib.errors import MetricError
 from lepton_lib.metrics import AUC, mean_absolute_error
@@ -276,23 +275,12 @@ def band(probabilities: Any, bands: Bands) -> np.ndarray:
     ]
 
 
-def group_labels(frame: pd.DataFrame, column: Column) -> pd.Series:
+def group_labels(frame: pd.DataFrame, column: NumberColumn | CategoryColumn) -> pd.Series:
     """Which group of a category or number column each row belongs to; a number's groups lie between its ``cuts``.
 
     Categorical ``(n,)``, in the case's order, ``"missing"`` last.
     """
-    values, names = frame[column.name], list(column.categories)
-    if column.kind == "number":
-        edges = [f"{cut:.15g}" for cut in column.cuts]
-        names = [
-            f"below {edges[0]}",
-            *(f"{a} to below {b}" for a, b in pairwise(edges)),
-            f"{edges[-1]} and above",
-        ]
-        index = np.searchsorted(column.cuts, values.to_numpy(dtype="float64"), side="right")
-        values = pd.Series(np.array(names)[index], index=frame.index).where(values.notna())
-    text = values.astype(object).where(values.notna(), "missing")
-    return text.astype(pd.CategoricalDtype(list(dict.fromkeys([*names, "missing"]))))
+    return column.groups(frame[column.name])
 
 
 def group_table(

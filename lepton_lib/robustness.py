@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from lepton_lib.cases import Case
+from lepton_lib.cases import Case, NumberColumn
 from lepton_lib.errors import ParameterError
 from lepton_lib.models import TabularModel
 
@@ -153,11 +153,10 @@ class _Ball:
 
 def _range(case: Case) -> tuple[np.ndarray, np.ndarray]:
     """Least and greatest value ``(d,)`` that the case allows in each field; infinite where it sets no bound."""
-    bounds = [
-        (case.column(field.name) if field.kind == "number" else None) for field in case.fields
-    ]
-    low = [-math.inf if column is None or column.min is None else column.min for column in bounds]
-    high = [math.inf if column is None or column.max is None else column.max for column in bounds]
+    columns = [column for column in case.inputs for _ in column.fields]
+    numbers = [column if isinstance(column, NumberColumn) else None for column in columns]
+    low = [-math.inf if column is None or column.min is None else column.min for column in numbers]
+    high = [math.inf if column is None or column.max is None else column.max for column in numbers]
     return np.array(low, dtype=np.float32), np.array(high, dtype=np.float32)
 
 

@@ -159,7 +159,8 @@ def render(template: str, **values: Any) -> str:
             SVG every value is escaped; other files (YAML, Containerfile) take values as they are.
         **values: What the template names; one that is missing raises `jinja2.UndefinedError`.
     """
-    return _templates().get_template(template).render(values)
+    text: str = _templates().get_template(template).render(values)
+    return text
 
 
 @functools.cache

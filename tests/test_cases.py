@@ -189,8 +189,8 @@ WRONG = {
     ),
     "number with categories": (
         {"columns": [COLUMNS[0] | {"categories": ["a"]}]},
-        "key 'columns[0]'",
-        "no categories on a number",
+        "key 'columns[0].categories'",
+        "no key of that name",
     ),
     "cuts that fall": (
         {"columns": [COLUMNS[0] | {"cuts": [2, 1]}]},

@@ -115,7 +115,7 @@ def test_by_column_and_by_record_agree(case, faults):
     generator, refused = random.Random(faults), 0
     for _ in range(300):
         rows = drawn(generator, faults)
-        wanted, got = told(records._encode_one_by_one, case, rows), told(encode_records, case, rows)
+        wanted, got = told(records._encode_singly, case, rows), told(encode_records, case, rows)
         assert type(wanted) is type(got)
         if isinstance(wanted, str):
             assert got == wanted
@@ -133,12 +133,12 @@ def test_every_fault_is_noticed_alone(case):
         rows = [good, good, good | fault]
         with pytest.raises(DataError) as error:
             encode_records(case, rows)
-        assert str(error.value) == told(records._encode_one_by_one, case, rows)
+        assert str(error.value) == told(records._encode_singly, case, rows)
 
 
 def test_sound_records_are_not_read_twice(case, monkeypatch):
     """What nothing is wrong with never takes the slow way."""
-    monkeypatch.delattr(records, "_encode_one_by_one")
+    monkeypatch.delattr(records, "_encode_singly")
     assert len(encode_records(case, [GOOD | {"exact": 7, "long": "2019-07-01"}] * 300)) == 300
 
 

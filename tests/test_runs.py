@@ -16,10 +16,12 @@ import pytest
 
 from lepton_lib import runs
 from lepton_lib.artefacts import OUTPUTS, STEPS, Run
+from lepton_lib.cases import load_case
 from lepton_lib.errors import CaseError, LeptonError, NotebookError, ParameterError, RunError
 from lepton_lib.runs import loop as loop_module
-from lepton_lib.runs.pages import markdown_to_html, number
+from lepton_lib.runs.notebook_html import markdown_to_html
 from lepton_lib.runs.parameters import loop_notebooks
+from lepton_lib.runs.summary import number
 from tests.conftest import light
 from tests.tiny import PARAMETERS, TRAINING, work, write_loop, write_notebook
 
@@ -564,7 +566,7 @@ REMOTE = re.compile(r"""(?:src|href|url)\s*[=(]\s*["']?\s*(?:https?:)?//""", re.
 
 def test_summary(finished, tmp_path):
     """The summary tells what the steps have measured, and is silent on steps that are missing."""
-    text = runs.Summary.of(Run(finished[0] / "run")).to_text()
+    text = runs.RunSummary.of(Run(finished[0] / "run")).to_text()
     for part in (
         "0.840  (95 % interval 0.810 to 0.870)",
         "gate",
@@ -575,7 +577,7 @@ def test_summary(finished, tmp_path):
         "ensemble",
     ):
         assert part in text
-    assert runs.Summary.of(Run(tmp_path)).to_text() == ""
+    assert runs.RunSummary.of(Run(tmp_path)).to_text() == ""
 
 
 @pytest.mark.parametrize(
@@ -619,14 +621,40 @@ def test_index(loop, passed):
     )
     assert not REMOTE.search(page)
     assert "<script" not in page
-    links = re.findall('href="([^"]+)"', page)
+    links = re.findall('<a href="([^"]+)"', page)
     assert {"notebooks/03_evaluation.html", "model/model.safetensors"} <= set(links)
     assert all((run_dir / link).is_file() for link in links)
     assert page.count("<caption>") == page.count("<table>") == 5
     assert "0.200 ms" in re.sub("<[^>]+>", " ", page)
     assert "<dt>gate</dt>" not in page
     assert re.findall('<th scope="col">([^<]+)</th>', page)[-2:] == ["Package", "Version"]
-    assert "at&nbsp;least&nbsp;0.8<" in page
+    assert "at\N{NO-BREAK SPACE}least\N{NO-BREAK SPACE}0.8<" in page
+
+
+def test_a_title_is_text(tmp_path, monkeypatch):
+    """Markup in a case's title is shown as text, on the index and among a notebook's outputs."""
+    title = "<script>alert(1)</script>"
+    shutil.copytree(load_case("credit").folder, tmp_path / "credit")
+    toml = tmp_path / "credit" / "case.toml"
+    toml.write_text(re.sub('^title = ".*"', f'title = "{title}"', toml.read_text(), flags=re.M))
+    monkeypatch.setenv("LEPTON_DATASETS", str(tmp_path))
+    show = "import pandas as pd\nprint(title)\nprint(title, file=__import__('sys').stderr)\ntitle"
+    cells = [
+        ("p", f'case = "credit"\nrun_dir = "."\ntitle = "{title}"', "parameters"),
+        ("work", work("00_environment", ["case", "title"])),
+        ("show", show),
+        ("table", "pd.DataFrame({title: [title]})"),
+        ("error", "raise ValueError(title)", "raises-exception"),
+    ]
+    path = write_notebook(tmp_path / "00_environment.ipynb", *cells)
+    executed = runs.run_notebook(path, run_dir=tmp_path / "run")
+    for page in (
+        executed.with_suffix(".html").read_text(),
+        runs.write_index(Run(tmp_path / "run")).read_text(),
+    ):
+        assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 3
+        assert "<script" not in page
+        assert "default-src 'none'" in page
 
 
 def test_index_of_an_empty_run(tmp_path):

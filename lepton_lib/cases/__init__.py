@@ -1,21 +1,39 @@
 """The description of a case: reads and validates ``datasets/<case>/case.toml``.
 
-Knows what a column, a class, a cost and a charter are; doesn't know tables, models or runs.
+Knows what a column, a class, a cost and a charter are; doesn't know models or runs.
 """
 
+from lepton_lib.cases.columns import (
+    TARGET,
+    CategoryColumn,
+    Column,
+    InputColumn,
+    InputField,
+    NumberColumn,
+    TextColumn,
+    TimestampColumn,
+)
 from lepton_lib.cases.expressions import Expression
 from lepton_lib.cases.loading import list_cases, load_case
 from lepton_lib.cases.records import describe, encode_records, example_record
-from lepton_lib.cases.schema import Case, Field
-from lepton_lib.cases.sections import Column, Criterion, Feature
+from lepton_lib.cases.schema import Case
+from lepton_lib.cases.sections import Criterion, Feature
+from lepton_lib.cases.tasks import Task
 
 __all__ = [
+    "TARGET",
     "Case",
+    "CategoryColumn",
     "Column",
     "Criterion",
     "Expression",
     "Feature",
-    "Field",
+    "InputColumn",
+    "InputField",
+    "NumberColumn",
+    "Task",
+    "TextColumn",
+    "TimestampColumn",
     "describe",
     "encode_records",
     "example_record",

@@ -94,15 +94,22 @@ def _tuples(value: Any) -> Any:
 def _explain(file: Path, error: ValidationError) -> CaseError:
     problems = error.errors()
     first, others = problems[0], len(problems) - 1
-    parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]]
+    place = list(first["loc"])
+    if place[:1] == ["columns"]:  # pydantic puts a column's kind between its place and its key
+        place[2:3] = []
+    parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in place]
     key = "".join(parts).lstrip(".") or "(whole file)"
     message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     got = "a contradiction" if isinstance(first["input"], dict) else repr(first["input"])
-    remedy = "Mend that key."
+    remedy = "Correct that key."
     if first["type"] == "extra_forbidden":
         message, remedy = "no key of that name", "Check its spelling, or take it out."
-    if first["type"] == "missing":
+    if first["type"] in ("missing", "union_tag_not_found"):
         got, message = "nothing", "a value"
+    if first["type"].startswith("union_tag"):
+        key += ".kind"
+    if first["type"] == "union_tag_invalid":
+        got, message = repr(first["ctx"]["tag"]), f"one of {first['ctx']['expected_tags']}"
     if others:
         remedy += f" ({others} more problem{'s' if others > 1 else ''} after this one.)"
     return CaseError(f"{file}, key '{key}'", got, message, remedy)

@@ -2,42 +2,41 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, Self
+from typing import Annotated, Self
 
-from pydantic import PrivateAttr, model_validator
+from pydantic import PlainValidator, PrivateAttr, WithJsonSchema, model_validator
 
-from lepton_lib.cases.sections import (
-    PARTS,
+from lepton_lib.cases.columns import (
     TARGET,
+    CategoryColumn,
+    Column,
+    Identifier,
+    InputColumn,
+    InputField,
+    NumberColumn,
+    Section,
+    TextColumn,
+    TimestampColumn,
+)
+from lepton_lib.cases.reader import RecordReader
+from lepton_lib.cases.sections import (
     Bands,
     Charter,
-    Column,
     Costs,
     Data,
     Feature,
-    Identifier,
     Policy,
     Records,
     Rule,
-    Section,
     Source,
     Split,
     Target,
-    Task,
 )
-
-if TYPE_CHECKING:
-    from lepton_lib.cases.records import Reader
-
-
-class Field(NamedTuple):
-    """One column of the model's raw input matrix."""
-
-    name: str
-    kind: Literal["number", "category"]
-    n_categories: int  # 0 for a number
+from lepton_lib.cases.tasks import TASKS, Task, find_task
 
 
 class Case(Section):
@@ -46,7 +45,7 @@ class Case(Section):
     name: Identifier
     title: str
     question: str
-    task: Task
+    task: Annotated[Task, PlainValidator(find_task), WithJsonSchema({"enum": list(TASKS)})]
     source: Source
     data: Data
     records: Records | None = None
@@ -75,43 +74,33 @@ class Case(Section):
     @property
     def n_outputs(self) -> int:
         """Width of the model's output: 1 for two classes and for regression, else the number of classes."""
-        return len(self.classes) if self.task == "multiclass" else 1
+        return self.task.n_outputs(len(self.classes))
 
     @cached_property
-    def inputs(self) -> tuple[Column, ...]:
+    def inputs(self) -> tuple[InputColumn, ...]:
         """The columns that the model sees."""
-        return tuple(column for column in self.columns if column.role == "input")
+        chosen = (column for column in self.columns if column.role == "input")
+        return tuple(column for column in chosen if not isinstance(column, TextColumn))
 
     @cached_property
-    def sensitive(self) -> tuple[Column, ...]:
+    def sensitive(self) -> tuple[NumberColumn | CategoryColumn, ...]:
         """The columns whose groups are compared."""
-        return tuple(column for column in self.columns if column.sensitive)
+        groups = (NumberColumn, CategoryColumn)
+        return tuple(c for c in self.columns if c.sensitive and isinstance(c, groups))
 
     @cached_property
-    def fields(self) -> tuple[Field, ...]:
+    def fields(self) -> tuple[InputField, ...]:
         """The raw input matrix ``(n, len(fields))``, column by column.
 
-        A number stands as it is, a category as its index in ``categories``, a timestamp as one
-        index for each of its parts. NaN means missing.
+        A number stands as it is, a category as its index in ``categories``, a timestamp as one index for
+        each of its parts. NaN means missing.
         """
-        fields: list[Field] = []
-        for column in self.inputs:
-            if column.kind == "number":
-                fields.append(Field(column.name, "number", 0))
-            elif column.kind == "category":
-                fields.append(Field(column.name, "category", len(column.categories)))
-            else:
-                fields += [
-                    Field(f"{column.name}.{part}", "category", PARTS[part]) for part in column.parts
-                ]
-        return tuple(fields)
+        return tuple(field for column in self.inputs for field in column.fields)
 
     @cached_property
-    def reader(self) -> Reader:
-        """What reads many records at once."""
-        from lepton_lib.cases.records import Reader
-
-        return Reader(self)
+    def reader(self) -> RecordReader:
+        """Reads many records at once."""
+        return RecordReader(self.inputs)
 
     def column(self, name: str) -> Column:
         """The column of that name."""
@@ -122,91 +111,129 @@ class Case(Section):
         return self._folder / file
 
     @model_validator(mode="after")
-    def _parts_agree(self) -> Self:
-        names = [column.name for column in self.columns]
-        headers = [column.header for column in self.columns]
-        if len(set(names)) != len(names) or len(set(headers)) != len(headers):
-            raise ValueError("every column named once")
-        if not self.inputs:
-            raise ValueError("at least one column with role 'input'")
-        wanted = {"binary": "two", "multiclass": "three or more", "regression": "no"}[self.task]
-        n_classes = len(self.target.classes)
-        if (self.task == "regression") != (n_classes == 0) or (self.task == "binary") != (
-            n_classes == 2
-        ):
-            raise ValueError(
-                f"{wanted} classes in [[target.classes]] for a {self.task} task; got {n_classes}"
-            )
-        if len(set(self.classes)) != n_classes:
-            raise ValueError("every class named once")
-        values = [value for entry in self.target.classes for value in entry.values]
-        if len(set(values)) != len(values):
-            raise ValueError("every value of the target in one class only")
-        if self.target.column in headers:
-            raise ValueError(
-                f"the target column {self.target.column!r} in [target] only, not among the columns"
-            )
-        numbers = {column.name for column in self.inputs if column.kind == "number"}
-        for position, feature in enumerate(self.features):
-            if feature.name in (*names, *(earlier.name for earlier in self.features[:position])):
-                raise ValueError(f"a feature name that nothing else has; got {feature.name!r}")
-            if unknown := set(feature.formula.names) - numbers:
-                raise ValueError(
-                    f"feature {feature.name!r} to use number inputs only; got {sorted(unknown)}"
-                )
-        for rule in self.rules:
-            if unknown := set(rule.formula.names) - set(names) - {TARGET}:
-                raise ValueError(
-                    f"rule {rule.drop!r} to use known columns only; got {sorted(unknown)}"
-                )
-            # a number never equals a word, which nobody would notice
-            for name, value in rule.formula.compared:
-                number = n_classes == 0 if name == TARGET else self.column(name).kind == "number"
-                if isinstance(value, str) == number:
-                    raise ValueError(
-                        f"rule {rule.drop!r} to compare {name!r} with a {'number' if number else 'word'}"
-                    )
-        for where, used in (
-            ("data.unique", self.data.unique),
-            ("split.column", (self.split.column,)),
-        ):
-            if unknown := set(filter(None, used)) - set(names):
-                raise ValueError(f"{where} to name known columns; got {sorted(unknown)}")
-        if self.split.method != "stratified":
-            by = self.column(self.split.column)
-            if (
-                by.nullable
-                or by.kind
-                not in {"time": ("timestamp", "number"), "given": ("category",)}[self.split.method]
-            ):
-                wanted = {"time": "timestamp or number", "given": "category"}[self.split.method]
-                raise ValueError(f"split.column to be a {wanted} that isn't nullable")
-            if self.split.method == "given" and set(by.categories) != {"train", "test"}:
-                raise ValueError(
-                    "the categories 'train' and 'test' in the column of a 'given' split"
-                )
-        if self.records and set(self.records.paths) != set(names) | {TARGET}:
-            odd = sorted(set(self.records.paths) ^ (set(names) | {TARGET}))
-            raise ValueError(
-                f"records.paths to name every column and {TARGET!r} once; at fault: {odd}"
-            )
-        needs = dict.fromkeys(
-            ("auc", "accuracy", "log_loss", "calibration_error", "group_gap"), n_classes > 0
-        )
-        needs |= {"mean_absolute_error": n_classes == 0, "cost": self.costs is not None}
-        for metric in self.charter.criteria:
-            if not needs.get(metric, True) or (metric == "group_gap" and not self.sensitive):
-                raise ValueError(f"criteria that this case can be judged by; got {metric!r}")
-        if self.bands and self.task != "binary":
-            raise ValueError("bands on a binary task only")
-        if self.costs:
-            for named in (list(self.costs.matrix), *map(list, self.costs.matrix.values())):
-                if set(named) != set(self.classes):
-                    raise ValueError(
-                        f"costs.matrix to name the classes {list(self.classes)}; got {sorted(named)}"
-                    )
-            if unknown := set(self.costs.decisions) - set(self.classes):
-                raise ValueError(
-                    f"costs.decisions to name the classes {list(self.classes)}; got {sorted(unknown)}"
-                )
+    def _sections_agree(self) -> Self:
+        for check in _CHECKS:
+            if problem := check(self):
+                raise ValueError(problem)
         return self
+
+
+def _check_columns(case: Case) -> str | None:
+    names, headers = _names(case), [column.header for column in case.columns]
+    if _repeated(names) or _repeated(headers):
+        return "every column named once"
+    if not case.inputs:
+        return "at least one column with role 'input'"
+    if case.target.column in headers:
+        return f"the target column {case.target.column!r} in [target] only, not among the columns"
+    return None
+
+
+def _check_target(case: Case) -> str | None:
+    n_classes = len(case.classes)
+    if not case.task.accepts(n_classes):
+        expected = f"{case.task.n_classes} classes in [[target.classes]] for a {case.task} task"
+        return f"{expected}; got {n_classes}"
+    if _repeated(case.classes):
+        return "every class named once"
+    if _repeated(value for entry in case.target.classes for value in entry.values):
+        return "every value of the target in one class only"
+    return None
+
+
+def _check_features(case: Case) -> str | None:
+    numbers = {column.name for column in case.inputs if isinstance(column, NumberColumn)}
+    names = [*_names(case), *(feature.name for feature in case.features)]
+    for feature in case.features:
+        if names.count(feature.name) > 1:
+            return f"a feature name that nothing else has; got {feature.name!r}"
+        if unknown := set(feature.formula.names) - numbers:
+            return f"feature {feature.name!r} to use number inputs only; got {sorted(unknown)}"
+    return None
+
+
+def _check_rules(case: Case) -> str | None:
+    for rule in case.rules:
+        if unknown := set(rule.formula.names) - {*_names(case), TARGET}:
+            return f"rule {rule.drop!r} to use known columns only; got {sorted(unknown)}"
+        for (
+            name,
+            value,
+        ) in rule.formula.compared:  # a number never equals a word: no row would match
+            number = not case.classes if name == TARGET else _is(case, name, NumberColumn)
+            if isinstance(value, str) == number:
+                expected = "number" if number else "word"
+                return f"rule {rule.drop!r} to compare {name!r} with a {expected}"
+    return None
+
+
+def _check_split(case: Case) -> str | None:
+    for where, used in (("data.unique", case.data.unique), ("split.column", (case.split.column,))):
+        if unknown := set(filter(None, used)) - set(_names(case)):
+            return f"{where} to name known columns; got {sorted(unknown)}"
+    if case.split.method == "stratified":
+        return None
+    column = case.column(case.split.column)
+    by_time = case.split.method == "time"
+    kinds = (TimestampColumn, NumberColumn) if by_time else (CategoryColumn,)
+    if column.nullable or not isinstance(column, kinds):
+        expected = "timestamp or number" if by_time else "category"
+        return f"split.column to be a {expected} that isn't nullable"
+    if isinstance(column, CategoryColumn) and set(column.categories) != {"train", "test"}:
+        return "the categories 'train' and 'test' in the column of a 'given' split"
+    return None
+
+
+def _check_records(case: Case) -> str | None:
+    expected = {*_names(case), TARGET}
+    if case.records and (odd := sorted(set(case.records.paths) ^ expected)):
+        return f"records.paths to name every column and {TARGET!r} once; at fault: {odd}"
+    return None
+
+
+def _check_charter(case: Case) -> str | None:
+    classified = bool(case.classes)
+    measurable = dict.fromkeys(("auc", "accuracy", "log_loss", "calibration_error"), classified)
+    measurable["group_gap"] = classified and bool(case.sensitive)
+    measurable |= {"mean_absolute_error": not classified, "cost": case.costs is not None}
+    for metric in case.charter.criteria:
+        if not measurable.get(metric, True):
+            return f"criteria that this case can be judged by; got {metric!r}"
+    return None
+
+
+def _check_decisions(case: Case) -> str | None:
+    if case.bands and case.task != "binary":
+        return "bands on a binary task only"
+    if case.costs is None:
+        return None
+    for named in (list(case.costs.matrix), *map(list, case.costs.matrix.values())):
+        if set(named) != set(case.classes):
+            return f"costs.matrix to name the classes {list(case.classes)}; got {sorted(named)}"
+    if unknown := set(case.costs.decisions) - set(case.classes):
+        return f"costs.decisions to name the classes {list(case.classes)}; got {sorted(unknown)}"
+    return None
+
+
+_CHECKS: tuple[Callable[[Case], str | None], ...] = (
+    _check_columns,
+    _check_target,
+    _check_features,
+    _check_rules,
+    _check_split,
+    _check_records,
+    _check_charter,
+    _check_decisions,
+)
+
+
+def _names(case: Case) -> list[str]:
+    return [column.name for column in case.columns]
+
+
+def _is(case: Case, name: str, kind: type[Section]) -> bool:
+    return isinstance(case.column(name), kind)
+
+
+def _repeated(names: Iterable[str]) -> bool:
+    return max(Counter(names).values(), default=0) > 1

@@ -7,12 +7,11 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
-from pydantic import Field as Key
+from pydantic import AfterValidator, Field, model_validator
 
+from lepton_lib.cases.columns import Identifier, Section
 from lepton_lib.cases.expressions import Expression
 
-Task = Literal["binary", "multiclass", "regression"]
 Metric = Literal[
     "auc",
     "accuracy",
@@ -24,10 +23,6 @@ Metric = Literal[
     "latency_ms",
     "drift_psi",
 ]
-# of a timestamp: how many values each has
-PARTS: dict[str, int] = {"hour": 24, "weekday": 7, "month": 12}
-# the column of the cleaned tables that holds the class index, or the number to predict
-TARGET = "target"
 
 
 def _inside(name: str) -> str:
@@ -54,15 +49,8 @@ def _condition(text: str) -> str:
 
 
 FileName = Annotated[str, AfterValidator(_inside)]
-Identifier = Annotated[str, Key(pattern=r"^[a-z_][a-z0-9_]*$")]
-Sha256 = Annotated[str, Key(pattern=r"^[0-9a-f]{64}$")]
-Share = Annotated[float, Key(gt=0, lt=1)]
-
-
-class Section(BaseModel):
-    """A table of the file: every key known, every type exact, unchanged once read."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Source(Section):
@@ -79,9 +67,9 @@ class Data(Section):
     file: FileName
     sha256: Sha256
     row: str  # what one row is: "one loan application"
-    delimiter: str = Key(default=",", min_length=1, max_length=1)
+    delimiter: str = Field(default=",", min_length=1, max_length=1)
     encoding: Annotated[str, AfterValidator(_known)] = "utf-8"
-    skip_rows: int = Key(default=0, ge=0)  # lines between the header and the first row
+    skip_rows: int = Field(default=0, ge=0)  # lines between the header and the first row
     duplicates: Literal["error", "drop"] = "error"
     # columns whose values tell two rows apart; later rows with the same are dropped
     unique: tuple[str, ...] = ()
@@ -105,72 +93,11 @@ class Records(Section):
         return self
 
 
-class Column(Section):
-    """One column of the table.
-
-    A value that breaks its column's rule (not a number, out of range, not one of the categories) is
-    an error, or becomes missing where ``on_invalid`` says so. A row with a missing value in a
-    column that isn't ``nullable`` is dropped. Both are counted.
-    """
-
-    name: Identifier
-    kind: Literal["number", "category", "timestamp", "text"]  # text only to be ignored
-    meaning: str
-    source: str | None = None  # the header in the file, where it isn't the name
-    unit: str = ""
-    min: float | None = None
-    max: float | None = None
-    categories: tuple[str, ...] = ()
-    # what the model sees of a timestamp
-    parts: tuple[Literal["hour", "weekday", "month"], ...] = ()
-    missing: tuple[str, ...] = ()  # marks that mean "missing", besides the empty cell
-    nullable: bool = False
-    on_invalid: Literal["error", "missing"] = "error"
-    sensitive: bool = False
-    cuts: tuple[float, ...] = ()  # bounds that make groups of a sensitive number
-    role: Literal["input", "ignored"] = "input"
-
-    @property
-    def header(self) -> str:
-        """The column's name in the file."""
-        return self.name if self.source is None else self.source
-
-    @model_validator(mode="after")
-    def _kind_has_what_it_needs(self) -> Self:
-        if self.name == TARGET:
-            raise ValueError(
-                f"a name other than {TARGET!r}, which the cleaned tables use for the label"
-            )
-        if self.kind == "category" and (
-            not self.categories or len(set(self.categories)) != len(self.categories)
-        ):
-            raise ValueError("a category column with its categories listed, each once")
-        if self.kind == "text" and self.role == "input":
-            raise ValueError("role 'ignored' on a text column: no model here reads text")
-        if self.sensitive and self.kind not in ("number", "category"):
-            raise ValueError(
-                f"a number or a category where groups are compared; got sensitive on a {self.kind}"
-            )
-        if self.kind != "category" and self.categories:
-            raise ValueError(f"no categories on a {self.kind} column")
-        if self.min is not None and self.max is not None and self.min > self.max:
-            raise ValueError("min no greater than max")
-        if self.kind == "timestamp" and self.role == "input" and not self.parts:
-            raise ValueError(
-                'parts of the timestamp that the model may see, such as ["hour", "weekday"]'
-            )
-        if self.kind == "number" and self.sensitive and not self.cuts:
-            raise ValueError("cuts that make groups of a sensitive number, such as [30, 50]")
-        if list(self.cuts) != sorted(set(self.cuts)):
-            raise ValueError("cuts in rising order")
-        return self
-
-
 class TargetClass(Section):
     """One class and the values of the target column that stand for it."""
 
     name: str
-    values: tuple[str, ...] = Key(min_length=1)
+    values: tuple[str, ...] = Field(min_length=1)
 
 
 class Target(Section):
@@ -238,7 +165,9 @@ class Costs(Section):
 
     unit: str
     matrix: dict[str, dict[str, float]]
-    decisions: dict[str, str] = {}  # what is done when a class is decided on: bad = "refuse"
+    decisions: dict[str, str] = Field(
+        default={}
+    )  # what is done when a class is decided on: bad = "refuse"
 
 
 class Bands(Section):
@@ -287,12 +216,12 @@ class Charter(Section):
 class Policy(Section):
     """When monitoring acts: what `lepton_lib.monitoring.judge` goes by. A case without it has these defaults."""
 
-    min_rows: int = Key(default=100, ge=30)  # served rows in a window; fewer wait for the next
-    min_labels: int = Key(default=50, ge=30)  # labels that have come in, before a loss is judged
+    min_rows: int = Field(default=100, ge=30)  # served rows in a window; fewer wait for the next
+    min_labels: int = Field(default=50, ge=30)  # labels that have come in, before a loss is judged
     # windows in a row with an alarm, before anything is trained
-    patience: int = Key(default=2, ge=1)
-    cool_down_hours: float = Key(default=24.0, ge=0)  # after an action, before the next training
+    patience: int = Field(default=2, ge=1)
+    cool_down_hours: float = Field(default=24.0, ge=0)  # after an action, before the next training
     # in which a challenger answers unseen, before it may be promoted
-    shadow_windows: int = Key(default=1, ge=1)
+    shadow_windows: int = Field(default=1, ge=1)
     max_broken: Share = 0.01  # of a column's values, before the source is to be mended
     level: Share = 0.05  # chance of any false alarm among a window's tests

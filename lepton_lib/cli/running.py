@@ -69,10 +69,10 @@ def run(
         show.close()
     if notebook == "loop":
         from lepton_lib.artefacts import Run
-        from lepton_lib.runs import Summary
+        from lepton_lib.runs import RunSummary
 
         typer.echo(
-            f"\n{Summary.of(Run(run_dir)).to_text()}\n\nAll of it on one page: {run_dir / 'index.html'}"
+            f"\n{RunSummary.of(Run(run_dir)).to_text()}\n\nAll of it on one page: {run_dir / 'index.html'}"
         )
     else:
         typer.echo(f"To read: {executed.with_suffix('.html')}")

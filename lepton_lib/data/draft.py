@@ -20,8 +20,7 @@ import numpy as np
 import pandas as pd
 
 from lepton_lib.cases import load_case
-from lepton_lib.cases.records import LARGEST, parse_moment
-from lepton_lib.cases.sections import TARGET
+from lepton_lib.cases.columns import LARGEST, TARGET, parse_moment
 from lepton_lib.data.reading import read_cells, read_table
 from lepton_lib.data.tables import MIN_ROWS_PER_CLASS, clean, encode, split
 from lepton_lib.errors import CaseError, DataError

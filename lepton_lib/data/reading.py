@@ -18,8 +18,7 @@ from typing import Any, TextIO
 
 import pandas as pd
 
-from lepton_lib.cases import Case
-from lepton_lib.cases.sections import TARGET
+from lepton_lib.cases import TARGET, Case, NumberColumn
 from lepton_lib.errors import DataError
 
 _JSON_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
@@ -237,7 +236,7 @@ def nest_records(raw: pd.DataFrame, case: Case) -> Iterator[str]:
         the text it was.
     """
     assert case.records is not None
-    numbers = {column.name for column in case.columns if column.kind == "number"}
+    numbers = {column.name for column in case.columns if isinstance(column, NumberColumn)}
     marks = {column.name: {"", *column.missing} for column in case.columns}
     for row in raw.to_dict("records"):
         nested: dict[str, Any] = {}

@@ -12,9 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lepton_lib.cases import Case, Column
-from lepton_lib.cases.records import describe, limits, parse_moment
-from lepton_lib.cases.sections import TARGET
+from lepton_lib.cases import TARGET, Case, Column, NumberColumn
 from lepton_lib.errors import DataError
 
 MIN_ROWS_PER_CLASS = 10  # fewer can't be divided into three parts that say anything
@@ -65,7 +63,7 @@ def find_problems(raw: pd.DataFrame, case: Case) -> pd.DataFrame:
     for column in case.columns:
         _, invalid = _parse(raw[column.name], column)
         for line, got in raw.loc[invalid, column.name].items():
-            problems.append((line, column.name, got, describe(column), column.on_invalid))
+            problems.append((line, column.name, got, column.describe(), column.on_invalid))
     _, wrong, expected = _parse_target(raw, case)
     problems += [
         (line, TARGET, got, expected, "error") for line, got in raw.loc[wrong, TARGET].items()
@@ -73,48 +71,31 @@ def find_problems(raw: pd.DataFrame, case: Case) -> pd.DataFrame:
     return pd.DataFrame(problems, columns=["line", "column", "got", "expected", "becomes"])
 
 
-def _target_values(case: Case) -> dict[str, int]:
-    return {
-        value: index for index, entry in enumerate(case.target.classes) for value in entry.values
-    }
-
-
 def _parse(text: pd.Series, column: Column) -> tuple[pd.Series, pd.Series]:
     """Values of the column's kind (missing where invalid), and which cells were invalid."""
     text = text.str.strip()
     missing = text.isin(["", *column.missing])
-    values: pd.Series
-    if column.kind == "number":
-        values = pd.to_numeric(text.mask(missing), errors="coerce").astype("float64")
-        values = values.where(values.between(*limits(column)))
-    elif column.kind == "category":
-        known = text.where(text.isin(column.categories) & ~missing)
-        values = pd.Series(
-            pd.Categorical(known, categories=list(column.categories)), index=text.index
-        )
-    elif column.kind == "text":
-        values = text.mask(missing)
-    else:
-        values = pd.to_datetime(text.map(parse_moment)).mask(missing)
+    values = column.parse(text.mask(missing))
     return values, values.isna() & ~missing
 
 
 def _parse_target(raw: pd.DataFrame, case: Case) -> tuple[pd.Series, pd.Series, str]:
     """Labels (missing where there is none), which cells are invalid, and what is expected of them."""
-    target, known = case.target, _target_values(case)
-    if not known:
-        bounds = Column(
+    target = case.target
+    if not target.classes:
+        column = NumberColumn(
             name="label",
             kind="number",
-            meaning="",
+            meaning=target.meaning,
+            missing=target.missing,
             min=target.min,
             max=target.max,
-            missing=target.missing,
         )
-        return *_parse(raw[TARGET], bounds), describe(bounds)
+        return *_parse(raw[TARGET], column), column.describe()
+    index_of = {value: k for k, entry in enumerate(target.classes) for value in entry.values}
     text = raw[TARGET].str.strip()
-    values = text.map(known)
-    return values, values.isna() & ~text.isin(["", *target.missing]), f"one of {list(known)}"
+    labels = text.map(index_of)
+    return labels, labels.isna() & ~text.isin(["", *target.missing]), f"one of {list(index_of)}"
 
 
 def clean(raw: pd.DataFrame, case: Case) -> tuple[pd.DataFrame, Cleaning]:
@@ -261,12 +242,6 @@ def split(frame: pd.DataFrame, case: Case, *, seed: int) -> dict[str, pd.DataFra
     return parts
 
 
-def timestamp_part(moments: pd.Series, part: str) -> pd.Series:
-    """The hour, weekday or month of each moment, counted from 0; missing where the moment is."""
-    numbers: pd.Series = getattr(moments.dt, "day_of_week" if part == "weekday" else part)
-    return numbers - 1 if part == "month" else numbers
-
-
 def encode(frame: pd.DataFrame, case: Case) -> tuple[np.ndarray, np.ndarray]:
     """Lay a clean frame out as the model's raw input, as ``case.fields`` says.
 
@@ -274,30 +249,16 @@ def encode(frame: pd.DataFrame, case: Case) -> tuple[np.ndarray, np.ndarray]:
         Inputs float32 ``(n, len(case.fields))``, NaN where missing; labels int64 ``(n,)``, or
         float32 for regression.
     """
-    columns: list[np.ndarray] = []
-    for column in case.inputs:
-        values = frame[column.name]
-        if column.kind == "number":
-            columns.append(values.to_numpy(dtype="float64"))
-        elif column.kind == "category":
-            codes = pd.Categorical(values, categories=list(column.categories)).codes
-            columns.append(np.where(codes < 0, np.nan, codes))
-        else:
-            for part in column.parts:
-                columns.append(timestamp_part(values, part).to_numpy(dtype="float64"))
-    inputs = np.column_stack(columns).astype(np.float32)
-    return inputs, frame[TARGET].to_numpy(dtype=np.int64 if case.classes else np.float32)
+    columns = [part for column in case.inputs for part in column.encode(frame[column.name])]
+    labels = frame[TARGET].to_numpy(dtype=np.int64 if case.classes else np.float32)
+    return np.column_stack(columns).astype(np.float32), labels
 
 
 def to_records(frame: pd.DataFrame, case: Case) -> list[dict[str, Any]]:
-    """A clean frame's inputs as a client would post them: numbers, texts, ISO 8601 moments, ``None`` where missing.
+    """A clean frame's inputs as a client would post them: numbers, texts, ISO 8601 moments, ``None``.
 
     ``cases.encode_records(case, to_records(frame, case))`` equals the inputs of `encode`.
     """
-    columns: list[list[Any]] = []
-    for column in case.inputs:
-        values = frame[column.name]
-        plain = values.dt.strftime("%Y-%m-%dT%H:%M:%S") if column.kind == "timestamp" else values
-        columns.append(plain.astype(object).where(values.notna(), None).tolist())
     names = [column.name for column in case.inputs]
+    columns = [column.to_json(frame[column.name]) for column in case.inputs]
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]

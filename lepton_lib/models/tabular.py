@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from lepton_lib.cases import Case
-from lepton_lib.cases.sections import Task
+from lepton_lib.cases.tasks import Task, find_task
 from lepton_lib.errors import DataError, LeptonError, needs_extra
 from lepton_lib.models.networks import MLP, Ensemble, LinearModel
 from lepton_lib.models.preprocessing import Encoding, Preprocessor
@@ -50,7 +50,7 @@ class TabularModel(nn.Module):
     target_scale: torch.Tensor
 
     def forward(self, raw: torch.Tensor) -> torch.Tensor:
-        """Logits, or predictions for regression; an `Ensemble` in training adds a leading axis of members."""
+        """Logits, or predictions for regression; in training an `Ensemble` adds an axis of members first."""
         outputs: torch.Tensor = self.network(self.preprocessor(raw))
         if self.task == "regression":
             return outputs * self.target_scale + self.target_mean
@@ -58,11 +58,11 @@ class TabularModel(nn.Module):
 
     def probabilities(self, raw: torch.Tensor) -> torch.Tensor:
         """Class probabilities ``(b, n_classes)``; for regression the predictions ``(b, 1)``."""
-        return to_probabilities(self(raw), self.task)
+        return self.task.to_probabilities(self(raw))
 
     @torch.no_grad()
     def predict(self, raw: torch.Tensor | np.ndarray) -> np.ndarray:
-        """`probabilities` without gradients, in evaluation mode, as float64; the mode is put back afterwards.
+        """`probabilities` without gradients, in evaluation mode, float64; the mode is restored.
 
         Raises:
             DataError: The width isn't the fields'.
@@ -72,14 +72,6 @@ class TabularModel(nn.Module):
         result = self.probabilities(self.preprocessor.as_raw(raw)).cpu().numpy()
         self.train(was_training)
         return np.asarray(result, dtype=np.float64)
-
-
-def to_probabilities(outputs: torch.Tensor, task: Task) -> torch.Tensor:
-    """Turn a model's outputs ``(b, k)`` into probabilities ``(b, n_classes)``, or leave regression's as they are."""
-    if task == "binary":
-        positive = outputs.sigmoid()
-        return torch.cat([1 - positive, positive], dim=-1)
-    return outputs.softmax(-1) if task == "multiclass" else outputs
 
 
 @one_thread()
@@ -92,7 +84,7 @@ def build_model(
     encoding: Encoding = "piecewise",
     **options: Any,
 ) -> TabularModel:
-    """A model for a case, its preprocessing fitted on the training rows, its weights fresh from torch's generator.
+    """A model for a case: preprocessing fitted on the training rows, weights fresh from torch's generator.
 
     Args:
         case: The case.
@@ -135,7 +127,7 @@ def _assemble(config: dict[str, Any], preprocessor: Preprocessor) -> TabularMode
             raise DataError(
                 "model kind", repr(other), "'linear', 'mlp' or 'ensemble'", "Choose one of them."
             )
-    return TabularModel(preprocessor, network, config["task"], config)
+    return TabularModel(preprocessor, network, find_task(config["task"]), config)
 
 
 def save_model(model: TabularModel, *, weights: Path, config: Path) -> None:

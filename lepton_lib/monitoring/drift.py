@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 
 from lepton_lib.cases import Case
@@ -265,21 +264,8 @@ def count_problems(current: pd.DataFrame, case: Case) -> pd.DataFrame:
             )
             continue
         values = current[column.name]
-        gone, outside, unknown = (
-            values.isna(),
-            pd.Series(False, index=values.index),
-            values.isna() & False,
-        )
-        if column.kind == "number":
-            numbers = pd.to_numeric(values, errors="coerce")
-            unknown = ~gone & ~np.isfinite(numbers.astype("float64"))
-            low = -np.inf if column.min is None else column.min
-            high = np.inf if column.max is None else column.max
-            outside = ~gone & ~unknown & ~numbers.between(low, high)
-        elif column.kind == "category":
-            unknown = ~gone & ~values.isin(column.categories)
-        else:
-            unknown = ~gone & pd.to_datetime(values, errors="coerce").isna()
+        gone = values.isna()
+        unknown, outside = column.find_unknown(values), column.find_outside(values)
         broken = outside | unknown | (gone & (not column.nullable))
         missing, far, odd = (int(mask.sum()) for mask in (gone, outside, unknown))
         lines.append((column.name, missing, far, odd, float(broken.sum()) / rows, ""))

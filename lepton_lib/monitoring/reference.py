@@ -18,9 +18,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from lepton_lib.cases import Case, Column
-from lepton_lib.cases.sections import PARTS
-from lepton_lib.data.tables import timestamp_part
+from lepton_lib.cases import Case, InputColumn
 from lepton_lib.errors import DataError
 from lepton_lib.monitoring.distances import Summary, summarise
 
@@ -165,30 +163,12 @@ def _reader(path: Path, position: int, parts: list[str], rest: Summary) -> Maker
     return read
 
 
-def _views(column: Column, values: pd.Series) -> dict[str, Maker]:
+def _views(column: InputColumn, values: pd.Series) -> dict[str, Maker]:
     """How to summarise a column, by its own name or by those of its timestamp's parts."""
-    if column.kind == "number":
-        return {column.name: lambda: summarise(_numbers(values))}
-    if column.kind == "category":
-        return {
-            column.name: lambda: summarise(
-                values if hasattr(values, "cat") else values.astype(object)
-            )
-        }
-
-    def taken(part: str) -> Maker:
-        def take() -> Summary:
-            moments = pd.to_datetime(values, errors="coerce")
-            return summarise(pd.Categorical(timestamp_part(moments, part), range(PARTS[part])))
-
-        return take
-
-    return {f"{column.name}.{part}": taken(part) for part in column.parts}
-
-
-def _numbers(values: pd.Series) -> np.ndarray:
-    numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    return np.where(np.isfinite(numbers), numbers, np.nan)
+    return {
+        name: lambda view=view: summarise(view())  # type: ignore[misc]
+        for name, view in column.views(values).items()
+    }
 
 
 def _answers(case: Case, given: Any) -> dict[str, Maker]:

@@ -8,7 +8,7 @@ from lepton_lib.errors import needs_extra
 with needs_extra("ops", "lepton_lib.runs", "nbclient", "papermill"):
     from lepton_lib.runs.execution import Event
     from lepton_lib.runs.loop import run_loop, run_notebook
-    from lepton_lib.runs.pages import Summary, write_index
+    from lepton_lib.runs.pages import write_index
     from lepton_lib.runs.parameters import (
         Parameter,
         check_parameters,
@@ -17,11 +17,12 @@ with needs_extra("ops", "lepton_lib.runs", "nbclient", "papermill"):
         read_parameters,
     )
     from lepton_lib.runs.refresh import refresh_notebooks
+    from lepton_lib.runs.summary import RunSummary
 
 __all__ = [
     "Event",
     "Parameter",
-    "Summary",
+    "RunSummary",
     "check_parameters",
     "find_notebook",
     "find_notebooks",

@@ -25,7 +25,8 @@ from lepton_lib.runs.execution import (
     run_cells,
     strip_tagged_cells,
 )
-from lepton_lib.runs.pages import notebook_page, write_index
+from lepton_lib.runs.notebook_html import notebook_page
+from lepton_lib.runs.pages import write_index
 from lepton_lib.runs.parameters import (
     Value,
     check_parameters,

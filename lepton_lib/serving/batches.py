@@ -28,7 +28,7 @@ class Rules:
 
     def __init__(self, case: Case) -> None:
         self.case = case
-        self.columns = [column for column in case.inputs for _ in range(max(len(column.parts), 1))]
+        self.columns = [column for column in case.inputs for _ in column.fields]
         bounds = [
             limits(column) if field.kind == "number" else (0, field.n_categories - 1)
             for column, field in zip(self.columns, case.fields, strict=True)
@@ -38,7 +38,10 @@ class Rules:
         self._nullable = np.array([column.nullable for column in self.columns])
         costs, bands = case.costs, case.bands
         self.legend: dict[str, Any] = {  # what a kept batch needs to be read again
-            "fields": [[column.name, list(column.categories) or None] for column in case.inputs],
+            "fields": [
+                [column.name, list(getattr(column, "categories", ())) or None]
+                for column in case.inputs
+            ],
             "classes": list(case.classes),
             "actions": [costs.decisions.get(name) if costs else None for name in case.classes],
             "bands": [list(bands.names), list(bands.limits)] if bands else None,
@@ -173,7 +176,7 @@ def _column_codes(column: Column, table: Any) -> list[np.ndarray]:
     from pyarrow import compute
 
     if column.name not in table.column_names:
-        return [np.full(table.num_rows, np.nan)] * max(len(column.parts), 1)
+        return [np.full(table.num_rows, np.nan)] * len(column.fields)
     values = table[column.name].combine_chunks()
     kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
     fits = {
@@ -204,7 +207,7 @@ def _column_codes(column: Column, table: Any) -> list[np.ndarray]:
         wrong = compute.and_(compute.is_valid(values), compute.is_nan(codes))
     if (row := compute.index(wrong, True).as_py()) >= 0:
         raise _refusal(column, row, repr(values[row].as_py())[:80])
-    return [_floats(codes)] * max(len(column.parts), 1)
+    return [_floats(codes)] * len(column.fields)
 
 
 def _floats(values: Any) -> np.ndarray:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from lepton_lib.cases import Case
-from lepton_lib.cases.sections import TARGET
+from lepton_lib.cases.columns import TARGET
 from lepton_lib.errors import DataError, RunError
 from lepton_lib.serving.batches import expand
 from lepton_lib.serving.ticks import MicroBatcher

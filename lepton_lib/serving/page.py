@@ -128,7 +128,7 @@ def _field(column: Column, example: object) -> str:
     elif column.kind == "timestamp":
         control = f'<input type="datetime-local" {common}>'
     else:
-        limits = {"min": column.min, "max": column.max}
+        limits = {"min": getattr(column, "min", None), "max": getattr(column, "max", None)}
         bounds = "".join(
             f' {key}="{value:.15g}"' for key, value in limits.items() if value is not None
         )

@@ -25,8 +25,7 @@ _REMEDY = "Bring the service folder back as it was, or run notebook 04_deploymen
 
 def contract_of(case: Case) -> str:
     """SHA-256 of what a model and its clients rely on in a case: the inputs' rules, the classes, costs and bands."""
-    rules = {"name", "kind", "unit", "min", "max", "categories", "parts", "nullable"}
-    parts = [column.model_dump(include=rules) for column in case.inputs]
+    parts = [column.contract() for column in case.inputs]
     rest = [part.model_dump() if part else None for part in (case.costs, case.bands)]
     return hashlib.sha256(
         json.dumps([parts, case.classes, rest], sort_keys=True).encode()
@@ -220,7 +219,7 @@ class Scorer:
         case, inputs = self.case, encode_records(self.case, records)
         groups, start = [], 0
         for column in case.inputs:
-            groups.append(range(start, start + max(len(column.parts), 1)))
+            groups.append(range(start, start + len(column.fields)))
             start = groups[-1].stop
         answers = []
         for row in inputs:
