@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lepton_lib.cases import Column, load_case
+from lepton_lib.cases import CategoryColumn, NumberColumn, load_case
 from lepton_lib.errors import MetricError
 from lepton_lib.evaluation import (
     Interval,
@@ -360,13 +360,13 @@ def test_groups_of_a_number_lie_between_its_cuts(credit):
 
 def test_groups_that_could_be_taken_for_one_another_are_told_apart():
     """A category called missing takes the rows without a value, too, and cuts that differ in a late digit do."""
-    word = Column(name="a", kind="category", categories=("x", "missing"), meaning="")
+    word = CategoryColumn(name="a", categories=("x", "missing"), meaning="")
     assert group_labels(pd.DataFrame({"a": ["x", "missing", None]}), word).tolist() == [
         "x",
         "missing",
         "missing",
     ]
-    number = Column(name="a", kind="number", cuts=(1234567.0, 1234568.0, 1234569.0), meaning="")
+    number = NumberColumn(name="a", cuts=(1234567.0, 1234568.0, 1234569.0), meaning="")
     between = group_labels(pd.DataFrame({"a": [1234567.5, 1234568.5]}), number)
     assert between.tolist() == ["1234567 to below 1234568", "1234568 to below 1234569"]
 

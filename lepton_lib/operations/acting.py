@@ -22,7 +22,7 @@ import pandas as pd
 
 from lepton_lib.artefacts import STEPS, Run
 from lepton_lib.cases import Case, load_case
-from lepton_lib.cases.columns import TARGET
+from lepton_lib.cases.sections import TARGET
 from lepton_lib.data import encode, read_table
 from lepton_lib.errors import RunError
 from lepton_lib.evaluation import paired_difference

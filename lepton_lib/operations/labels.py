@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lepton_lib.cases import Case
-from lepton_lib.cases.columns import TARGET
+from lepton_lib.cases.sections import TARGET
 from lepton_lib.data.reading import read_cells
 from lepton_lib.errors import DataError
 from lepton_lib.serving import attach_labels, read_log

@@ -16,7 +16,7 @@ import pandas as pd
 
 from lepton_lib.artefacts import Run, exclusive_lock
 from lepton_lib.cases import Case, load_case
-from lepton_lib.cases.columns import TARGET
+from lepton_lib.cases.sections import TARGET
 from lepton_lib.data import encode
 from lepton_lib.errors import DataError
 from lepton_lib.evaluation import bootstrap_interval

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from lepton_lib.cases import Case
-from lepton_lib.cases.columns import TARGET
+from lepton_lib.cases.sections import TARGET
 from lepton_lib.errors import DataError, RunError
 from lepton_lib.serving.batches import expand
 from lepton_lib.serving.ticks import MicroBatcher
@@ -378,17 +378,8 @@ def read_log(path: Path, case: Case, ids: Iterable[str] | None = None) -> pd.Dat
     _check_written_under(case, path, records, given)
     columns: dict[str, Any] = {}
     for column in case.inputs:
-        values = [record.get(column.name) for record in records]
-        if column.kind == "number":
-            columns[column.name] = pd.Series(values, dtype="float64")
-        elif column.kind == "category":
-            columns[column.name] = pd.Categorical(values, categories=list(column.categories))
-        else:  # the clock where it was noted, as in the tables
-            moments = [
-                datetime.fromisoformat(value).replace(tzinfo=None) if value else None
-                for value in values
-            ]
-            columns[column.name] = pd.Series(moments, dtype="datetime64[us]")
+        cells = pd.Series([record.get(column.name) for record in records], dtype=object)
+        columns[column.name] = column.parse(cells)
     known: dict[Any, float] = {name: float(index) for index, name in enumerate(case.classes)}
     told = [json.loads(labels[id_]) if id_ in labels else None for id_ in ids]
     columns[TARGET] = pd.Series([known.get(label, label) for label in told], dtype="float64")

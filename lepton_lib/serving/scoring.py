@@ -25,7 +25,9 @@ _REMEDY = "Bring the service folder back as it was, or run notebook 04_deploymen
 
 def contract_of(case: Case) -> str:
     """SHA-256 of what a model and its clients rely on in a case: the inputs' rules, the classes, costs and bands."""
-    parts = [column.contract() for column in case.inputs]
+    rules = ("name", "kind", "unit", "min", "max", "categories", "parts", "nullable")
+    empty = {"categories": (), "parts": ()}
+    parts = [{r: getattr(column, r, empty.get(r)) for r in rules} for column in case.inputs]
     rest = [part.model_dump() if part else None for part in (case.costs, case.bands)]
     return hashlib.sha256(
         json.dumps([parts, case.classes, rest], sort_keys=True).encode()
