@@ -196,7 +196,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """The site's folder, built from the repository, and its pages in their order."""
-    from tests.site import build
+    from lepton_lib.site import build
 
     def make(out: Path) -> None:
         out.with_suffix(".json").write_text(json.dumps(build(out)))

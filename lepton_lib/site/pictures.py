@@ -1,4 +1,6 @@
-"""A Sphinx extension: pictures among a notebook's outputs get the alternative text that is stored beside them."""
+"""A Sphinx extension: pictures in a notebook's outputs get the alt text stored with them."""
+
+from __future__ import annotations
 
 import hashlib
 from base64 import b64decode
@@ -10,15 +12,13 @@ from sphinx.application import Sphinx
 
 
 def alternative_texts(notebook: Path) -> dict[str, str]:
-    """The alternative text of each PNG in the outputs, by the SHA-256 of the picture, which myst-nb names it by."""
+    """The alt text of each stored PNG by the picture's SHA-256, which myst-nb names its file by."""
     texts = {}
     for cell in nbformat.read(notebook, 4).cells:
         for output in cell.get("outputs", []):
-            if "image/png" in output.get("data", {}):
-                content = b64decode(output.data["image/png"])
-                texts[hashlib.sha256(content).hexdigest()] = output.metadata.get(
-                    "image/png", {}
-                ).get("alt", "")
+            if picture := output.get("data", {}).get("image/png"):
+                digest = hashlib.sha256(b64decode(picture)).hexdigest()
+                texts[digest] = output.metadata.get("image/png", {}).get("alt", "")
     return texts
 
 
@@ -27,11 +27,11 @@ def _describe(app: Sphinx, tree: nodes.document) -> None:
     if source.suffix == ".ipynb":
         texts = alternative_texts(source)
         for picture in tree.findall(nodes.image):
-            if Path(picture["uri"]).stem in texts:
-                picture["alt"] = texts[Path(picture["uri"]).stem]
+            if (digest := Path(picture["uri"]).stem) in texts:
+                picture["alt"] = texts[digest]
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Called by Sphinx."""
+    """Connect the extension; called by Sphinx."""
     app.connect("doctree-read", _describe)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,12 +1,12 @@
-"""``python -m tests.site.picture RUN_DIR``: the README's picture, the top of a run's page, into notebooks/images/."""
+"""Takes the README's picture of a run's page: ``python -m tests.readme_picture RUN_DIR``."""
 
 import sys
 from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
+from lepton_lib.site import ROOT
 from tests import chromium
-from tests.site import ROOT
 
 PICTURE = ROOT / "notebooks" / "images" / "run.png"
 LIMIT = 150_000  # bytes

@@ -1,4 +1,4 @@
-"""Sphinx's configuration of the course's site. Nothing is executed, and nothing is fetched by a reader's browser."""
+"""Sphinx's configuration: no page is executed, and a reader's browser fetches nothing."""
 
 from importlib.metadata import distribution
 from pathlib import Path
@@ -13,7 +13,7 @@ html_copy_source = False
 html_show_search_summary = False
 language = "en"
 
-extensions = ["myst_nb", "sphinx.ext.mathjax", "tests.site.pictures"]
+extensions = ["myst_nb", "sphinx.ext.mathjax", "lepton_lib.site.pictures"]
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"
@@ -27,10 +27,8 @@ html_theme_options = {"navigation_with_keys": True}
 html_css_files = ["course.css"]
 mathjax_path = "tex-svg-full.js"  # one file, glyphs included
 mathjax3_config = {"options": {"enableMenu": False}, "svg": {"fontCache": "global"}}
-_mathjax = distribution("sphinx-mathjax-offline").locate_file(
-    "sphinx-mathjax-offline/static/mathjax"
-)
+_mathjax = distribution("sphinx-mathjax-offline").locate_file("sphinx-mathjax-offline/static")
 html_static_path = [
     str(Path(__file__).with_name("course.css")),
-    str(Path(str(_mathjax), mathjax_path)),
+    f"{_mathjax}/mathjax/{mathjax_path}",
 ]
