@@ -13,7 +13,7 @@ import numpy as np
 
 from lepton_lib.artefacts import Run
 from lepton_lib.cases import Case
-from lepton_lib.monitoring import Reference, Summary
+from lepton_lib.monitoring import ColumnSummary, Reference
 from lepton_lib.operations.journal import ENDS, Journal
 from lepton_lib.operations.service import limits
 from lepton_lib.runs.pages import METRIC_NAMES, PAGE, STYLE, number, table, verdict
@@ -62,7 +62,7 @@ def distributions(reference: Reference, current: Reference) -> list[dict[str, An
     ]
 
 
-def _shares(name: str, reference: Summary, current: Summary) -> dict[str, Any]:
+def _shares(name: str, reference: ColumnSummary, current: ColumnSummary) -> dict[str, Any]:
     pair = (reference, current)
     if reference.values is None:
         order = sorted(

@@ -160,7 +160,7 @@ def _judge_window(watched: Watched, fresh: pd.DataFrame, now: float) -> str:
     told_of_service = [
         reason for each in book.readings(-1, after=number - 2) for reason in each["reasons"]
     ]
-    signals = Signals.of(
+    signals = Signals.from_reports(
         report,
         problems,
         max_broken=policy.max_broken,
@@ -187,7 +187,7 @@ def _judge_window(watched: Watched, fresh: pd.DataFrame, now: float) -> str:
         "estimate": estimate_performance(case, answers, seed=0),
         "groups": _groups(case, fresh, answers, told),
         "distributions": distributions(
-            reference, Reference.of(inputs, case, answers, lenient=True)
+            reference, Reference.from_frame(inputs, case, answers, complete=False)
         ),
     }
     acts = decision.action == "roll back" or (
@@ -213,7 +213,7 @@ def _groups(
 
 def _reference(watched: Watched, home: Run, version: str) -> Reference:
     """The summaries of what that model learnt from, stored when they are first made."""
-    case, path = watched.case, watched.run.folder / "monitoring" / f"reference-{version}.npz"
+    case, path = watched.case, watched.run.folder / "monitoring" / f"reference-{version}.parquet"
     with contextlib.suppress(DataError):
         return Reference.load(path)
     train, validation = (
@@ -222,5 +222,5 @@ def _reference(watched: Watched, home: Run, version: str) -> Reference:
     rows, labels = encode(validation, case)
     answers = watched.scorer(home).probabilities(rows)
     loss = moments(row_losses(case, labels, answers))
-    Reference.of(train, case, answers, version=version, loss=list(loss)).save(path)
+    Reference.from_frame(train, case, answers, version=version, loss=list(loss)).save(path)
     return Reference.load(path)

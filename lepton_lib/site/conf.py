@@ -13,7 +13,13 @@ html_copy_source = False
 html_show_search_summary = False
 language = "en"
 
-extensions = ["myst_nb", "sphinx.ext.mathjax", "lepton_lib.site.pictures", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = [
+    "myst_nb",
+    "sphinx.ext.mathjax",
+    "lepton_lib.site.pictures",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+]
 default_role = "code"  # of single backticks in docstrings
 autodoc_typehints = "signature"
 python_use_unqualified_type_names = True

@@ -35,13 +35,15 @@ _BOUNDS = {
 }
 _CASE_INTRODUCTION = """# Reference of case.toml
 
-Everything that belongs to a problem stands in one file, `datasets/<case>/case.toml`. This page is made from the models that
-check it: an unknown key, a wrong type or a missing key is an error that names the file and the key.
-[The credit case](/datasets/credit/case.toml) is a whole example, and `lepton new-case FILE --target COLUMN` drafts one.
+Everything that belongs to a problem stands in one file, `datasets/<case>/case.toml`. This page is
+made from the models that check it: an unknown key, a wrong type or a missing key is an error that
+names the file and the key. [The credit case](/datasets/credit/case.toml) is a whole example, and
+`lepton new-case FILE --target COLUMN` drafts one.
 """
 _LIBRARY_INTRODUCTION = """# Reference of the library
 
-What the modules of `lepton_lib` offer, made from their docstrings; the lowest layer that a lesson meets comes first.
+What the modules of `lepton_lib` offer, made from their docstrings, in the order of a lesson's
+imports.
 """
 
 
@@ -71,7 +73,8 @@ def module_reference(name: str) -> str:
     """The Markdown page about one module: what its docstrings say."""
     return (
         f"# lepton_lib.{name}\n\n```{{eval-rst}}\n"
-        f".. automodule:: lepton_lib.{name}\n   :members:\n   :member-order: bysource\n```\n"
+        f".. automodule:: lepton_lib.{name}\n   :members:\n   :member-order: bysource\n"
+        "   :exclude-members: model_config, model_post_init\n```\n"
     )
 
 
