@@ -86,7 +86,7 @@ def erase(path: Path, id_: str) -> int:
         How many they were.
 
     Raises:
-        RunError: There is no such prediction, or the log can't be written to.
+        RunError: As for `find`, or the log can't be written to.
     """
     gone = {row.id for row in find(path, id_)}
     with _rewritten(path) as connection:
