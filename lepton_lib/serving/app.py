@@ -50,6 +50,7 @@ def create_app(
     """The service of a run folder: its current release verified and loaded, its log opened.
 
     Args:
+        run_dir: The run folder.
         trust: Public keys whose signature counts; without it, the user's own alone.
         require_key: Demand an API key, also where the run has none yet.
         workers: How many processes share the log and the keys' rates.

@@ -238,8 +238,10 @@ def attach_labels(path: Path, labels: Mapping[str, str | float], case: Case) -> 
     """Note what really happened, once it is known; a later label replaces the earlier.
 
     Args:
+        path: The log.
         labels: Prediction id (the index of `read_log`) to class name, or to a number for
             regression.
+        case: The log's case.
 
     Raises:
         DataError: An id that the log doesn't hold, or a label that the case doesn't know; nothing
@@ -310,6 +312,8 @@ def read_log(path: Path, case: Case, ids: Iterable[str] | None = None) -> pd.Dat
     """The log as a table, oldest first, its inputs typed like the clean tables of notebook 01.
 
     Args:
+        path: The log.
+        case: Its case.
         ids: Read these predictions alone; one that the log doesn't hold is left out.
 
     Returns:

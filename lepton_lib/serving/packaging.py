@@ -40,6 +40,7 @@ def package(
     Args:
         folder: Where to; must exist.
         model: Trained and calibrated: its temperature goes with the weights.
+        case: Its case.
         metrics: ``evaluation/metrics.json``; goes into the card and the manifest.
         gate: ``evaluation/gate.json``; goes into the card.
         comparison: ``model/comparison.json``; goes into the card.
