@@ -11,10 +11,8 @@ import shutil
 import signal
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -329,31 +327,3 @@ def app(run: Path) -> Iterator[Any]:
     service = serving.create_app(run)
     yield service
     service.log.close()
-
-
-@pytest.fixture
-def metrics_page() -> Iterator[Any]:
-    """A server of one page on this machine: ``.content`` is what stands there, None answers 401."""
-
-    class Answer(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            allowed = server.content is not None or self.headers["authorization"] == "Bearer a key"
-            content = b"lepton_model 1.0\n" if server.content is None else server.content
-            server.paths.append(self.path)
-            self.send_response(200 if allowed else 401)
-            self.send_header("content-length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server: Any = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    server.content, server.paths = b"", []
-    server.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()

@@ -1,22 +1,25 @@
 """Sphinx's configuration: no page is executed, and a reader's browser fetches nothing."""
 
+import hashlib
+from base64 import b64decode
 from importlib.metadata import distribution
 from pathlib import Path
 
+import nbformat
+from docutils import nodes
+from sphinx.application import Sphinx
+
 project = "From research to application"
 html_title = project
-author = "the authors of the course"
 html_show_copyright = False
 html_show_sphinx = False
 html_copy_source = False
 # it would fetch pages, which a browser refuses on a page opened from the disk
 html_show_search_summary = False
-language = "en"
 
 extensions = [
     "myst_nb",
     "sphinx.ext.mathjax",
-    "lepton_lib.site.pictures",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
 ]
@@ -28,7 +31,6 @@ myst_heading_anchors = 3
 nb_execution_mode = "off"
 nb_ipywidgets_js: dict[str, dict[str, str]] = {}  # none are used; the defaults come from a network
 nb_render_markdown_format = "gfm"
-nb_number_source_lines = False
 
 html_theme = "furo"
 pygments_dark_style = "github-dark"
@@ -41,3 +43,22 @@ html_static_path = [
     str(Path(__file__).with_name("course.css")),
     f"{_mathjax}/mathjax/{mathjax_path}",
 ]
+
+
+def _add_alt_texts(app: Sphinx, tree: nodes.document) -> None:
+    """Give the pictures in a notebook's outputs the alt texts that are stored with them."""
+    source = Path(app.env.doc2path(app.env.current_document.docname))
+    cells = nbformat.read(source, 4).cells if source.suffix == ".ipynb" else []
+    texts = {}  # by the picture's SHA-256, which myst-nb names its file by
+    for output in (output for cell in cells for output in cell.get("outputs", [])):
+        if picture := output.get("data", {}).get("image/png"):
+            alt = output.metadata.get("image/png", {}).get("alt", "")
+            texts[hashlib.sha256(b64decode(picture)).hexdigest()] = alt
+    for image in tree.findall(nodes.image):
+        if (digest := Path(image["uri"]).stem) in texts:
+            image["alt"] = texts[digest]
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx."""
+    app.connect("doctree-read", _add_alt_texts)

@@ -1,4 +1,4 @@
-"""The peers of the serving benchmark, each a program: ``python -m tests.benchmarks.peers NAME RUN PORT``.
+"""The peers of the serving benchmark: ``python -m tests.benchmarks.peers NAME RUN PORT``.
 
 All answer the same model and the same records on one thread of uvicorn with uvloop and httptools,
 or with what they bring. ``frame`` is what a tutorial shows: FastAPI, pydantic, records made a
@@ -29,7 +29,6 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from lepton_lib.artefacts import Run
 from lepton_lib.cases import Case, encode_records, load_case
-from lepton_lib.cases.records import limits
 from lepton_lib.models import TabularModel, load_model
 
 KEY = "0" * 64
@@ -51,7 +50,7 @@ def record_type(case: Case, *, strict: bool) -> type[BaseModel]:
         if strict and column.kind == "category":
             kind = Literal[column.categories]
         if strict and column.kind == "number":
-            low, high = limits(column)
+            low, high = column.limits
             kind = Annotated[float, Field(ge=low, le=high)]
         fields[column.name] = (kind | None, None) if column.nullable else (kind, ...)
     config = (
@@ -61,7 +60,7 @@ def record_type(case: Case, *, strict: bool) -> type[BaseModel]:
 
 
 def encode_frame(case: Case, frame: pd.DataFrame) -> np.ndarray:
-    """What `lepton_lib.data.encode` does to the training data's inputs; of credit, which has no moments."""
+    """What `lepton_lib.data.encode` does to the inputs of credit, which has no moments."""
     columns = []
     for column in case.inputs:
         values = frame[column.name]
