@@ -174,6 +174,17 @@ def _classified(name: str, labels: Any, probabilities: Any) -> tuple[np.ndarray,
     return labels.astype(np.int64), probabilities
 
 
+def _calibrated(name: str, labels: Any, probabilities: Any) -> tuple[np.ndarray, np.ndarray]:
+    """As `_classified`, for metrics of which only probabilities have a meaning."""
+    labels, probabilities = _classified(name, labels, probabilities)
+    if not _are_probabilities(probabilities):
+        row = int(np.argmax((probabilities < 0).any(1) | (abs(probabilities.sum(1) - 1) > 1e-3)))
+        got = f"row {row} with {probabilities[row].tolist()}"
+        remedy = "Turn logits into probabilities first; TabularModel.predict does."
+        raise MetricError(name, got, "probabilities of at least 0 that sum to 1", remedy)
+    return labels, probabilities
+
+
 def log_loss(labels: Any, probabilities: Any) -> float:
     """Mean cross-entropy in nats.
 
@@ -184,9 +195,10 @@ def log_loss(labels: Any, probabilities: Any) -> float:
         probabilities: ``(n, n_classes)``.
 
     Raises:
-        MetricError: Shapes that don't agree, a label that is no class, or a NaN.
+        MetricError: Shapes that don't agree, a label that is no class, a NaN, or a row that doesn't
+            hold probabilities.
     """
-    labels, probabilities = _classified("log_loss", labels, probabilities)
+    labels, probabilities = _calibrated("log_loss", labels, probabilities)
     chosen = probabilities[np.arange(len(labels)), labels]
     return float(-np.log(chosen.clip(np.finfo(np.float64).eps)).mean())
 
@@ -196,14 +208,14 @@ def brier_score(labels: Any, probabilities: Any) -> float:
 
     Arguments and errors as for `log_loss`.
     """
-    labels, probabilities = _classified("brier_score", labels, probabilities)
+    labels, probabilities = _calibrated("brier_score", labels, probabilities)
     return float(((probabilities - np.eye(probabilities.shape[1])[labels]) ** 2).sum(1).mean())
 
 
 def accuracy(labels: Any, probabilities: Any) -> float:
     """Share of rows whose most probable class is the label.
 
-    Arguments and errors as for `log_loss`.
+    Arguments and errors as for `log_loss`, but logits will do: their order counts.
     """
     labels, probabilities = _classified("accuracy", labels, probabilities)
     return float((probabilities.argmax(1) == labels).mean())
@@ -239,7 +251,7 @@ def reliability(
 
     Empty bins are left out. Arguments and errors as for `calibration_error`.
     """
-    labels, probabilities = _classified("reliability", labels, probabilities)
+    labels, probabilities = _calibrated("reliability", labels, probabilities)
     if probabilities.shape[1] == 2:
         confidence, hit = probabilities[:, 1], labels == 1
     else:
@@ -282,13 +294,14 @@ def mean_absolute_error(targets: Any, predictions: Any) -> float:
     """Mean distance of targets ``(n,)`` and predictions ``(n,)`` or ``(n, 1)``, in their unit.
 
     Raises:
-        MetricError: The lengths differ, or there is no row.
+        MetricError: Another shape, or there is no row.
     """
-    targets, predictions = _array(targets).astype(np.float64).ravel(), _array(predictions).ravel()
-    if len(targets) != len(predictions) or len(targets) == 0:
-        got = f"{len(targets)} targets and {len(predictions)} predictions"
-        raise MetricError("mean_absolute_error", got, "as many of both, at least one", _SAME_ROWS)
-    return float(np.abs(targets - predictions).mean())
+    targets, predictions = _array(targets).astype(np.float64), _array(predictions)
+    n = len(targets) if targets.ndim == 1 else 0
+    if n == 0 or predictions.shape not in ((n,), (n, 1)):
+        got = f"targets of shape {targets.shape} and predictions of shape {predictions.shape}"
+        raise MetricError("mean_absolute_error", got, "(n,) and (n,) or (n, 1)", _SAME_ROWS)
+    return float(np.abs(targets - predictions.reshape(n)).mean())
 
 
 def mean_decision_cost(
