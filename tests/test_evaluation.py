@@ -28,7 +28,13 @@ from lepton_lib.evaluation import (
     group_table,
     paired_difference,
 )
-from lepton_lib.metrics import accuracy, area_under_curve, mean_absolute_error, mean_decision_cost
+from lepton_lib.metrics import (
+    accuracy,
+    area_under_curve,
+    log_loss,
+    mean_absolute_error,
+    mean_decision_cost,
+)
 
 
 @pytest.fixture(scope="module")
@@ -258,9 +264,33 @@ def test_temperature_recovers_a_known_one(truth):
     assert fit_temperature(single[:, None], labels) == fit_temperature(single, labels)
 
 
-def test_temperature_of_separable_logits_stays_finite():
-    """Logits that are never wrong give the lowest temperature, not zero."""
-    assert fit_temperature(np.array([-5.0, 5.0]), np.array([0, 1])) == pytest.approx(0.05, rel=0.01)
+def test_temperature_stays_at_one_without_clear_gain():
+    """Two rows that are right say nothing; calibrated logits keep T = 1 in 95 % of samples."""
+    assert fit_temperature(np.array([-5.0, 5.0]), np.array([0, 1])) == 1.0
+    generator, kept = np.random.default_rng(0), 0
+    for _ in range(300):
+        logits = generator.normal(size=200) * 2
+        labels = generator.random(200) < 1 / (1 + np.exp(-logits))
+        kept += fit_temperature(logits, labels) == 1.0
+    assert kept / 300 >= 0.95 - 3 * (0.95 * 0.05 / 300) ** 0.5
+
+
+def test_temperature_of_separable_rows_does_no_harm():
+    """Thirty validation rows, all right, of calibrated logits: test rows lose next to nothing."""
+    generator, before, after = np.random.default_rng(0), 0.0, 0.0
+
+    def rows(n):  # of two normal distributions 4 apart the log odds are 4 times the value
+        labels = generator.random(n) < 0.5
+        return 4 * (generator.normal(size=n) + np.where(labels, 2, -2)), labels.astype(int)
+
+    for _ in range(50):
+        logits, labels = rows(2000)
+        p = 1 / (1 + np.exp(-logits / fit_temperature(*rows(30))))
+        after += log_loss(labels, two_columns(p)) / 50
+        before += log_loss(labels, two_columns(1 / (1 + np.exp(-logits)))) / 50
+    assert after == pytest.approx(before, rel=0.03)
+    timid, right = np.repeat([-0.5, 0.5], 50), np.repeat([0, 1], 50)
+    assert 0.1 < fit_temperature(timid, right) < 0.5  # far too timid: that is clear
 
 
 @pytest.mark.parametrize("logits", [np.array([]), np.array([np.nan, 1.0]), np.array([1.0])])
