@@ -88,10 +88,11 @@ def estimate_performance(
 ) -> dict[str, Interval]:
     """What labels should show, before any has come: labels are drawn from the probabilities.
 
-    Confidence-based performance estimation (Bialek, Kuberski, Perrakis and Bifet, Estimating Model
-    Performance Under Covariate Shift Without Labels, 2024). It follows a change of the *inputs*, as
-    far as the probabilities are calibrated on the new ones. It can't see a change of P(y | x), of
-    what the inputs mean. So it is a reason to ask for labels and never replaces them.
+    Confidence-based performance estimation (Kivimäki, Białek, Kuberski and Nurminen, Performance
+    Estimation in Binary Classification Using Calibrated Confidence, arXiv:2505.05295, 2025). It
+    follows a change of the *inputs*, as far as the probabilities are calibrated on the new ones. It
+    can't see a change of P(y | x), of what the inputs mean. So it is a reason to ask for labels and
+    never replaces them.
 
     Args:
         case: The case.
