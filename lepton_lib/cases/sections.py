@@ -84,7 +84,7 @@ class Data(Section):
 
 
 class Records(Section):
-    """The same rows as nested JSON lines; ``paths`` says where each column lies: ``age = "applicant.age"``."""
+    """The same rows as nested JSON lines; ``paths`` finds a column: ``age = "applicant.age"``."""
 
     file: FileName
     sha256: Sha256
@@ -109,7 +109,7 @@ class TargetClass(Section):
 
 
 class Target(Section):
-    """What is predicted. For two classes the second is the *positive* one, whose probability is reported."""
+    """What is predicted. Of two classes the second is *positive*: its probability is reported."""
 
     column: str  # the header in the file
     meaning: str
@@ -121,7 +121,7 @@ class Target(Section):
 
 
 class Feature(Section):
-    """A number computed from number columns; it is part of the model's graph, so nobody has to send it."""
+    """A number computed from number columns inside the model's graph, so clients don't send it."""
 
     name: Identifier
     expression: Annotated[str, AfterValidator(_number_formula)]
@@ -179,7 +179,7 @@ class Costs(Section):
 
 
 class Bands(Section):
-    """Names for stretches of the positive class's probability; ``limits`` are the bounds between them."""
+    """Names for ranges of the positive class's probability; ``limits`` are the bounds between."""
 
     names: tuple[str, ...]
     limits: tuple[Share, ...]
@@ -222,7 +222,7 @@ class Charter(Section):
 
 
 class Policy(Section):
-    """When monitoring acts: what `lepton_lib.monitoring.judge` goes by. A case without it has these defaults."""
+    """When monitoring acts, for `lepton_lib.monitoring.judge`; these are the defaults."""
 
     min_rows: int = Field(100, ge=30)  # served rows in a window; fewer wait for the next
     min_labels: int = Field(50, ge=30)  # labels that have come in, before a loss is judged
