@@ -6,7 +6,7 @@ All take NumPy arrays or torch tensors and compute in float64. Knows arrays only
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,17 +15,6 @@ from lepton_lib.errors import MetricError
 _SAME_ROWS = "Take both from the same rows."
 _MORE_ROWS = "Add more rows before asking for the average"
 _FROM_ZERO = "Number the classes from 0."
-
-
-class Interval(NamedTuple):
-    """A value with the ends of its confidence interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.3g} ({self.low:.3g} to {self.high:.3g})"
 
 
 def _array(values: Any) -> np.ndarray:
@@ -251,6 +240,21 @@ def reliability(
 
     Empty bins are left out. Arguments and errors as for `calibration_error`.
     """
+    index, confidence, hit = calibration_bins(labels, probabilities, n_bins=n_bins, bins=bins)
+    counts = np.bincount(index, minlength=n_bins)
+    filled = counts > 0
+    stated = np.bincount(index, weights=confidence, minlength=n_bins)[filled] / counts[filled]
+    happened = np.bincount(index, weights=hit, minlength=n_bins)[filled] / counts[filled]
+    return stated, happened, counts[filled]
+
+
+def calibration_bins(
+    labels: Any, probabilities: Any, *, n_bins: int = 10, bins: Literal["width", "mass"] = "mass"
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Bin, stated probability and outcome (0 or 1) of each row, ``(n,)`` each.
+
+    Arguments and errors as for `calibration_error`.
+    """
     labels, probabilities = _calibrated("reliability", labels, probabilities)
     if probabilities.shape[1] == 2:
         confidence, hit = probabilities[:, 1], labels == 1
@@ -261,11 +265,7 @@ def reliability(
     else:
         edges = np.quantile(confidence, np.linspace(0, 1, n_bins + 1)[1:-1])
         index = np.searchsorted(edges, confidence, side="right")  # equal probabilities share a bin
-    counts = np.bincount(index, minlength=n_bins)
-    filled = counts > 0
-    stated = np.bincount(index, weights=confidence, minlength=n_bins)[filled] / counts[filled]
-    happened = np.bincount(index, weights=hit, minlength=n_bins)[filled] / counts[filled]
-    return stated, happened, counts[filled]
+    return index, confidence, hit
 
 
 def confusion_matrix(labels: Any, decisions: Any, *, n_classes: int) -> np.ndarray:

@@ -17,8 +17,8 @@ ROOT = Path(lepton_lib.__file__).parent
 FLOORS = {
     0: "errors utils plots",
     1: "cases artefacts",
-    2: "data models optimizers metrics",
-    3: "trainer",
+    2: "data decisions models optimizers metrics",
+    3: "trainer intervals",
     4: "evaluation robustness explanation fairness",
     5: "monitoring",
     6: "runs exercises serving doctor",

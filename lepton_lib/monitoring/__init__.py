@@ -3,7 +3,7 @@
 Knows cases and data frames; doesn't know services, logs or run folders.
 """
 
-from lepton_lib.metrics import Interval
+from lepton_lib.intervals import Interval
 from lepton_lib.monitoring.distances import (
     DRAWS,
     ColumnSummary,

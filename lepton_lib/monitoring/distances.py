@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from lepton_lib.metrics import Interval
+from lepton_lib.intervals import Interval
 
 # added to every bin's count (Jeffreys): an empty bin has a small share, and its logarithm is finite
 SMOOTHING = 0.5

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple, Self
 import pandas as pd
 
 from lepton_lib.cases.sections import Policy
-from lepton_lib.metrics import Interval
+from lepton_lib.intervals import Interval
 from lepton_lib.monitoring.drift import DriftReport
 
 _ASK_FOR_LABELS = "no labels yet: whether it does harm can't be said; ask for them"

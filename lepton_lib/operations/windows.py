@@ -19,7 +19,7 @@ from lepton_lib.cases import Case, load_case
 from lepton_lib.cases.sections import TARGET
 from lepton_lib.data import encode
 from lepton_lib.errors import DataError
-from lepton_lib.evaluation import bootstrap_interval
+from lepton_lib.intervals import bootstrap_interval
 from lepton_lib.monitoring import (
     Interval,
     Moments,
