@@ -150,7 +150,7 @@ def _judge_window(watched: Watched, fresh: pd.DataFrame, now: float) -> str:
     versus: Interval | None = None
     if len(told):
         losses = row_losses(case, labels, given)
-        change = change_in_mean(Moments(*reference.about["loss"]), losses)
+        change = change_in_mean(Moments(*reference.about["loss"]), losses, block=block)
         if (before := predecessor(book, version)) is not None:
             old = watched.scorer(home_of(run, before)).probabilities(encode(told, case)[0])
             gap = losses - row_losses(case, labels, old)
@@ -221,6 +221,6 @@ def _reference(watched: Watched, home: Run, version: str) -> Reference:
     )
     rows, labels = encode(validation, case)
     answers = watched.scorer(home).probabilities(rows)
-    loss = moments(row_losses(case, labels, answers))
+    loss = moments(row_losses(case, labels, answers), block=block_of(home))
     Reference.from_frame(train, case, answers, version=version, loss=list(loss)).save(path)
     return Reference.load(path)
