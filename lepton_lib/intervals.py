@@ -121,8 +121,7 @@ def auc_interval(labels: Any, scores: Any, *, level: float = 0.95) -> Interval:
     Raises:
         MetricError: As for `AUC.average`.
     """
-    from scipy.special import expit, logit
-    from scipy.stats import t
+    from scipy.special import expit, logit, stdtrit
 
     labels, scores = np.asarray(labels), np.asarray(scores, dtype=np.float64)
     auc = AUC()
@@ -139,7 +138,7 @@ def auc_interval(labels: Any, scores: Any, *, level: float = 0.95) -> Interval:
     if n_smallest < 2:
         return Interval(value, 0.0, 1.0)
     error = float((influence**2).sum() ** 0.5)
-    margin = t.ppf(1 - tail, n_smallest - 1) * error / (value * (1 - value))
+    margin = stdtrit(n_smallest - 1, 1 - tail) * error / (value * (1 - value))
     low, high = expit(logit(value) + np.array([-margin, margin]))
     return Interval(value, float(low), float(high))
 

@@ -43,6 +43,7 @@ class Signals:
     # Mean loss of the labelled rows minus the reference's; None with too few labels.
     loss_change: Interval | None = None
     # The current model's loss minus its predecessor's, on the same labelled rows; None without one.
+    # It is judged in every window: give a `confidence_sequence` of all windows since the promotion.
     versus_previous: Interval | None = None
     service: tuple[str, ...] = ()  # what is wrong with the service itself, in words
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,13 @@ from lepton_lib.cases import Case, load_case
 from lepton_lib.cases.sections import TARGET
 from lepton_lib.data import encode
 from lepton_lib.errors import DataError
-from lepton_lib.intervals import bootstrap_interval
 from lepton_lib.monitoring import (
     Interval,
     Moments,
     Reference,
     Signals,
     change_in_mean,
+    confidence_sequence,
     count_problems,
     drift_report,
     estimate_performance,
@@ -148,13 +149,15 @@ def _judge_window(watched: Watched, fresh: pd.DataFrame, now: float) -> str:
     block = block_of(home)
     change: Interval | None = None
     versus: Interval | None = None
+    gap_to_previous: dict[str, Any] | None = None
     if len(told):
         losses = row_losses(case, labels, given)
         change = change_in_mean(Moments(*reference.about["loss"]), losses, block=block)
         if (before := predecessor(book, version)) is not None:
             old = watched.scorer(home_of(run, before)).probabilities(encode(told, case)[0])
-            gap = losses - row_losses(case, labels, old)
-            versus = bootstrap_interval(lambda gap: float(gap.mean()), gap, seed=0, block=block)
+            gap = moments(losses - row_losses(case, labels, old), block=block)
+            versus = confidence_sequence([*_earlier_gaps(book, version, before), gap])
+            gap_to_previous = {"version": before, "moments": list(gap)}
     problems = count_problems(inputs, case)
     number = len(book.windows()) + 1
     told_of_service = [
@@ -181,6 +184,7 @@ def _judge_window(watched: Watched, fresh: pd.DataFrame, now: float) -> str:
         "decision": {"action": decision.action, "reasons": decision.reasons},
         "state": list(state),
         "signals": asdict(signals),
+        "gap_to_previous": gap_to_previous,
         "drift": report.to_dict(),
         "problems": problems.to_dict("records"),
         "performance": performance(case, labels, given, seed=0, block=block),
@@ -195,6 +199,13 @@ def _judge_window(watched: Watched, fresh: pd.DataFrame, now: float) -> str:
     )
     book.record(window, fresh.index, told.index, act=acts)
     return f"window {number}: {len(fresh)} rows, {len(told)} labels: {decision.action}"
+
+
+def _earlier_gaps(book: Journal, version: str, before: str) -> list[Moments]:
+    """How far the version lay behind its predecessor in each window since it was promoted."""
+    windows = takewhile(lambda w: w["model_version"] == version, reversed(book.windows()))
+    gaps = [window["gap_to_previous"] for window in windows if window.get("gap_to_previous")]
+    return [Moments(*gap["moments"]) for gap in reversed(gaps) if gap["version"] == before]
 
 
 def _groups(
