@@ -374,12 +374,11 @@ def change_in_mean(reference: Any, current: Any, *, block: int = 1) -> Interval:
         return Interval(value, -math.inf, math.inf)
     strongest = max(a, b, key=lambda sample: sample.inflation)
     error = math.sqrt(strongest.inflation * (a.variance / a.rows + b.variance / b.rows))
-    margin = error * (_t_quantile(strongest.blocks - 1) if strongest.blocks else Z95)
+    quantile = Z95
+    if strongest.blocks:  # few blocks, and few rows' worth of evidence: Student's t
+        from scipy.special import stdtrit
+
+        effective = min(a.rows, b.rows) / strongest.inflation
+        quantile = float(stdtrit(max(min(strongest.blocks, effective) - 1, 1), 0.975))
+    margin = quantile * error
     return Interval(value, value - margin, value + margin)
-
-
-def _t_quantile(degrees: int) -> float:
-    """The 97.5 % quantile of Student's t."""
-    from scipy.special import stdtrit
-
-    return float(stdtrit(degrees, 0.975))
