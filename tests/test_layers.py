@@ -14,12 +14,12 @@ import lepton_lib
 from lepton_lib import errors
 
 ROOT = Path(lepton_lib.__file__).parent
-# DESIGN.md's table. A module of the core imports only from the layers above it in this list.
+# The core's layers: a module imports only from the layers above it in this list.
 CORE_LAYERS = (
     ("errors", "utils", "plots"),
     ("cases", "artefacts"),
     ("data", "models", "optimizers", "metrics", "decisions"),
-    ("trainer",),
+    ("trainer", "intervals"),
     ("evaluation", "robustness", "explanation"),
     ("monitoring",),
 )

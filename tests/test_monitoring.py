@@ -485,6 +485,32 @@ def test_change_in_mean_covers_the_truth():
     assert monitoring.change_in_mean([], []) == (0.0, -np.inf, np.inf)
 
 
+def test_change_in_mean_allows_for_blocks():
+    """Dependent windows against their past: 2.5 % certainly higher, not a fifth or more."""
+    generator = np.random.default_rng(0)
+    noise = generator.normal(size=(300, 5000 + 168 + 23))
+    series = np.apply_along_axis(np.convolve, 1, noise, np.ones(24), "valid")  # a day of memory
+    higher = {1: 0, 168: 0}
+    for values in series:
+        for block in higher:
+            interval = monitoring.change_in_mean(values[:5000], values[5000:], block=block)
+            higher[block] += interval.low > 0
+    assert higher[168] / 300 <= 0.025 + 3 * (0.025 * 0.975 / 300) ** 0.5
+    assert higher[1] / 300 > 0.2
+
+
+def test_dependence_is_measured():
+    """Repeating each row k times inflates the mean's variance k times; independent rows by 1."""
+    generator = np.random.default_rng(0)
+    values = generator.normal(size=4000)
+    error = 3 * (2 / 400) ** 0.5  # of a variance of 400 blocks
+    assert monitoring.moments(values, block=10).inflation == pytest.approx(1, abs=error)
+    repeated = monitoring.moments(np.repeat(values, 5), block=50)
+    assert repeated.inflation == pytest.approx(5, rel=error)
+    assert (repeated.rows, repeated.blocks) == (20_000, 400)
+    assert monitoring.moments(np.zeros(100), block=5) == (0.0, 0.0, 100, 1.0, 0)
+
+
 @pytest.mark.parametrize("n", [5000, 5001, 9999, 300_000, 1_000_000])
 @pytest.mark.parametrize("strength", [0.3, 1.1, 2.19, 2.2, 2.7, 9.0, 30.0])
 def test_tail_of_the_asymptotic_distribution_is_scipys(n, strength):

@@ -11,7 +11,17 @@ import torch
 
 from lepton_lib.utils import write_atomic
 
-BENCHMARKS = ("loading", "auc", "accuracy", "monitoring", "loop", "serving", "soak", "classroom")
+BENCHMARKS = (
+    "loading",
+    "auc",
+    "accuracy",
+    "statistics",
+    "monitoring",
+    "loop",
+    "serving",
+    "soak",
+    "classroom",
+)
 RESULTS = Path(__file__).with_name("RESULTS.md")
 HEAD = f"""# Figures
 
