@@ -93,8 +93,8 @@ def write_release(folder, case, seed=0, **options):
     return model
 
 
-def write_desk(folder, **changes):
-    """The case, but for some changes, and a packaged model of it in ``folder``."""
+def write_case_and_release(folder, **changes):
+    """Write the case, with changes, and a packaged model of it to ``folder``."""
     write_case(folder / "desk", costs=COSTS, bands=BANDS, **changes)
     write_release(folder / "run", load_case(folder / "desk"))
     return folder
@@ -103,7 +103,7 @@ def write_desk(folder, **changes):
 @pytest.fixture(scope="module")
 def release(tmp_path_factory):
     """A folder that holds the case and a run whose model was packaged once."""
-    return write_desk(
+    return write_case_and_release(
         tmp_path_factory.mktemp("release"), columns=COLUMNS, title=HOSTILE, question=HOSTILE
     )
 
@@ -127,7 +127,7 @@ def app(run):
 def call(app, method, path, **options):
     async def request():
         transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://desk") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
             return await client.request(method, path, **options)
 
     return asyncio.run(request())

@@ -68,18 +68,18 @@ def test_contributions_are_the_shapley_values(data, groups):
     """Sampled values lie within four standard errors of the enumerated ones."""
     rows, background = data
     reasons = shapley_values(crooked, rows, background, groups=groups, rounds=40)
-    for row, told, error in zip(rows, reasons.contributions, reasons.errors, strict=True):
-        wanted = exact(crooked, row, background, groups)
-        assert np.abs(told - wanted).max() < 0.01
-        assert (np.abs(told - wanted) < 4 * error + 1e-12).all()
+    for row, contributions, error in zip(rows, reasons.contributions, reasons.errors, strict=True):
+        expected = exact(crooked, row, background, groups)
+        assert np.abs(contributions - expected).max() < 0.01
+        assert (np.abs(contributions - expected) < 4 * error + 1e-12).all()
 
 
 def test_a_linear_model_is_explained_without_error(data):
     """For a sum each contribution is weight times distance from the background's mean."""
     rows, background = np.nan_to_num(data[0]), np.nan_to_num(data[1])
     weights = np.array([2.0, 0.0, -1.0, 0.5])
-    told = shapley_values(lambda x: x @ weights, rows, background).contributions
-    assert told == pytest.approx(weights * (rows - background.mean(0)), abs=1e-12)
+    contributions = shapley_values(lambda x: x @ weights, rows, background).contributions
+    assert contributions == pytest.approx(weights * (rows - background.mean(0)), abs=1e-12)
 
 
 def test_reasons_are_seeded(data):
@@ -146,7 +146,7 @@ def test_reasons_keep_nobody_waiting(app, monkeypatch):
 
     async def both():
         transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://desk") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
             long = asyncio.create_task(
                 client.post("/v1/predict?explain=true", json={"records": [GOOD]})
             )
