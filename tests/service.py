@@ -91,8 +91,8 @@ def write_release(folder, case, seed=0, **options):
     return model
 
 
-def write_desk(folder, **changes):
-    """The case, but for some changes, and a packaged model of it in ``folder``."""
+def write_case_and_release(folder, **changes):
+    """Write the case, with changes, and a packaged model of it to ``folder``."""
     write_case(folder / "desk", costs=COSTS, bands=BANDS, **changes)
     write_release(folder / "run", load_case(folder / "desk"))
     return folder
@@ -101,7 +101,7 @@ def write_desk(folder, **changes):
 def call(app, method, path, **options):
     async def request():
         transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://desk") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
             return await client.request(method, path, **options)
 
     return asyncio.run(request())

@@ -142,7 +142,7 @@ def test_blocks_are_stretches():
 
 def test_blocks_widen_the_interval_of_a_slow_series():
     """Where neighbours resemble each other, blocks give a wider interval with better coverage."""
-    alone, blocks, wider = 0, 0, 0
+    without_blocks, blocks, wider = 0, 0, 0
     for seed in range(100):
         noise = np.random.default_rng(seed).normal(size=620)
         # mean 0, neighbours alike
@@ -150,10 +150,10 @@ def test_blocks_widen_the_interval_of_a_slow_series():
         plain = bootstrap_interval(np.mean, series, n=100, seed=seed)
         wide = bootstrap_interval(np.mean, series, n=100, seed=seed, block=60)
         wider += wide.high - wide.low > plain.high - plain.low
-        alone += plain.low <= 0 <= plain.high
+        without_blocks += plain.low <= 0 <= plain.high
         blocks += wide.low <= 0 <= wide.high
     assert wider > 95
-    assert alone < 60
+    assert without_blocks < 60
     assert blocks > 70
 
 
@@ -196,9 +196,9 @@ def test_paired_difference_is_a_minus_b():
     b = a + np.random.default_rng(1).normal(size=len(a)) * 0.2
     options = {"n": 300, "stratify": labels}
     paired = paired_difference(area_under_curve, labels, a, b, seed=0, **options)
-    alone = bootstrap_interval(area_under_curve, labels, a, seed=0, **options)
+    unpaired = bootstrap_interval(area_under_curve, labels, a, seed=0, **options)
     assert paired.value == area_under_curve(labels, a) - area_under_curve(labels, b)
-    assert paired.high - paired.low < 0.5 * (alone.high - alone.low)
+    assert paired.high - paired.low < 0.5 * (unpaired.high - unpaired.low)
     swapped = paired_difference(area_under_curve, labels, b, a, seed=0, **options)
     assert swapped == pytest.approx((-paired.value, -paired.high, -paired.low))
 
@@ -462,8 +462,8 @@ def test_groups_of_a_number_lie_between_its_cuts(credit):
     ]
 
 
-def test_groups_that_could_be_taken_for_one_another_are_told_apart():
-    """A category called missing takes the rows without a value; close cuts are told apart."""
+def test_groups_that_could_be_confused_have_distinct_names():
+    """A category called missing takes the rows without a value; close cuts stay distinct."""
     word = CategoryColumn(name="a", kind="category", categories=("x", "missing"), meaning="")
     assert group_labels(pd.DataFrame({"a": ["x", "missing", None]}), word).tolist() == [
         "x",
@@ -490,7 +490,7 @@ def test_group_counts_add_up(credit, people):
 
 
 def test_group_numbers_are_those_of_its_rows(credit, people):
-    """Rows, base rate, mean probability and AUC of a group are those of its rows alone."""
+    """Rows, base rate, mean probability and AUC of a group come only from its rows."""
     frame, labels, probabilities = people
     table = group_table(frame, credit, labels, probabilities, seed=0, n=20).set_index("group")
     rows = (frame["age"] < 30).to_numpy()

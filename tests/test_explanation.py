@@ -156,7 +156,7 @@ def test_reasons_keep_nobody_waiting(app, monkeypatch):
 
     async def both():
         transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://desk") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
             long = asyncio.create_task(
                 client.post("/v1/predict?explain=true", json={"records": [GOOD]})
             )

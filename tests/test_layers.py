@@ -83,7 +83,7 @@ def parts_imported(path, part):
 
 @each_file
 def test_imports_run_strictly_downwards(path):
-    """A module imports only what DESIGN.md's table lets its part import, or from its own folder."""
+    """A module imports only what its part may import, or from its own folder."""
     part = part_of(path.relative_to(ROOT))
     assert part in MAY_IMPORT, f"give {part} a layer"
     assert set(parts_imported(path, part)) <= MAY_IMPORT[part]

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def told(program, *words):
+def printed(program, *words):
     """What a program prints as JSON in leptonai's environment."""
     python, why = environment("leptonai")
     assert python, why
@@ -41,7 +41,7 @@ client = Client(sys.argv[1], http2=False)
 print(json.dumps(client.v1.predict(records=[json.loads(sys.argv[2])])))
 """
     with serving.start(run) as service:
-        answer = told(program, service.url, json.dumps(GOOD))
+        answer = printed(program, service.url, json.dumps(GOOD))
     [prediction] = answer["predictions"]
     [expected] = serving.Scorer(run / "service").score([GOOD])
     assert {key: prediction[key] for key in expected} == expected
@@ -57,5 +57,5 @@ read = LeptonDeployment.model_validate(given)
 print(json.dumps([given, json.loads(read.model_dump_json(exclude_none=True, by_alias=True))]))
 """
     write_container(run, tmp_path / "image")
-    given, read = told(program, str(tmp_path / "image" / "leptonai.json"))
+    given, read = printed(program, str(tmp_path / "image" / "leptonai.json"))
     assert read == given

@@ -54,7 +54,7 @@ def test_infinite_scores_are_ranked():
 
 
 def test_pooled_over_ordered_batches():
-    """On sorted data batches alone say far less than all rows; average() says the latter."""
+    """On sorted data, batches say far less than all rows together; average() uses all rows."""
     labels, probabilities = draw(0, n=2000)
     order = probabilities[:, 1].argsort()
     auc, means = AUC(), []
@@ -94,7 +94,7 @@ def test_probabilities_are_taken_as_they_are(k):
 
 
 def test_confident_logits_keep_their_order():
-    """Logits so large that their probabilities round to one are still told apart."""
+    """Logits so large that their probabilities round to one are still ranked."""
     auc = AUC()
     auc.add(torch.tensor([[0.0, 50.0], [0.0, 60.0]]), torch.tensor([0, 1]))
     assert auc.average() == 1
@@ -218,7 +218,7 @@ def test_calibration_of_several_classes_by_hand():
 
 
 def test_a_perfect_forecast_is_calibrated():
-    """Certain and right: an error of nought, in the last bin of equal width, too."""
+    """Certain and right predictions have no calibration error, even in the last equal-width bin."""
     assert calibration_error([0, 1], np.eye(2), bins="width") == 0
 
 

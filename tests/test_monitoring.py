@@ -123,9 +123,9 @@ def test_tests_are_not_idle(undrifted):
 
 def test_without_correction_four_tests_ring_far_more_often(undrifted):
     """Uncorrected, any of four tests rings at over twice the level; corrected, at the level."""
-    alone = (undrifted.min(1) <= LEVEL).mean()
+    uncorrected = (undrifted.min(1) <= LEVEL).mean()
     corrected = np.mean([monitoring.holm(draw).min() <= LEVEL for draw in undrifted])
-    assert alone > 2 * LEVEL
+    assert uncorrected > 2 * LEVEL
     assert LEVEL / 3 < corrected <= LEVEL + MARGIN
 
 
@@ -389,7 +389,7 @@ def test_reference_without_a_column_is_refused(shop):
 
 
 def test_problems_are_counted_by_kind(shop):
-    """Missing, out of range, unknown, absent and undescribed are told apart."""
+    """Missing, out of range, unknown, absent and undescribed values are counted apart."""
     current = rows(10, seed=1).astype({"colour": object, "price": object, "seen": object})
     current.loc[0, ["price", "colour"]] = [None, None]
     current.loc[1, ["price", "colour", "seen"]] = [-5.0, "pink", "soon"]

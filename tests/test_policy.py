@@ -299,7 +299,7 @@ def test_a_number_is_labelled_by_a_number(make_case):
             _parse_label(text, case, "labels.csv, line 2")
 
 
-def test_a_journal_that_is_none_is_told(tmp_path):
+def test_a_file_that_is_no_journal_is_refused(tmp_path):
     """A file that is no journal is an error that names it."""
     (tmp_path / "monitoring").mkdir()
     (tmp_path / "monitoring" / "journal.sqlite").write_text(
