@@ -106,6 +106,8 @@ def _collect(root: Path, source: Path) -> list[str]:
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_text(page(), encoding="utf-8")
     front, pages = (root / "README.md").read_text(encoding="utf-8"), []
+    for name, place in MOVED.items():
+        front = front.replace(f"]({name})", f"]({place})")
     for title, part in PARTS.items():
         found = [path for pattern in part for path in sorted(source.glob(pattern))]
         if names := [path.relative_to(source).with_suffix("").as_posix() for path in found]:
