@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
 from lepton_lib.cases import load_case
 from lepton_lib.errors import DataError, ParameterError
@@ -23,10 +24,12 @@ from lepton_lib.models import (
     load_model,
     save_model,
 )
+from lepton_lib.models.networks import mean_outputs
 from lepton_lib.models.preprocessing import CLIP
+from lepton_lib.models.trees import Trees, grow_trees
 
 CASES = {"binary": "credit", "multiclass": "credit_tiers", "regression": "traffic"}
-KINDS = ("linear", "mlp", "ensemble")
+KINDS = ("linear", "mlp", "ensemble", "trees", "blend")
 
 
 def raw_rows(case, n=300, seed=0, missing=0.1):
@@ -50,10 +53,27 @@ def case(request):
 
 
 def some_model(case, kind="ensemble", seed=0, **options):
-    """A model with fresh weights, fitted preprocessing, and a temperature other than one."""
+    """A model with fresh weights or grown trees, fitted preprocessing, and a temperature not one."""
     torch.manual_seed(seed)
     rows = raw_rows(case)
     model = build_model(case, rows, 100 + np.arange(len(rows)), kind=kind, **options)
+    if kind in ("trees", "blend"):
+        encoded = model.preprocessor(torch.tensor(rows)).numpy()
+        labels = np.arange(len(rows)) % max(len(case.classes), 2)
+        labels = labels if case.classes else labels.astype(np.float32)
+        start = encoded.shape[1] - model.preprocessor.n_raw - len(model.preprocessor.level)
+        trees, _ = grow_trees(
+            encoded,
+            labels,
+            np.arange(len(rows)) // 100,
+            output_size=case.n_outputs,
+            first_column=start,
+            seed=seed,
+        )
+        if kind == "trees":
+            model.network = trees
+        else:
+            model.network.trees = trees
     model.temperature.fill_(1.0 if case.task == "regression" else 1.3)
     return model.eval()
 
@@ -190,6 +210,28 @@ def test_state_of_another_fit_is_loaded_whole():
     assert other.output_size == fitted.output_size
 
 
+def test_bins_and_scale_are_of_the_values_observed():
+    """Where nearly all values are missing, mean, scale and bins are those of the others alone."""
+    observed = np.random.default_rng(0).exponential(size=(50, 1))
+    gaps = np.full((450, 1), np.nan)
+    whole = Preprocessor([("a", 0)]).fit(observed)
+    sparse = Preprocessor([("a", 0)]).fit(np.concatenate([observed, gaps]))
+    for name in ("mean", "scale", "bin_start", "bin_width"):
+        torch.testing.assert_close(getattr(sparse, name), getattr(whole, name))
+    assert len(sparse.bin_start) == 12
+
+
+def test_numbers_are_kept_raw_for_trees():
+    """With keep_raw the numbers stand at the end as they came, NaN where missing or infinite."""
+    preprocessor = Preprocessor([("a", 0), ("c", 2)], encoding="standard", keep_raw=True)
+    preprocessor.fit(np.array([[1.0, 0], [3.0, 1]]))
+    encoded = preprocessor(torch.tensor([[1e30, 1.0], [torch.inf, 0.0]]))
+    assert preprocessor.output_names() == ["a", "c = 0", "c = 1", "a raw"]
+    assert encoded.shape[1] == preprocessor.output_size
+    assert encoded[0, -1] == torch.tensor(1e30)
+    assert encoded[1, -1].isnan()
+
+
 # Networks
 
 
@@ -254,6 +296,64 @@ def test_an_mlp_has_its_layers():
     assert LinearModel(input_size=4, output_size=2)(inputs).shape == (5, 2)
 
 
+def test_means_are_weighted():
+    """Weights are those of the probabilities, or of the predictions; a model of weight 0 is unheard."""
+    outputs, weights = torch.randn(3, 5, 2), torch.tensor([0.7, 0.3, 0.0])[:, None, None]
+    mean = mean_outputs(outputs, weights, regression=False).softmax(-1)
+    torch.testing.assert_close(mean, (weights * outputs.softmax(-1)).sum(0))
+    mean = mean_outputs(outputs[..., :1], weights, regression=False).sigmoid()
+    torch.testing.assert_close(mean, (weights * outputs[..., :1].sigmoid()).sum(0))
+    mean = mean_outputs(outputs, weights, regression=True)
+    torch.testing.assert_close(mean, (weights * outputs).sum(0))
+
+
+def test_an_ensemble_may_be_deeper():
+    """Layers between have weights of their own for every member, and one more does change the answer."""
+    ensemble = Ensemble(4, 2, n_members=3, hidden_size=8, n_layers=3).eval()
+    assert [tuple(weight.shape) for weight in ensemble.inner_weight] == [(3, 8, 8)] * 2
+    assert ensemble(torch.randn(5, 4)).shape == (5, 2)
+
+
+# Trees
+
+
+def boosted(labels, inputs, *, regression=False):
+    """A booster of scikit-learn, some rows held out."""
+    kind = HistGradientBoostingRegressor if regression else HistGradientBoostingClassifier
+    booster = kind(max_iter=15, early_stopping=True, scoring="loss", random_state=0)
+    return booster.fit(inputs[50:], labels[50:], X_val=inputs[:50], y_val=labels[:50])
+
+
+@pytest.mark.parametrize("task", ["binary", "three classes", "regression"])
+def test_trees_answer_as_scikit_learn_does(task):
+    """Trees as tensors answer as the booster they came from, also on its thresholds and gaps."""
+    generator = np.random.default_rng(0)
+    inputs = generator.normal(size=(300, 3)).astype(np.float32)
+    inputs[generator.random(inputs.shape) < 0.2] = np.nan
+    signal = np.nan_to_num(inputs[:, 0]) + (np.nan_to_num(inputs[:, 1]) > 0)
+    labels = {
+        "binary": (signal > 0).astype(int),
+        "three classes": np.digitize(signal, [0, 1]),
+        "regression": signal,
+    }[task]
+    booster = boosted(labels, inputs, regression=task == "regression")
+    booster._predictors = booster._predictors[: np.argmax(booster.validation_score_)]
+    trees = Trees.from_boosters([booster], 3 if task == "three classes" else 1)
+    edges = trees.threshold[trees.threshold != 0]
+    rows = torch.cat([torch.tensor(inputs), edges[:, None].expand(-1, 3)])
+    expected = booster._raw_predict(rows.double().numpy())
+    np.testing.assert_allclose(trees(rows).numpy(), expected, atol=15 * 2**-15)
+
+
+def test_the_order_of_trees_does_not_matter():
+    """Leaves are multiples of one small number, so sums are exact: no order of trees changes a bit."""
+    inputs = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
+    trees = Trees.from_boosters([boosted((inputs[:, 0] > 0).astype(int), inputs)], 1)
+    answers, values = trees(torch.tensor(inputs)), trees.root.flip(0)
+    trees.root = values
+    assert torch.equal(trees(torch.tensor(inputs)), answers)
+
+
 # Models of a case
 
 
@@ -298,7 +398,7 @@ def test_regression_speaks_the_targets_unit():
 
 def test_unknown_kinds_are_refused(case):
     """A kind of network that there isn't is refused with the list of those that there are."""
-    with pytest.raises(DataError, match="'linear', 'mlp' or 'ensemble'"):
+    with pytest.raises(DataError, match="linear, mlp, ensemble, trees, blend"):
         some_model(case, "forest")
 
 

