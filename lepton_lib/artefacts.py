@@ -1,4 +1,4 @@
-"""The run folder: what each step of the loop leaves there, whole or not at all.
+"""The run folder: the outputs of each pipeline step, written whole or not at all.
 
 Knows files, hashes and the order of the steps; doesn't know what is in the files.
 """
@@ -21,7 +21,7 @@ from typing import Any, Self
 from lepton_lib.errors import RunError, wrap_os_errors
 from lepton_lib.utils import sha256_of, to_json, write_atomic
 
-# Which step makes which file. A step may read only what an earlier one makes.
+# The files of each step. A step may read only those of earlier ones.
 OUTPUTS: dict[str, tuple[str, ...]] = {
     "00_environment": ("charter.json",),
     "01_data": (
@@ -68,15 +68,15 @@ PACKAGES = ("torch", "numpy", "pandas", "scikit-learn", "onnxruntime")
 def exclusive_lock(
     folder: Path, *, timeout: float = 0.0, remedy: str = "Wait for it to end."
 ) -> Iterator[int]:
-    """Work in a folder while nobody else does; yields the lock's file descriptor.
+    """Hold a folder's lock against other processes; yields the lock's file descriptor.
 
     Args:
-        folder: Made if need be.
-        timeout: Seconds to wait for another to end.
-        remedy: What to do when it hasn't.
+        folder: Created if it doesn't exist.
+        timeout: Seconds to wait for the lock.
+        remedy: For the error's message, what to do then.
 
     Raises:
-        RunError: Another is at work there, or the folder can't be written to.
+        RunError: Another process holds it, or the folder can't be written to.
     """
     with wrap_os_errors(folder, remedy="Choose another, or change its permissions."):
         folder.mkdir(parents=True, exist_ok=True)
@@ -90,9 +90,8 @@ def exclusive_lock(
                 break
             except BlockingIOError as error:
                 if time.monotonic() >= deadline:
-                    raise RunError(
-                        str(folder), "a folder in which another is at work", "one at a time", remedy
-                    ) from error
+                    got = "a folder in which another is at work"
+                    raise RunError(str(folder), got, "one at a time", remedy) from error
                 time.sleep(0.1)
         yield lock
     finally:
@@ -103,7 +102,7 @@ class Run:
     """A run folder.
 
     Args:
-        folder: Where it lies; made by the first step that is started in it.
+        folder: Where it lies; created by the first step that starts in it.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -111,7 +110,7 @@ class Run:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """Parameters, seeds, package versions, file hashes, durations and metrics of every finished step.
+        """Parameters, package versions, file hashes, duration and metrics of every finished step.
 
         Raises:
             RunError: The manifest is not readable JSON.
@@ -123,16 +122,13 @@ class Run:
             content = json.loads(path.read_text(encoding="utf-8"))
             content["case"], content["steps"].items()
         except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-            raise RunError(
-                str(path),
-                "a file that is no run's manifest",
-                "JSON with the keys 'case' and 'steps'",
-                "Choose another run folder, or delete this one and run the loop again.",
-            ) from error
+            got, expected = "a file that is no run's manifest", "JSON with 'case' and 'steps'"
+            remedy = "Choose another run folder, or delete this one and run the loop again."
+            raise RunError(str(path), got, expected, remedy) from error
         return dict(content)
 
     def start(self, step: str, *, case: str, parameters: Mapping[str, Any]) -> Step:
-        """Begin a step: what it writes lies beside the results until `Step.finish` puts it in its place.
+        """Begin a step: its files are staged until `Step.finish` moves them into place.
 
         Raises:
             RunError: The folder can't be written to, belongs to another case, or an earlier step's
@@ -149,15 +145,12 @@ class Run:
         """
         owner = self.manifest["case"]
         if owner not in (None, case):
-            raise RunError(
-                str(self.folder),
-                f"a run of the case {owner!r}",
-                f"one of {case!r}, or a new folder",
-                f"Choose another folder, such as runs/{case}.",
-            )
+            got, expected = f"a run of the case {owner!r}", f"one of {case!r}, or a new folder"
+            remedy = f"Choose another folder, such as runs/{case}."
+            raise RunError(str(self.folder), got, expected, remedy)
 
     def path(self, name: str) -> Path:
-        """A file that an earlier step has left, verified against its recorded hash.
+        """A file of an earlier step, verified against its recorded hash.
 
         Raises:
             RunError: It isn't there or was changed since; the message says which notebook makes it.
@@ -166,23 +159,16 @@ class Run:
         recorded = self.manifest["steps"].get(maker, {}).get("files", {}).get(name)
         file = self.folder / name
         if recorded is None or not file.is_file():
-            raise RunError(
-                str(file),
-                "no such result",
-                f"the file that {maker} makes",
-                f"Run notebook {maker} first, with the same run_dir.",
-            )
+            remedy = f"Run notebook {maker} first, with the same run_dir."
+            raise RunError(str(file), "no such result", f"the file that {maker} makes", remedy)
         if sha256_of(file) != recorded:
-            raise RunError(
-                str(file),
-                "a file that was changed after its step",
-                f"what {maker} wrote",
-                f"Run notebook {maker} again, with the same run_dir.",
-            )
+            got, expected = "a file that was changed after its step", f"what {maker} wrote"
+            remedy = f"Run notebook {maker} again, with the same run_dir."
+            raise RunError(str(file), got, expected, remedy)
         return file
 
     def read_json(self, name: str) -> Any:
-        """A JSON file that an earlier step has left.
+        """A JSON file of an earlier step.
 
         Raises:
             RunError: As for `path`.
@@ -190,23 +176,20 @@ class Run:
         return json.loads(self.path(name).read_text(encoding="utf-8"))
 
     def done(self, step: str, parameters: Mapping[str, Any]) -> bool:
-        """Whether the step has finished with these parameters and its files lie as it left them.
+        """Whether the step has finished with these parameters and its files are unchanged.
 
-        The steps before it must be the ones whose files it read: a step that ran again makes all
-        later ones stale.
+        So must be the files that it read: a step that ran again makes all later ones stale.
         """
         entry = self.manifest["steps"].get(step)
         if entry is None or entry["parameters"] != json.loads(to_json(dict(parameters))):
             return False
-        files = entry["files"] | entry["read"]
-        return all(
-            (self.folder / name).is_file() and sha256_of(self.folder / name) == h
-            for name, h in files.items()
-        )
+        hashes = entry["files"] | entry["read"]
+        paths = {self.folder / name: recorded for name, recorded in hashes.items()}
+        return all(path.is_file() and sha256_of(path) == paths[path] for path in paths)
 
 
 class Step:
-    """One step at work: reads what earlier steps left, writes its own files aside, and puts them in place at the end.
+    """One running step: reads earlier steps' files, and stages its own until it has finished.
 
     Made by `Run.start`.
     """
@@ -219,23 +202,20 @@ class Step:
         self._staging = run.folder / f".{name}.partial"
         self._read: dict[str, str] = {}
         self._begun = time.monotonic()
-        with wrap_os_errors(
-            run.folder, remedy="Choose another run_dir, or change its permissions."
-        ):
+        remedy = "Choose another run_dir, or change its permissions."
+        with wrap_os_errors(run.folder, remedy=remedy):
             shutil.rmtree(self._staging, ignore_errors=True)  # left by a run that was killed
             self._staging.mkdir(parents=True)
 
     def path(self, name: str) -> Path:
-        """Where to write the result ``name``; it is moved to its place by `finish`."""
-        assert name in OUTPUTS[self.name], (
-            f"{name} is not listed in artefacts.OUTPUTS[{self.name!r}]"
-        )
+        """Where to write the output ``name``; `finish` moves it into place."""
+        assert name in OUTPUTS[self.name], f"{name} is not in artefacts.OUTPUTS[{self.name!r}]"
         path = self._staging / name
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
     def input(self, name: str) -> Path:
-        """A file of an earlier step; remembered, so that a later change of it makes this step stale.
+        """A file of an earlier step; recorded, so that a later change of it makes this step stale.
 
         Raises:
             RunError: As for `Run.path`.
@@ -249,38 +229,34 @@ class Step:
         return json.loads(self.input(name).read_text(encoding="utf-8"))
 
     def write_json(self, name: str, value: Any) -> None:
-        """Write a result as JSON."""
+        """Write an output as JSON."""
         write_atomic(self.path(name), to_json(value))
 
     def finish(self, **metrics: float | str | bool) -> Self:
-        """Put the results in place and note the step in the manifest.
+        """Move the outputs into place and record the step in the manifest.
 
         Raises:
-            RunError: A file that the step should have made is missing; nothing is moved then.
+            RunError: An output is missing; nothing is moved then.
         """
-        missing = [name for name in OUTPUTS[self.name] if not (self._staging / name).is_file()]
-        if missing:
-            raise RunError(
-                f"step {self.name}",
-                f"no {missing[0]}",
-                "every file of the step written before finish()",
-                "Run the notebook from its first cell to its last.",
-            )
+        outputs = OUTPUTS[self.name]
+        if missing := [name for name in outputs if not (self._staging / name).is_file()]:
+            expected = "every file of the step written before finish()"
+            remedy = "Run the notebook from its first cell to its last."
+            raise RunError(f"step {self.name}", f"no {missing[0]}", expected, remedy)
         manifest = self.run.manifest
         entry = {
             "parameters": self.parameters,
             "python": sys.version.split()[0],
             "packages": {name: metadata.version(name) for name in PACKAGES},
             "read": self._read,
-            "files": {name: sha256_of(self._staging / name) for name in OUTPUTS[self.name]},
+            "files": {name: sha256_of(self._staging / name) for name in outputs},
             "seconds": round(time.monotonic() - self._begun, 2),
             "metrics": metrics,
         }
         manifest["case"] = self.case
-        # until its files have moved, the step counts as not done
-        manifest["steps"].pop(self.name, None)
+        manifest["steps"].pop(self.name, None)  # not done until its files have moved
         write_atomic(self.run.folder / "manifest.json", to_json(manifest))
-        for name in OUTPUTS[self.name]:
+        for name in outputs:
             (self.run.folder / name).parent.mkdir(parents=True, exist_ok=True)
             os.replace(self._staging / name, self.run.folder / name)
         manifest["steps"][self.name] = entry

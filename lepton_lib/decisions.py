@@ -24,7 +24,7 @@ def cost_matrix(case: Case) -> np.ndarray:
 
 
 def decide(probabilities: Any, costs: Sequence[Sequence[float]] | np.ndarray) -> np.ndarray:
-    """The decision with the least expected cost for each row, int64 ``(n,)``; of equal ones the first.
+    """The decision of least expected cost for each row, int64 ``(n,)``; of equal ones the first.
 
     Elkan, The Foundations of Cost-Sensitive Learning, 2001, eq. 1.
 
@@ -57,6 +57,6 @@ def cost_threshold(costs: Sequence[Sequence[float]] | np.ndarray) -> float:
 
 
 def band(probabilities: Any, bands: Bands) -> np.ndarray:
-    """The band of each probability of the positive class ``(n,)``; a limit opens the band above it."""
+    """The band of each positive class's probability ``(n,)``; a limit opens the band above it."""
     places = np.searchsorted(bands.limits, np.asarray(probabilities), side="right")
     return np.array(bands.names)[places]

@@ -8,14 +8,14 @@ from pathlib import Path
 
 
 class LeptonError(Exception):
-    """A mistake that the person in front of the screen can mend.
+    """A mistake that its user can fix.
 
     The message has one form everywhere: where it happened, what was got, what was expected, and
     what to do about it.
 
     Args:
         where: The file, key, row or parameter at fault.
-        got: What was found there.
+        got: What was there.
         expected: What should have been there.
         remedy: What to do, as an imperative sentence.
     """
@@ -37,15 +37,7 @@ class DataError(LeptonError):
 
 
 class RecordError(DataError):
-    """A record that its case refuses.
-
-    Args:
-        position: Of the record among those that were sent, from 0.
-        field: The field at fault.
-        got: What was found there.
-        expected: What should have been there.
-        remedy: What to do.
-    """
+    """A record that its case refuses: ``position`` in the request, from 0, and ``field``."""
 
     def __init__(
         self, position: int, field: str, got: object, expected: object, remedy: str
@@ -60,11 +52,11 @@ class ParameterError(LeptonError):
 
 
 class RunError(LeptonError):
-    """A run folder that can't be read or written, or a step that didn't come to its end."""
+    """A run folder that can't be read or written, or a pipeline step that didn't finish."""
 
 
 class NotebookError(RunError):
-    """A notebook that was started and didn't come to its end."""
+    """A notebook that was started and didn't finish."""
 
 
 class ExerciseError(LeptonError):
@@ -76,7 +68,7 @@ class TrainingError(LeptonError):
 
 
 class MetricError(LeptonError):
-    """A metric that isn't defined on what it was given."""
+    """A metric that isn't defined on its arguments."""
 
 
 @contextlib.contextmanager
@@ -87,7 +79,7 @@ def wrap_os_errors(
     got: str = "a folder that can't be written to",
     expected: str = "a folder of yours",
 ) -> Iterator[None]:
-    """Turn what the file system refuses inside into a `RunError` about ``place``, with its reason."""
+    """Turn an `OSError` inside into a `RunError` about ``place``, with its reason."""
     try:
         yield
     except OSError as error:

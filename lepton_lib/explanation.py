@@ -1,9 +1,9 @@
-"""Reasons: how much each input moved a prediction away from the average one. Knows functions of arrays, no models.
+"""Reasons: how much each input moved a prediction away from the average one.
 
 Shapley values of the prediction itself by sampling permutations, after Štrumbelj & Kononenko,
 Explaining prediction models and individual predictions with feature contributions, Knowledge and
 Information Systems 41, 2014 (algorithm 1), with antithetic pairs: each permutation is also walked
-backwards (Mitchell et al., JMLR 23, 2022).
+backwards (Mitchell et al., JMLR 23, 2022). Knows functions of arrays, no models.
 """
 
 from __future__ import annotations

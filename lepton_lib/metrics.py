@@ -1,17 +1,31 @@
-"""Metrics: how good the scores are, how true the probabilities, how large the errors. Knows arrays only.
+"""Metrics: how good the scores are, how true the probabilities, how large the errors.
 
-All take NumPy arrays or torch tensors and compute in float64. What scikit-learn has right is taken
-from there.
+All take NumPy arrays or torch tensors and compute in float64. Knows arrays only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from lepton_lib.errors import MetricError
+
+_SAME_ROWS = "Take both from the same rows."
+_MORE_ROWS = "Add more rows before asking for the average"
+_FROM_ZERO = "Number the classes from 0."
+
+
+class Interval(NamedTuple):
+    """A value with the ends of its confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3g} ({self.low:.3g} to {self.high:.3g})"
 
 
 def _array(values: Any) -> np.ndarray:
@@ -21,17 +35,14 @@ def _array(values: Any) -> np.ndarray:
 
 
 def _auc(positive: np.ndarray, negative: np.ndarray) -> float:
-    """Mann-Whitney: the share of pairs in which the positive scores higher, a tie counting half.
-
-    Both arrays are sorted, and the shorter is looked up in the longer: sorted needles walk through
-    the cache in order.
-    """
+    """Mann-Whitney: the share of pairs in which the positive scores higher, a tie counting half."""
+    # The shorter is looked up in the longer, in order: sorted needles walk through the cache.
     swap = len(positive) > len(negative)
     few, many = (negative, positive) if swap else (positive, negative)
     few, many = np.sort(few), np.sort(many)
     below = np.searchsorted(many, few, side="left")
     up_to = np.searchsorted(many, few, side="right")
-    # Python's whole numbers: exact
+    # Python's integers keep the counts exact
     share = (int(below.sum()) + int(up_to.sum())) / (2 * len(few) * len(many))
     return 1 - share if swap else share
 
@@ -46,35 +57,28 @@ def area_under_curve(labels: Any, scores: Any) -> float:
     Raises:
         MetricError: Only one class, another label, a NaN score, or lengths that differ.
     """
+    return _auc(*_split_scores(labels, scores))
+
+
+def _split_scores(labels: Any, scores: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The positives' scores and the negatives', after the checks of `area_under_curve`."""
     labels, scores = _array(labels).ravel(), _array(scores).ravel()
+    if len(labels) != len(scores):
+        got = f"{len(labels)} labels and {len(scores)} scores"
+        raise MetricError("AUC", got, "one score a label", _SAME_ROWS)
     positive = labels == 1
     n_positive = int(positive.sum())
-    if len(labels) != len(scores):
-        raise MetricError(
-            "AUC",
-            f"{len(labels)} labels and {len(scores)} scores",
-            "one score a label",
-            "Take both from the same rows.",
-        )
     if not (positive | (labels == 0)).all():
-        raise MetricError(
-            "AUC", "labels other than 0 and 1", "0 and 1", "Use AUC() for several classes."
-        )
+        remedy = "Use AUC() for several classes."
+        raise MetricError("AUC", "labels other than 0 and 1", "0 and 1", remedy)
     if n_positive in (0, len(labels)):
-        raise MetricError(
-            "AUC",
-            f"{n_positive} positive and {len(labels) - n_positive} negative labels",
-            "at least one of each",
-            "Add more rows before asking for the average; a single batch may hold one class only.",
-        )
-    if np.isnan(scores).any():
-        raise MetricError(
-            "AUC",
-            f"{int(np.isnan(scores).sum())} scores that are NaN",
-            "numbers",
-            "Look for the batch where the loss became NaN; a smaller learning rate often helps.",
-        )
-    return _auc(scores[positive], scores[~positive])
+        got = f"{n_positive} positive and {len(labels) - n_positive} negative labels"
+        remedy = f"{_MORE_ROWS}; a single batch may hold one class only."
+        raise MetricError("AUC", got, "at least one of each", remedy)
+    if n_nan := int(np.isnan(scores).sum()):
+        remedy = "Look for the batch where the loss became NaN; try a smaller learning rate."
+        raise MetricError("AUC", f"{n_nan} scores that are NaN", "numbers", remedy)
+    return scores[positive], scores[~positive]
 
 
 class AUC:
@@ -103,12 +107,8 @@ class AUC:
         if outputs.ndim == 1:
             outputs = outputs[:, None]
         if outputs.ndim != 2 or len(outputs) != len(labels):
-            raise MetricError(
-                "AUC.add",
-                f"outputs of shape {outputs.shape} and {len(labels)} labels",
-                "(b,) or (b, k) outputs and b labels",
-                "Pass the model's outputs and the labels of the same batch.",
-            )
+            got = f"outputs of shape {outputs.shape} and {len(labels)} labels"
+            raise MetricError("AUC.add", got, "(b,) or (b, k) outputs and b labels", _SAME_ROWS)
         self._outputs.append(outputs)
         self._labels.append(labels)
 
@@ -124,30 +124,23 @@ class AUC:
         if not self._outputs:
             raise MetricError("AUC", "no batch", "at least one", "Call add(outputs, labels) first.")
         outputs, labels = np.concatenate(self._outputs), np.concatenate(self._labels)
-        if outputs.shape[1] > 2 and not np.isin(labels, np.arange(outputs.shape[1])).all():
-            raise MetricError(
-                "AUC",
-                "labels that are no class index",
-                f"0 to {outputs.shape[1] - 1}",
-                "Number the classes from 0.",
-            )
-        if outputs.shape[1] == 1:
+        n_classes = outputs.shape[1]
+        if n_classes == 1:
             return [area_under_curve(labels, outputs)]
-        if outputs.shape[1] == 2 and not _are_probabilities(outputs):
+        if n_classes == 2:
+            if _are_probabilities(outputs):
+                return [area_under_curve(labels, outputs[:, 1])]
             # The difference of two logits ranks like the probability, and doesn't round to 0 or 1.
             return [area_under_curve(labels, outputs[:, 1].astype(np.float64) - outputs[:, 0])]
-        outputs = outputs if _are_probabilities(outputs) else _softmax(outputs)
-        if outputs.shape[1] == 2:
-            return [area_under_curve(labels, outputs[:, 1])]
-        counts = np.bincount(labels.astype(np.int64), minlength=outputs.shape[1]).tolist()
+        if not np.isin(labels, np.arange(n_classes)).all():
+            got, expected = "labels that are no class index", f"0 to {n_classes - 1}"
+            raise MetricError("AUC", got, expected, _FROM_ZERO)
+        counts = np.bincount(labels.astype(np.int64), minlength=n_classes).tolist()
         if 0 in counts:
-            raise MetricError(
-                "AUC",
-                f"{counts} examples by class",
-                f"some of each of {outputs.shape[1]} classes",
-                "Add more rows before asking for the average.",
-            )
-        return [area_under_curve(labels == k, outputs[:, k]) for k in range(len(counts))]
+            expected = f"some of each of {n_classes} classes"
+            raise MetricError("AUC", f"{counts} examples by class", expected, f"{_MORE_ROWS}.")
+        outputs = outputs if _are_probabilities(outputs) else _softmax(outputs)
+        return [area_under_curve(labels == k, outputs[:, k]) for k in range(n_classes)]
 
     def average(self) -> float:
         """The area over all that was added; of several classes the mean over the classes.
@@ -168,38 +161,27 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def _classified(name: str, labels: Any, probabilities: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Class indices ``(n,)`` and float64 probabilities ``(n, n_classes)``, checked."""
     labels, probabilities = _array(labels), _array(probabilities).astype(np.float64)
-    n = len(labels)
-    if (
-        labels.ndim != 1
-        or probabilities.ndim != 2
-        or len(probabilities) != n
-        or n == 0
-        or probabilities.shape[1] < 2
-    ):
-        raise MetricError(
-            name,
-            f"labels of shape {labels.shape} and probabilities of shape {probabilities.shape}",
-            "(n,) and (n, n_classes), with n at least 1 and a column for every class",
-            "Take both from the same rows; TabularModel.predict gives the probabilities.",
-        )
-    if (
-        not np.isin(labels, np.arange(probabilities.shape[1])).all()
-        or np.isnan(probabilities).any()
-    ):
-        raise MetricError(
-            name,
-            "a label that is no class index, or a probability that is NaN",
-            f"labels from 0 to {probabilities.shape[1] - 1} and numbers",
-            "Number the classes from 0, and look for the row where the model gives NaN.",
-        )
+    n, n_columns = len(labels), probabilities.shape[1] if probabilities.ndim == 2 else 0
+    if labels.ndim != 1 or n_columns < 2 or len(probabilities) != n or n == 0:
+        got = f"labels of shape {labels.shape} and probabilities of shape {probabilities.shape}"
+        expected = "(n,) and (n, n_classes), with n at least 1 and a column for every class"
+        raise MetricError(name, got, expected, _SAME_ROWS)
+    if not np.isin(labels, np.arange(n_columns)).all() or np.isnan(probabilities).any():
+        got = "a label that is no class index, or a probability that is NaN"
+        raise MetricError(name, got, f"labels from 0 to {n_columns - 1} and numbers", _FROM_ZERO)
     return labels.astype(np.int64), probabilities
 
 
 def log_loss(labels: Any, probabilities: Any) -> float:
-    """Mean cross-entropy in nats; ``labels`` ``(n,)`` class indices, ``probabilities`` ``(n, n_classes)``.
+    """Mean cross-entropy in nats.
 
-    A probability of nought counts as the smallest step from one, 2.2e-16, as in scikit-learn.
+    A probability of zero counts as the smallest step from one, 2.2e-16, as in scikit-learn.
+
+    Args:
+        labels: ``(n,)`` class indices.
+        probabilities: ``(n, n_classes)``.
 
     Raises:
         MetricError: Shapes that don't agree, a label that is no class, or a NaN.
@@ -210,10 +192,9 @@ def log_loss(labels: Any, probabilities: Any) -> float:
 
 
 def brier_score(labels: Any, probabilities: Any) -> float:
-    """Mean squared distance between ``(n, n_classes)`` probabilities and the one-hot labels, summed over classes.
+    """Mean squared distance between probabilities and one-hot labels, summed over the classes.
 
-    Raises:
-        MetricError: As for `log_loss`.
+    Arguments and errors as for `log_loss`.
     """
     labels, probabilities = _classified("brier_score", labels, probabilities)
     return float(((probabilities - np.eye(probabilities.shape[1])[labels]) ** 2).sum(1).mean())
@@ -222,8 +203,7 @@ def brier_score(labels: Any, probabilities: Any) -> float:
 def accuracy(labels: Any, probabilities: Any) -> float:
     """Share of rows whose most probable class is the label.
 
-    Raises:
-        MetricError: As for `log_loss`.
+    Arguments and errors as for `log_loss`.
     """
     labels, probabilities = _classified("accuracy", labels, probabilities)
     return float((probabilities.argmax(1) == labels).mean())
@@ -232,7 +212,7 @@ def accuracy(labels: Any, probabilities: Any) -> float:
 def calibration_error(
     labels: Any, probabilities: Any, *, n_bins: int = 10, bins: Literal["width", "mass"] = "mass"
 ) -> float:
-    """Expected calibration error: how far stated probability and observed frequency lie apart, on average.
+    """Expected calibration error: the mean gap between stated probability and observed frequency.
 
     Guo, Pleiss, Sun and Weinberger, On Calibration of Modern Neural Networks, 2017, eq. 3. Two
     classes: the positive class's probability against its frequency. More: the most probable class's
@@ -255,10 +235,9 @@ def calibration_error(
 def reliability(
     labels: Any, probabilities: Any, *, n_bins: int = 10, bins: Literal["width", "mass"] = "mass"
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The points of a reliability diagram: mean probability, observed frequency and row count of each filled bin.
+    """Mean probability, observed frequency and row count of each bin of a reliability diagram.
 
-    Raises:
-        MetricError: As for `log_loss`.
+    Empty bins are left out. Arguments and errors as for `calibration_error`.
     """
     labels, probabilities = _classified("reliability", labels, probabilities)
     if probabilities.shape[1] == 2:
@@ -285,37 +264,30 @@ def confusion_matrix(labels: Any, decisions: Any, *, n_classes: int) -> np.ndarr
     """
     truths, choices = _array(labels), _array(decisions)
     if foreign := set(np.union1d(truths, choices).tolist()) - set(range(n_classes)):
-        raise MetricError(
-            "confusion_matrix",
-            f"labels or decisions {sorted(foreign)[:5]}",
-            f"0 to {n_classes - 1}, of {n_classes} classes",
-            "Give the number of classes that the labels were made with.",
-        )
+        got = f"labels or decisions {sorted(foreign)[:5]}"
+        expected = f"0 to {n_classes - 1}, of {n_classes} classes"
+        raise MetricError("confusion_matrix", got, expected, _FROM_ZERO)
     pairs = truths.astype(np.int64) * n_classes + choices.astype(np.int64)
     return np.bincount(pairs, minlength=n_classes**2).reshape(n_classes, n_classes)
 
 
 def average_precision(labels: Any, scores: Any) -> float:
-    """Area under the precision-recall curve of two classes, as a step function (scikit-learn's definition)."""
+    """Area under the precision-recall curve of two classes, as scikit-learn's step function."""
     from sklearn.metrics import average_precision_score
 
     return float(average_precision_score(_array(labels), _array(scores)))
 
 
 def mean_absolute_error(targets: Any, predictions: Any) -> float:
-    """Mean distance between targets ``(n,)`` and predictions ``(n,)`` or ``(n, 1)``, in the target's unit.
+    """Mean distance of targets ``(n,)`` and predictions ``(n,)`` or ``(n, 1)``, in their unit.
 
     Raises:
         MetricError: The lengths differ, or there is no row.
     """
     targets, predictions = _array(targets).astype(np.float64).ravel(), _array(predictions).ravel()
     if len(targets) != len(predictions) or len(targets) == 0:
-        raise MetricError(
-            "mean_absolute_error",
-            f"{len(targets)} targets and {len(predictions)} predictions",
-            "as many of both, and at least one",
-            "Take both from the same rows.",
-        )
+        got = f"{len(targets)} targets and {len(predictions)} predictions"
+        raise MetricError("mean_absolute_error", got, "as many of both, at least one", _SAME_ROWS)
     return float(np.abs(targets - predictions).mean())
 
 
@@ -323,8 +295,5 @@ def mean_decision_cost(
     labels: Any, decisions: Any, costs: Sequence[Sequence[float]] | np.ndarray
 ) -> float:
     """Mean of ``costs[truth][decision]`` over the rows."""
-    return float(
-        np.asarray(costs)[
-            _array(labels).astype(np.int64), _array(decisions).astype(np.int64)
-        ].mean()
-    )
+    truths, choices = _array(labels).astype(np.int64), _array(decisions).astype(np.int64)
+    return float(np.asarray(costs)[truths, choices].mean())

@@ -18,18 +18,12 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection, QuadMesh
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import StepPatch
 
-# Okabe and Ito's colours, which stay apart for colour-blind readers.
-BLUE, ORANGE, GREEN, RED, PURPLE, GREY = (
-    "#0072B2",
-    "#E69F00",
-    "#009E73",
-    "#D55E00",
-    "#CC79A7",
-    "#767676",
-)
-COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, GREY)
+# Okabe and Ito's colours, which colour-blind readers can tell apart.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#767676")
+BLUE, ORANGE, GREEN, RED, PURPLE, GREY = COLOURS
 STYLE: Any = {
     "axes.prop_cycle": cycler(color=COLOURS),
     "axes.spines.top": False,
@@ -55,9 +49,9 @@ DPI = 96
 
 
 class Picture:
-    """A finished figure: a small PNG for readers and, as its text, what it says and which data it shows.
+    """A finished figure: a small PNG and, as its text, what it says and which data it shows.
 
-    The text is what a comparison of notebooks compares, so that a figure that changes is noticed.
+    Notebooks are compared by this text, so that a figure that changes is noticed.
     """
 
     def __init__(self, figure: Figure, alt: str) -> None:
@@ -65,11 +59,10 @@ class Picture:
         self.alt = alt
 
     def describe(self) -> str:
-        """The alternative text, then for each set of axes its title, labels and the data on it, rounded."""
+        """The alternative text, then for each axes its title, its labels and its data, rounded."""
         lines = [f"Figure: {self.alt}"]
         for axes in self.figure.axes:
-            # left in the course's style, else in the middle
-            title = axes.get_title(loc="left") or axes.get_title()
+            title = axes.get_title(loc="left") or axes.get_title()  # left in the course's style
             lines.append(f"  [{title}] x: {axes.get_xlabel()}, y: {axes.get_ylabel()}")
             lines += [f"    {line}" for line in _describe_axes(axes)]
         return "\n".join(lines)
@@ -78,106 +71,98 @@ class Picture:
         return self.describe()
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        buffer = io.BytesIO()
-        self.figure.savefig(
-            buffer, format="png", dpi=DPI, metadata={"Software": None}, bbox_inches="tight"
-        )
-        return {"image/png": buffer.getvalue(), "text/plain": self.describe()}, {
-            "image/png": {"alt": self.alt}
-        }
+        buffer, plain = io.BytesIO(), {"Software": None}
+        self.figure.savefig(buffer, format="png", dpi=DPI, metadata=plain, bbox_inches="tight")
+        data = {"image/png": buffer.getvalue(), "text/plain": self.describe()}
+        return data, {"image/png": {"alt": self.alt}}
 
 
 def drawn_data(drawing: Picture | Figure | Axes) -> list[str]:
-    """The data that a drawing shows, rounded, a line for each artist, without titles, labels and colours."""
+    """The data of a drawing, rounded, a line an artist, without titles, labels and colours."""
     figure = drawing.figure if isinstance(drawing, Picture) else drawing
     every = [figure] if isinstance(figure, Axes) else figure.axes
-    lines = [
-        line for axes in every for line in _describe_axes(axes) if not line.startswith("texts: ")
-    ]
-    return [re.sub(r"^(\w+) .*?: (?=n=|empty|at )", r"\1: ", line) for line in lines]
+    lines = [line for axes in every for line in _describe_axes(axes)]
+    data = [line for line in lines if not line.startswith("texts: ")]
+    return [re.sub(r"^(\w+) .*?: (?=n=|empty|at )", r"\1: ", line) for line in data]
 
 
 def _describe_axes(axes: Axes) -> list[str]:
-    lines = []
-    for line in axes.get_lines():
-        x, y = np.asarray(line.get_xdata(orig=False)), np.asarray(line.get_ydata(orig=False))
-        along_x, along_y = line.get_transform().contains_branch_seperately(axes.transData)
-        if along_x and along_y:
-            lines.append(f"line {_label(line)}: {_summary(x)} | {_summary(y)}")
-        else:  # drawn by axhline or axvline, from edge to edge: a mark beside the data, and none itself
-            lines.append(
-                f"line {_label(line)}: at {f'x = {x[0]:.3g}' if along_x else f'y = {y[0]:.3g}'}"
-            )
+    lines = [_describe_line(line, axes) for line in axes.get_lines()]
     for container in axes.containers:
-        if not isinstance(container, BarContainer):
-            continue  # the lines of error bars are described as lines and areas
-        widths, heights = (
-            [box.get_width() for box in container],
-            [box.get_height() for box in container],
-        )
-        lines.append(f"bars {_label(container)}: {_summary(widths)} | {_summary(heights)}")
+        if isinstance(container, BarContainer):  # the parts of error bars are lines and areas
+            widths = [box.get_width() for box in container]
+            lines.append(
+                _artist("bars", container, widths, [box.get_height() for box in container])
+            )
     for steps in axes.patches:
         if isinstance(steps, StepPatch):
             values, edges, _ = steps.get_data()
-            lines.append(f"steps {_label(steps)}: {_summary(edges)} | {_summary(values)}")
+            lines.append(_artist("steps", steps, edges, values))
     for collection in axes.collections:
         if isinstance(collection, PathCollection):
             points = np.asarray(collection.get_offsets(), dtype=float)
-            lines.append(
-                f"points {_label(collection)}: {_summary(points[:, 0])} | {_summary(points[:, 1])}"
-            )
+            lines.append(_artist("points", collection, *points.T))
         elif isinstance(collection, QuadMesh):
-            lines.append(f"mesh {_label(collection)}: {_summary(collection.get_array())}")
+            lines.append(_artist("mesh", collection, collection.get_array()))
         else:
-            vertices = np.concatenate(
-                [path.vertices for path in collection.get_paths()] or [np.zeros((0, 2))]
-            )
-            lines.append(
-                f"area {_label(collection)}: {_summary(vertices[:, 0])} | {_summary(vertices[:, 1])}"
-            )
+            paths = [path.vertices for path in collection.get_paths()]
+            vertices = np.concatenate([*paths, np.zeros((0, 2))])
+            lines.append(_artist("area", collection, *vertices.T))
     lines += [f"image: {_summary(image.get_array())}" for image in axes.get_images()]
     if texts := [repr(text.get_text()) for text in axes.texts if text.get_text()]:
         lines.append(f"texts: {', '.join(texts)}")
     return lines
 
 
-def _label(artist: Any) -> str:
+def _describe_line(line: Line2D, axes: Axes) -> str:
+    x, y = np.asarray(line.get_xdata(orig=False)), np.asarray(line.get_ydata(orig=False))
+    along_x, along_y = line.get_transform().contains_branch_seperately(axes.transData)
+    if along_x and along_y:
+        return _artist("line", line, x, y)
+    # of axhline or axvline, from edge to edge: a mark beside the data
+    return f"line {_legend_label(line)}: at {f'x = {x[0]:.3g}' if along_x else f'y = {y[0]:.3g}'}"
+
+
+def _artist(kind: str, artist: Any, *data: Any) -> str:
+    return f"{kind} {_legend_label(artist)}: {' | '.join(map(_summary, data))}"
+
+
+def _legend_label(artist: Any) -> str:
     label = str(artist.get_label())
     return "" if label.startswith("_") else repr(label)
 
 
 def _summary(values: Any) -> str:
-    """How many values, their range, mean and spread, the first and the last, to three significant digits."""
+    """Count, range, mean, standard deviation, first and last, to three significant digits."""
     array = np.ma.filled(np.ma.asarray(values).astype(float), np.nan).ravel()
     array = array[np.isfinite(array)]
     if array.size == 0:
         return "empty"
-    # of +x and -x: rounding alone
-    mean = array.mean() if abs(array.mean()) > 1e-6 * np.abs(array).max() else 0.0
+    mean = array.mean()
+    if abs(mean) <= 1e-6 * np.abs(array).max():
+        mean = 0.0  # of +x and -x only rounding is left
     statistics = (array.min(), array.max(), mean, array.std(), array[0], array[-1])
     low, high, middle, spread, first, last = (f"{value + 0.0:.3g}" for value in statistics)
-    return (
-        f"n={array.size}, {low} to {high}, mean {middle}, sd {spread}, first {first}, last {last}"
-    )
+    ends = f"first {first}, last {last}"
+    return f"n={array.size}, {low} to {high}, mean {middle}, sd {spread}, {ends}"
 
 
 def use_style() -> None:
-    """Set the course's style for all figures made from here on: for a notebook's first cell.
+    """Set the course's style for all later figures: for a notebook's first cell.
 
-    In a notebook the text of a table, which is what a comparison sees, then ends with its types:
-    two tables may look the same and yet hold ``float32`` and ``float64``.
+    In a notebook the text of a table, which is compared, then ends with its types: two tables may
+    look the same and yet hold ``float32`` and ``float64``.
     """
     from IPython.core.getipython import get_ipython
 
     rcParams.update(STYLE)
     if (shell := get_ipython()) is not None and shell.display_formatter is not None:
-        shell.display_formatter.formatters["text/plain"].for_type_by_name(
-            "pandas", "DataFrame", _describe_table
-        )
+        text = shell.display_formatter.formatters["text/plain"]
+        text.for_type_by_name("pandas", "DataFrame", _describe_table)
 
 
 def _describe_table(table: Any, printer: Any, _cycle: bool) -> None:
-    """Print a DataFrame for IPython: as pandas shows it, then the types of its index and of its columns."""
+    """Print a DataFrame for IPython: as pandas shows it, then the types of index and columns."""
     types = ", ".join(str(dtype) for dtype in table.dtypes)
     printer.text(f"{table!r}\ntypes: {table.index.dtype} | {types}")
 
@@ -185,7 +170,7 @@ def _describe_table(table: Any, printer: Any, _cycle: bool) -> None:
 def subplots(
     rows: int = 1, columns: int = 1, *, width: float = 7.0, height: float = 3.6, **options: Any
 ) -> Any:
-    """A figure and its axes, as ``matplotlib.pyplot.subplots`` gives them, without pyplot.
+    """A figure and its axes as from ``matplotlib.pyplot.subplots``, without pyplot.
 
     Args:
         rows: Rows of axes.
@@ -203,7 +188,7 @@ def show(figure: Figure, *, alt: str) -> Picture:
 
     Args:
         figure: The figure, its axes titled and labelled.
-        alt: What a reader who can't see it should know.
+        alt: The alternative text, for readers who can't see it.
     """
     return Picture(figure, alt)
 
@@ -219,14 +204,8 @@ def bars(
     names = list(values)[::-1]
     widths = [values[name] for name in names]
     spread = None if errors is None else [errors[name] for name in names]
-    axes.barh(
-        names,
-        widths,
-        xerr=spread,
-        color=colour,
-        height=0.65,
-        error_kw={"ecolor": GREY, "capsize": 3},
-    )
+    caps = {"ecolor": GREY, "capsize": 3}
+    axes.barh(names, widths, xerr=spread, color=colour, height=0.65, error_kw=caps)
     axes.grid(axis="y", visible=False)
 
 
@@ -237,20 +216,13 @@ def histograms(axes: Axes, groups: Mapping[str, Any], *, bins: int | Sequence[fl
     edges = np.histogram_bin_edges(np.concatenate(list(arrays.values())), bins=bins)
     for colour, (name, values) in zip(COLOURS, arrays.items(), strict=False):
         density, _ = np.histogram(values, bins=edges, density=True)
-        axes.stairs(
-            density,
-            edges,
-            label=name,
-            fill=True,
-            facecolor=(colour, 0.3),
-            edgecolor=colour,
-            linewidth=1.4,
-        )
+        look: Any = {"facecolor": (colour, 0.3), "edgecolor": colour, "linewidth": 1.4}
+        axes.stairs(density, edges, label=name, fill=True, **look)
     axes.legend()
 
 
 def reliability(axes: Axes, points: Mapping[str, tuple[Any, Any, Any]]) -> None:
-    """Reliability diagrams: stated probability against observed frequency, from `lepton_lib.metrics.reliability`."""
+    """Reliability diagrams, from `lepton_lib.metrics.reliability`: stated against observed."""
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--", label="as stated")
     for colour, (name, (stated, happened, _)) in zip(COLOURS, points.items(), strict=False):
         axes.plot(stated, happened, marker="o", markersize=4, color=colour, label=name)

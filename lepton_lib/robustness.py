@@ -1,8 +1,7 @@
-"""Inputs moved a little: by an adversary who knows the model, and by chance, to train against both.
+"""Adversarial and noisy inputs: to attack a model that is known, and to train against both.
 
 Numbers move in units of their standard deviation in training and stay in their case's range;
-categories and missing values stay as they are. Knows cases and models; doesn't know decisions and
-what they cost.
+categories and missing values stay as they are. Knows cases and models, not decisions or costs.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from lepton_lib.cases import Case, NumberColumn
 from lepton_lib.errors import ParameterError
@@ -38,7 +36,7 @@ def fgsm(model: TabularModel, inputs: Any, labels: Any, *, case: Case, radius: f
         ParameterError: ``radius`` is negative or not finite.
     """
     ball = _Ball(model, case, inputs, radius)
-    _, uphill = _losses(model, ball.centre, labels)
+    _, uphill = _losses(model, case, ball.centre, labels)
     return ball.project(ball.centre + radius * ball.scale * uphill).cpu().numpy()
 
 
@@ -53,7 +51,7 @@ def pgd(
     n_steps: int = 10,
     step: float | None = None,
 ) -> np.ndarray:
-    """Projected gradient descent: many small steps from a random start, each pulled back within the radius.
+    """Projected gradient descent: small steps from a random start, projected into the radius.
 
     Madry, Makelov, Schmidt, Tsipras and Vladu, Towards Deep Learning Models Resistant to
     Adversarial Attacks, 2018, section 2.1. Of all positions on its way each row keeps the one with
@@ -67,7 +65,7 @@ def pgd(
         radius: How far each number may move, in its standard deviations in training.
         seed: Of the start.
         n_steps: Number of steps.
-        step: Length of a step in the same unit; without it 2.5 times the radius, divided by the
+        step: Length of a step in the same unit; by default 2.5 times the radius, divided by the
             number of steps.
 
     Returns:
@@ -77,15 +75,14 @@ def pgd(
         ParameterError: ``radius`` or ``step`` is negative or not finite, or ``n_steps`` below 1.
     """
     ball = _Ball(model, case, inputs, radius)
-    length = _not_negative(
-        "step", 2.5 * radius / _at_least_one("n_steps", n_steps) if step is None else step
-    )
+    default_step = 2.5 * radius / _at_least_one("n_steps", n_steps)
+    length = _not_negative("step", default_step if step is None else step)
     worst = ball.centre
-    highest, _ = _losses(model, worst, labels)
+    highest, _ = _losses(model, case, worst, labels)
     start = torch.rand(worst.shape, generator=torch.Generator().manual_seed(seed)).to(worst.device)
     position = ball.project(worst + (2 * start - 1) * radius * ball.scale)
     for _ in range(n_steps + 1):  # the last round only looks
-        losses, uphill = _losses(model, position, labels)
+        losses, uphill = _losses(model, case, position, labels)
         worst = torch.where((losses > highest)[:, None], position, worst)
         highest = torch.maximum(losses, highest)
         position = ball.project(position + length * ball.scale * uphill)
@@ -117,8 +114,8 @@ def jitter(
         ParameterError: ``radius`` is negative or not finite, or ``copies`` below 1.
     """
     _not_negative("radius", radius)
-    numbers = [index for index, field in enumerate(case.fields) if field.kind == "number"]
-    low, high = _range(case)
+    numbers = _numbers(case)
+    low, high = _allowed_range(case)
     generator = np.random.default_rng(seed)
     moved = np.tile(inputs, (_at_least_one("copies", copies), 1)).astype(np.float32)
     scale = np.nanstd(inputs[:, numbers], axis=0)
@@ -128,59 +125,50 @@ def jitter(
 
 
 class _Ball:
-    """Where an adversary may go from ``centre``: numbers by ``radius`` deviations, within the case's range."""
+    """Where an adversary may go: ``radius`` deviations from ``centre``, in the case's range."""
 
     def __init__(self, model: TabularModel, case: Case, inputs: Any, radius: float) -> None:
         _not_negative("radius", radius)
         device = model.temperature.device
         self.centre = torch.tensor(np.asarray(inputs), dtype=torch.float32, device=device)  # (n, d)
         self.scale = torch.zeros(len(case.fields), device=device)  # (d,), 0 for a category
-        numbers = [index for index, field in enumerate(case.fields) if field.kind == "number"]
+        numbers = _numbers(case)
         self.scale[numbers] = model.preprocessor.scale[: len(numbers)]
-        low, high = (
-            torch.as_tensor(bound, dtype=torch.float32, device=device) for bound in _range(case)
-        )
+        low, high = (torch.tensor(bound, device=device) for bound in _allowed_range(case))
+        reach = radius * self.scale
         # A value that is out of range already may stay where it is.
-        self.low = torch.maximum(self.centre - radius * self.scale, torch.minimum(low, self.centre))
-        self.high = torch.minimum(
-            self.centre + radius * self.scale, torch.maximum(high, self.centre)
-        )
+        self.low = torch.maximum(self.centre - reach, torch.minimum(low, self.centre))
+        self.high = torch.minimum(self.centre + reach, torch.maximum(high, self.centre))
 
     def project(self, position: torch.Tensor) -> torch.Tensor:
         """The nearest position within; NaN stays NaN."""
         return torch.maximum(torch.minimum(position, self.high), self.low)
 
 
-def _range(case: Case) -> tuple[np.ndarray, np.ndarray]:
-    """Least and greatest value ``(d,)`` that the case allows in each field; infinite where it sets no bound."""
+def _numbers(case: Case) -> list[int]:
+    return [index for index, field in enumerate(case.fields) if field.kind == "number"]
+
+
+def _allowed_range(case: Case) -> tuple[np.ndarray, np.ndarray]:
+    """Least and greatest value that the case allows in each field, float32 ``(d,)``."""
     columns = [column for column in case.inputs for _ in column.fields]
-    numbers = [column if isinstance(column, NumberColumn) else None for column in columns]
-    low = [-math.inf if column is None or column.min is None else column.min for column in numbers]
-    high = [math.inf if column is None or column.max is None else column.max for column in numbers]
-    return np.array(low, dtype=np.float32), np.array(high, dtype=np.float32)
+    unlimited = -math.inf, math.inf
+    limits = [c.limits if isinstance(c, NumberColumn) else unlimited for c in columns]
+    low, high = np.array(limits, dtype=np.float32).T
+    return low, high
 
 
 def _losses(
-    model: TabularModel, raw: torch.Tensor, labels: Any
+    model: TabularModel, case: Case, raw: torch.Tensor, labels: Any
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Each row's loss ``(n,)``, and the direction in which it grows: the gradient's sign ``(n, d)``, 0 where missing.
-
-    Sum and mean have the same sign, and rows don't touch each other: one backward pass serves all
-    rows.
-    """
+    """Each row's loss ``(n,)``, and the sign of its gradient ``(n, d)``, 0 where missing."""
     was_training = model.training
     model.eval()
     position = raw.detach().clone().requires_grad_()
     outputs = model(position)
     truth = torch.tensor(np.asarray(labels), device=outputs.device)
-    if model.task == "regression":
-        losses = (outputs[:, 0] - truth).abs()
-    elif model.task == "binary":
-        losses = F.binary_cross_entropy_with_logits(
-            outputs[:, 0], truth.to(outputs.dtype), reduction="none"
-        )
-    else:
-        losses = F.cross_entropy(outputs, truth, reduction="none")
+    losses = case.task.losses(outputs, truth)
+    # Rows don't touch each other: the gradient of the sum holds the gradient of each row's loss.
     (gradient,) = torch.autograd.grad(losses.sum(), position)
     model.train(was_training)
     return losses.detach(), gradient.sign()

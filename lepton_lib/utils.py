@@ -1,4 +1,4 @@
-"""Hashes, atomic writes and standardisation: what every floor above may need.
+"""Hashes, atomic writes, templates and standardisation: what every layer above may need.
 
 Knows nothing of cases, models or runs. Heavy libraries are imported where they are used.
 """
@@ -20,23 +20,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 Array = TypeVar("Array")  # numpy.ndarray, torch.Tensor or pandas.DataFrame
-# What makes a run's last bits the same on every x86 machine: one thread, and no instructions beyond
-# AVX2. Read by the libraries when they are loaded, so it is for a process that starts. onnxruntime
-# has no such variable.
-SAME_BITS = {
-    **{f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS")},
-    **(
-        {
-            "ATEN_CPU_CAPABILITY": "avx2",
-            "ONEDNN_MAX_CPU_ISA": "AVX2",
-            "MKL_CBWR": "COMPATIBLE",
-            "OPENBLAS_CORETYPE": "Haswell",
-            "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
-        }
-        if platform.machine() in {"x86_64", "AMD64"}
-        else {}
-    ),
-}
+# Environment variables that make a run the same to the last bit on every x86 machine: one thread,
+# and no instructions beyond AVX2. The libraries read them when they are loaded, so they are for a
+# process that starts. onnxruntime has no such variable.
+SAME_BITS = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS")}
+if platform.machine() in {"x86_64", "AMD64"}:
+    SAME_BITS |= {
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "MKL_CBWR": "COMPATIBLE",
+        "OPENBLAS_CORETYPE": "Haswell",
+        "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
+    }
 
 
 def normalize(values: Array, *, reference: Array | None = None) -> Array:
@@ -52,13 +47,10 @@ def normalize(values: Array, *, reference: Array | None = None) -> Array:
         The same type and shape; a column that is constant in ``reference`` becomes zero there.
     """
     rows: Any = values if reference is None else reference
-    low, high = (
-        (rows.amin(0), rows.amax(0))
-        if hasattr(rows, "amin")
-        else (rows.min(axis=0), rows.max(axis=0))
-    )
-    # by its range, for rounding would leave it a deviation that is tiny but not zero
-    constant = low == high
+    is_tensor = hasattr(rows, "amin")
+    low = rows.amin(0) if is_tensor else rows.min(axis=0)
+    high = rows.amax(0) if is_tensor else rows.max(axis=0)
+    constant = low == high  # by the range: rounding can leave it a tiny deviation
     centre = rows.mean(axis=0) * ~constant + low * constant
     # The population's deviation for every type: pandas and torch would divide by n - 1, numpy by n.
     scale = ((rows - centre) ** 2).mean(axis=0) ** 0.5
@@ -67,7 +59,7 @@ def normalize(values: Array, *, reference: Array | None = None) -> Array:
 
 
 def course_folders(name: str) -> list[Path]:
-    """Where a folder of the course may lie, nearest first: under the working directory or a parent, in the clone."""
+    """Where a folder of the course may be: here, in a parent, in the clone; nearest first."""
     here = Path.cwd()
     return [root / name for root in (here, *here.parents, Path(__file__).resolve().parents[1])]
 
@@ -97,7 +89,7 @@ def write_atomic(path: Path, content: bytes | str, *, mode: int = 0o644) -> None
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch compute with one thread: for small nets the quickest, and bit for bit the same with any number."""
+    """Let torch compute with one thread: fastest for small nets, and always the same bits."""
     import torch
 
     threads = torch.get_num_threads()
@@ -110,7 +102,7 @@ def one_thread() -> Iterator[None]:
 
 @contextlib.contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """All or nothing of what is written inside; for a connection without an isolation level of its own."""
+    """Commit all that is written inside, or nothing; ``isolation_level`` must be None."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -121,7 +113,7 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def to_json(value: Any) -> str:
-    """Readable JSON with a final newline; NaN and infinity become null, for no JSON reader accepts them."""
+    """Readable JSON with a final newline; NaN and infinity, which JSON lacks, become null."""
 
     def plain(item: Any) -> Any:
         if isinstance(item, dict):
@@ -138,15 +130,11 @@ def to_json(value: Any) -> str:
 
 
 def to_toml(value: Any) -> str:
-    """A value as it stands in TOML after ``key =``: text, a number, a boolean, a list or a mapping of such."""
+    """Text, a number, a boolean, or a list or mapping of such, as TOML after ``key =``."""
     if isinstance(value, dict):
-        return (
-            "{ "
-            + ", ".join(f"{to_toml(str(key))} = {to_toml(entry)}" for key, entry in value.items())
-            + " }"
-        )
-    # JSON's words and strings are TOML's, but for one control character
-    if isinstance(value, str | bool):
+        pairs = [f"{to_toml(str(key))} = {to_toml(entry)}" for key, entry in value.items()]
+        return f"{{ {', '.join(pairs)} }}"
+    if isinstance(value, str | bool):  # as in JSON, but for one control character
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return repr(value) if isinstance(value, int | float) else f"[{', '.join(map(to_toml, value))}]"
 
@@ -155,9 +143,9 @@ def render(template: str, **values: Any) -> str:
     """Fill a Jinja template that lies in the library.
 
     Args:
-        template: Its path below ``lepton_lib``, such as ``"runs/templates/index.html"``. In HTML and
-            SVG every value is escaped; other files (YAML, Containerfile) take values as they are.
-        **values: What the template names; one that is missing raises `jinja2.UndefinedError`.
+        template: Its path below ``lepton_lib``, such as ``"runs/templates/index.html"``. In HTML
+            and SVG every value is escaped; other files (YAML, Containerfile) take values as is.
+        **values: The template's variables; a missing one raises `jinja2.UndefinedError`.
     """
     text: str = _templates().get_template(template).render(values)
     return text
@@ -178,12 +166,12 @@ def _templates() -> Any:
 
 
 def first_line(error: BaseException) -> str:
-    """An exception's kind and the first line of its message: what fits into another message."""
+    """An exception's type and the first line of its message, to go into another message."""
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
 def free_port() -> int:
-    """A TCP port of the loopback interface that nobody listens on at this moment."""
+    """A TCP port of the loopback interface that is free at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""The run folder: whole results or none, each told by whom it's made, and stale when an earlier one changes."""
+"""The run folder: whole results or none, each with its step, stale when an earlier one changes."""
 
 import json
 
@@ -26,7 +26,7 @@ def run(tmp_path):
 
 
 def test_a_finished_step_lies_in_the_folder_and_in_the_manifest(run):
-    """A step's files, parameters, packages, hashes, metrics and time are recorded, and nothing is left aside."""
+    """A step's files, parameters, packages, hashes, metrics and time are recorded."""
     work(run, FIRST, 7)
     entry = run.manifest["steps"][FIRST]
     assert run.manifest["case"] == "credit"
@@ -42,7 +42,7 @@ def test_a_finished_step_lies_in_the_folder_and_in_the_manifest(run):
 
 
 def test_a_step_reads_what_an_earlier_one_left_and_grows_stale_with_it(run):
-    """A step is done with its own parameters as long as its files, and those it read, lie as it left them."""
+    """A step is done with its own parameters as long as its files and inputs are unchanged."""
     name = OUTPUTS[FIRST][0]
     work(run, FIRST)
     assert work(run, SECOND, read=[name]) == [{"value": 1, "name": name}]

@@ -23,7 +23,7 @@ def test_every_shipped_case_is_listed():
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_case_loads_and_says_what_it_promises(name):
-    """A shipped case loads, has its card, its charter with reasons, and costs where it has classes."""
+    """A shipped case loads and has a card, a charter with reasons, and costs for classes."""
     case = load_case(name)
     card = (case.folder / "README.md").read_text(encoding="utf-8")
     assert len(card.splitlines()) < 70
@@ -51,7 +51,7 @@ def test_tiers_are_three_and_nothing_gives_them_away():
 
 
 def test_process_faults_has_nine_classes_and_all_instruments():
-    """The plant has nine situations and 52 instruments; where and when a reading was taken is no input."""
+    """The plant has nine situations and 52 instruments; place and time are no inputs."""
     case = load_case("process_faults")
     assert len(case.classes) == 9
     assert len(case.inputs) == 52
@@ -59,7 +59,7 @@ def test_process_faults_has_nine_classes_and_all_instruments():
 
 
 def test_a_case_is_found_by_folder_and_by_search_path(make_case, monkeypatch):
-    """A case of one's own is loaded by its path, or by name where LEPTON_DATASETS names the folder above."""
+    """One's own case is loaded by its path, or by name below a folder in LEPTON_DATASETS."""
     folder = make_case()
     assert load_case(folder).name == load_case(str(folder)).name == "small"
     monkeypatch.setenv("LEPTON_DATASETS", str(folder.parent))
@@ -346,7 +346,7 @@ WRONG = {
 
 @pytest.mark.parametrize(("changes", "where", "expected"), WRONG.values(), ids=WRONG)
 def test_a_wrong_case_toml_is_named_in_one_error(make_case, changes, where, expected):
-    """Each mistake in case.toml is one error that names file and key, what was got, what was expected, and the mend."""
+    """Each mistake in case.toml is one error: file and key, got, expected, remedy."""
     folder = make_case(**changes)
     with pytest.raises(CaseError) as caught:
         load_case(folder)
@@ -439,7 +439,7 @@ def test_a_condition_compares_columns(text):
 
 
 def test_formulas_agree_on_numpy_pandas_and_torch():
-    """Random formulas give the same values on arrays, series and tensors as Python gives row by row."""
+    """Random formulas give on arrays, series and tensors what Python gives row by row."""
     draw = np.random.default_rng(0)
     columns = {name: draw.normal(size=50) + 3 for name in "abc"}
     for _ in range(60):
@@ -545,7 +545,7 @@ def test_a_large_bound_is_told_in_full(make_case):
 
 @pytest.mark.parametrize("rule", ["x == '5'", "'5' != x", "colour == 2", "target == 1"])
 def test_a_rule_that_can_hold_for_no_row_is_refused(make_case, rule):
-    """A rule that compares numbers with a quoted word, or words or classes with a number, is refused with its text."""
+    """A rule that compares numbers with a word, or words with a number, is refused."""
     with pytest.raises(CaseError, match=r"to compare '(x|colour|target)' with a (number|word)"):
         load_case(make_case(rules=[{"drop": rule, "why": ""}]))
 
@@ -556,7 +556,7 @@ def test_a_formula_shows_itself():
 
 
 def test_a_record_becomes_a_row_of_fields(small):
-    """Numbers stand as they are, categories and parts of moments as indices, missing values as NaN."""
+    """Numbers stand as they are, categories and parts as indices, missing values as NaN."""
     row = encode_records(
         small, [RECORD, RECORD | {"y": None}, {"x": 0, "when": "2018-12-31 00:00"}]
     )
@@ -595,7 +595,7 @@ def test_no_records_make_an_empty_matrix(small):
     ],
 )
 def test_a_wrong_record_is_refused_by_position_and_field(small, change, expected):
-    """A value that the column doesn't accept names the record, the field, what it got and what it accepts."""
+    """A refused value's error names the record, the field, what it got and what it accepts."""
     with pytest.raises(DataError) as caught:
         encode_records(small, [RECORD, RECORD | change])
     assert caught.value.where == f"record 1, field {next(iter(change))!r}"

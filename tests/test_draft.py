@@ -43,7 +43,7 @@ def table_of(header: str, row, n: int = 60) -> str:
 
 
 def test_a_draft_of_a_plain_table_runs_at_once(draft):
-    """The draft has the kinds, ranges and categories that were seen, and goes through to the model's inputs."""
+    """The draft has the kinds, ranges and categories seen, and its rows can be encoded."""
     case = draft(small_table())
     assert case.name == "mine"
     assert case.task == "binary"
@@ -79,7 +79,7 @@ def test_the_placeholders_say_that_they_are_to_be_agreed(draft):
     ],
 )
 def test_the_task_follows_from_the_target(draft, values, task, classes):
-    """Few words or whole numbers are classes, in rising order or the rare one last; other numbers are a quantity."""
+    """Few words or whole numbers are classes, rising or the rare one last; others a quantity."""
     case = draft(table_of("x,label", lambda i: f"{i % 7 + i / 10},{values(i)}"))
     assert case.task == task
     assert case.classes == classes
@@ -105,7 +105,8 @@ def test_marks_and_mistakes_are_recognised(draft):
         table_of(
             "a,b,c,label",
             lambda i: (
-                f"{'NA' if i % 9 == 0 else i / 2},{'Bad' if i == 5 else i},{('None', 'x', '')[i % 3]},{i % 2}"
+                f"{'NA' if i % 9 == 0 else i / 2},{'Bad' if i == 5 else i},"
+                f"{('None', 'x', '')[i % 3]},{i % 2}"
             ),
         )
     )
@@ -118,7 +119,7 @@ def test_marks_and_mistakes_are_recognised(draft):
 
 
 def test_marks_among_classes_are_rows_without_a_label(draft):
-    """A mark for a missing value among the classes is listed, and its rows are left out; the draft runs at once."""
+    """A missing-value mark among the classes is listed and its rows left out; the draft runs."""
     case = draft(table_of("x,label", lambda i: f"{i / 2},{'NA' if i % 10 == 0 else 'ab'[i % 2]}"))
     assert case.target.missing == ("NA",)
     assert through(case) == 54
@@ -137,7 +138,7 @@ def test_moments_in_order_make_a_split_by_time(draft):
 
 
 def test_headers_become_names(draft):
-    """Any header gets a name for formulas: other alphabets, keywords, digits first and twins included."""
+    """Any header gets a name for formulas: other alphabets, keywords, digits first, twins."""
     case = draft(
         table_of(
             'Größe (cm),收入,class,2nd,"a b",a-b,target,"say ""hi"" \\\\",y',
@@ -191,7 +192,7 @@ def test_commas_in_quotes_do_not_mislead(draft):
 
 
 def test_a_quote_that_nothing_closes_is_told(draft):
-    """In a large table it swallows all that follows: refused in one sentence, not by a traceback."""
+    """In a large table it swallows all that follows: refused in a sentence, not a traceback."""
     with pytest.raises(DataError, match=r"table\.csv"):
         draft(
             table_of(
@@ -201,7 +202,7 @@ def test_a_quote_that_nothing_closes_is_told(draft):
 
 
 def test_odd_characters_reach_the_toml_as_they_are(draft):
-    """Quotes, backslashes, brackets, control characters and other alphabets survive as categories."""
+    """Quotes, backslashes, brackets, control characters and alphabets survive as categories."""
     words = ['a"b', "a\\b", "#[x] = 1", "\x7f", "\x01", "é😀"]
     case = draft(
         table_of(
@@ -331,7 +332,7 @@ def test_a_name_that_no_case_can_have_is_refused(tmp_path):
     ],
 )
 def test_shipped_tables_are_drafted_or_refused_clearly(tmp_path, name, target, task):
-    """Real tables are drafted so that they run; the one with three header rows gets an error, not a traceback."""
+    """Real tables are drafted so that they run; one with three header rows gets an error."""
     shipped = load_case(name)
     if task is None:
         with pytest.raises(LeptonError):
@@ -382,7 +383,7 @@ def test_random_tables_are_drafted_or_refused_and_never_crash(tmp_path):
 
 
 def test_rows_that_are_counted_are_no_input(draft):
-    """Whole numbers that rise by one tell the row alone; others that never repeat may say something."""
+    """Whole numbers that rise by one only number the rows; other unique numbers may matter."""
     case = draft(
         table_of(
             "place,reading,x,label", lambda i: f"{i + 5},{i * i + 3 * i},{i / 3},{'ny'[i % 2]}"

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lepton_lib.cases import Column, load_case
+from lepton_lib.cases import CategoryColumn, NumberColumn, load_case
 from lepton_lib.errors import MetricError
 from lepton_lib.evaluation import (
     Interval,
@@ -63,7 +63,7 @@ def test_interval_covers_the_mean():
 
 @pytest.mark.no_cover
 def test_interval_covers_the_area():
-    """A stratified 90 % interval of the AUC holds the true area in about 90 of 100 simulated samples."""
+    """A stratified 90 % interval of the AUC holds the true area in about 90 of 100 samples."""
     truth = 0.5 * (1 + math.erf(1.4 / 2))  # P(N(1.4, 2) > 0)
     hits = 0
     for seed in range(200):
@@ -84,7 +84,7 @@ def test_interval_value_is_the_metric():
 
 
 def test_interval_is_seeded():
-    """The same seed gives the same interval, another seed another one, and NumPy's global generator stays as it was."""
+    """The same seed gives the same interval, and NumPy's global generator stays as it was."""
     labels, values = scores(0)
     state = np.random.get_state()[1].copy()
     first, again, other = (
@@ -97,7 +97,7 @@ def test_interval_is_seeded():
 
 
 def test_stratified_draws_keep_the_counts():
-    """Every stratified draw holds each label as often as the rows do, so that a rare class is never lost."""
+    """Every stratified draw holds each label as often as the rows do: no rare class is lost."""
     labels = np.array([1] + [0] * 99)
     counts = set()
     bootstrap_interval(
@@ -119,7 +119,7 @@ def test_draws_keep_rows_together():
 
 
 def test_blocks_are_stretches():
-    """With blocks the drawn rows follow one another within each block, around the end, and are as many as before."""
+    """With blocks the drawn rows follow one another within each block, around the end."""
     seen = []
     rows = np.arange(103)
     bootstrap_interval(lambda drawn: seen.append(drawn) or 0.0, rows, n=20, seed=0, block=10)
@@ -130,7 +130,7 @@ def test_blocks_are_stretches():
 
 
 def test_blocks_widen_the_interval_of_a_slow_series():
-    """Where neighbours resemble each other, blocks give a wider interval, and one that holds the truth more often."""
+    """Where neighbours resemble each other, blocks give a wider interval with better coverage."""
     alone, blocks, wider = 0, 0, 0
     for seed in range(100):
         noise = np.random.default_rng(seed).normal(size=620)
@@ -180,7 +180,7 @@ def test_interval_refuses_what_it_cannot_draw_from(arrays, options):
 
 
 def test_paired_difference_is_a_minus_b():
-    """The value is the metric of a minus that of b, and its interval is narrower than one of unpaired models."""
+    """The value is the metric of a minus that of b, its interval narrower than an unpaired one."""
     labels, a = scores(0)
     b = a + np.random.default_rng(1).normal(size=len(a)) * 0.2
     options = {"n": 300, "stratify": labels}
@@ -206,7 +206,7 @@ def test_paired_difference_of_a_model_with_itself_is_zero():
 
 
 def test_case_metric_by_task(credit):
-    """Classification is judged by AUC, pooled over the positive class or one-vs-rest, regression by absolute error."""
+    """Classification is judged by AUC, pooled or one-vs-rest, regression by absolute error."""
     labels, values = scores(0)
     probabilities = two_columns(1 / (1 + np.exp(-values)))
     name, metric = case_metric(credit)
@@ -224,7 +224,7 @@ def test_constant_decisions_cost_what_the_base_rate_says(credit):
 
 
 def test_regression_baselines_use_training_rows_only():
-    """The table of means is made of training rows; an hour that they don't have gets the mean of them all."""
+    """The table of means is made of training rows; an unknown hour gets the mean of them all."""
     case = load_case("traffic")
     names = [field.name for field in case.fields]
 
@@ -245,7 +245,7 @@ def test_regression_baselines_use_training_rows_only():
 
 @pytest.mark.parametrize("truth", [0.5, 1.0, 2.5])
 def test_temperature_recovers_a_known_one(truth):
-    """Labels drawn from softened logits give that temperature back, for two classes and for four."""
+    """Labels drawn from softened logits give that temperature back, for two and four classes."""
     generator = np.random.default_rng(0)
     logits = generator.normal(size=(40_000, 4)) * 2
     noise = generator.gumbel(size=logits.shape)
@@ -275,7 +275,7 @@ def test_temperature_refuses_what_is_no_logit(logits):
 
 @pytest.mark.parametrize("costs", [[[0, 1], [5, 0]], [[-1, 2], [3, 1]], [[0, 0.3], [0.1, 0]]])
 def test_threshold_agrees_with_least_expected_cost(costs):
-    """For two classes the closed form and the least expected cost decide alike at every probability."""
+    """For two classes the closed form and the least expected cost decide alike everywhere."""
     positive = np.linspace(0, 1, 1002)
     threshold = cost_threshold(costs)
     apart = np.abs(positive - threshold) > 1e-9
@@ -283,7 +283,7 @@ def test_threshold_agrees_with_least_expected_cost(costs):
 
 
 def test_threshold_is_the_cheapest_of_all():
-    """On calibrated probabilities no other threshold costs noticeably less than the closed form's."""
+    """On calibrated probabilities no threshold costs noticeably less than the closed form's."""
     generator = np.random.default_rng(0)
     positive = generator.random(200_000)
     labels = (generator.random(len(positive)) < positive).astype(np.int64)
@@ -294,7 +294,7 @@ def test_threshold_is_the_cheapest_of_all():
 
 
 def test_three_classes_decided_as_by_brute_force():
-    """With three classes the decision is the one whose expected cost, summed by hand, is the least."""
+    """With three classes the decision has the least expected cost, summed by hand."""
     case = load_case("credit_tiers")
     costs = cost_matrix(case)
     assert costs[2, 0] == case.costs.matrix["high"]["low"]  # truth, then decision
@@ -359,14 +359,16 @@ def test_groups_of_a_number_lie_between_its_cuts(credit):
 
 
 def test_groups_that_could_be_taken_for_one_another_are_told_apart():
-    """A category called missing takes the rows without a value, too, and cuts that differ in a late digit do."""
-    word = Column(name="a", kind="category", categories=("x", "missing"), meaning="")
+    """A category called missing takes the rows without a value; close cuts are told apart."""
+    word = CategoryColumn(name="a", kind="category", categories=("x", "missing"), meaning="")
     assert group_labels(pd.DataFrame({"a": ["x", "missing", None]}), word).tolist() == [
         "x",
         "missing",
         "missing",
     ]
-    number = Column(name="a", kind="number", cuts=(1234567.0, 1234568.0, 1234569.0), meaning="")
+    number = NumberColumn(
+        name="a", kind="number", cuts=(1234567.0, 1234568.0, 1234569.0), meaning=""
+    )
     between = group_labels(pd.DataFrame({"a": [1234567.5, 1234568.5]}), number)
     assert between.tolist() == ["1234567 to below 1234568", "1234568 to below 1234569"]
 
@@ -397,7 +399,7 @@ def test_group_numbers_are_those_of_its_rows(credit, people):
 
 
 def test_small_groups_are_not_judged(credit, people):
-    """A group that is small or holds one class only is listed, but not judged, and doesn't count for the gap."""
+    """A group that is small or holds one class only is listed, not judged, and has no gap."""
     frame, labels, probabilities = people
     labels = labels.copy()
     labels[:20] = 0  # the rows without a home
@@ -445,7 +447,7 @@ def test_groups_of_a_regression():
 
 
 def test_stretches_shrink_with_the_group():
-    """A group with every tenth row of a series has stretches of a tenth of the rows: the same span of time."""
+    """A group with every tenth row of a series has stretches of a tenth of the rows."""
     case = load_case("traffic")
     noise = np.random.default_rng(0).normal(size=1000)
     hours = pd.Series(np.tile(np.arange(10), 100))
@@ -468,7 +470,7 @@ def test_stretches_shrink_with_the_group():
 
 
 def test_gate_uses_the_worse_end(credit):
-    """A least value is held against the lower end of its interval, a greatest value against the upper one."""
+    """A least value is held against its interval's lower end, a greatest against the upper one."""
     opened = gate(credit, {"auc": (0.85, 0.80, 0.88), "cost": (0.5, 0.45, 0.55)})
     assert opened.passed
     assert [entry.judged for entry in opened.criteria] == [0.80, 0.55]
@@ -502,7 +504,7 @@ def test_gate_fails_on_what_is_no_number(credit):
 
 
 def test_one_failure_closes_the_gate(credit):
-    """All criteria must hold: any one that fails closes the gate and is named, without an exception."""
+    """All criteria must hold: any one that fails closes the gate and is named."""
     names = ("auc", "calibration_error", "cost")
     good, bad = (0.9, 0.01, 0.1), (0.1, 0.9, 0.9)
     for which in itertools.product([True, False], repeat=3):
@@ -513,7 +515,7 @@ def test_one_failure_closes_the_gate(credit):
 
 
 def test_gate_refuses_a_misspelt_metric(credit):
-    """A name that no charter can hold is an error: left aside in silence it would never be judged."""
+    """A name that no charter can hold is an error: in silence it would never be judged."""
     with pytest.raises(MetricError, match="acu"):
         gate(credit, {"acu": 0.9})
 
@@ -547,7 +549,7 @@ def test_accuracy_fits_the_interval():
 
 
 def test_without_costs_and_clock_there_is_less_to_beat(make_case):
-    """A case without costs has no constant decision to beat; a quantity without a clock only the training median."""
+    """Without costs no constant decision is to beat; without a clock only the training median."""
     rows = np.zeros((3, 2)), np.array([1.0, 2.0, 6.0])
     assert baselines(load_case(make_case()), rows, rows) == {}
     criteria = {"criteria": {"mean_absolute_error": {"at_most": 1, "why": ""}}}

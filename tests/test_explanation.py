@@ -17,7 +17,7 @@ __all__ = ["app", "release", "run"]  # fixtures
 
 
 def exact(predict, row, background, groups):
-    """Shapley values by their definition: every coalition, each averaged over the whole background."""
+    """Shapley values by definition: every coalition, averaged over the whole background."""
 
     def worth(known):
         mixed = background.copy()
@@ -65,7 +65,7 @@ def test_contributions_add_up_exactly(data):
 
 @pytest.mark.parametrize("groups", [[[0], [1], [2], [3]], [[1], [0, 3], [2]]])
 def test_contributions_are_the_shapley_values(data, groups):
-    """Sampled values lie within four standard errors of the enumerated ones, for single columns and for groups."""
+    """Sampled values lie within four standard errors of the enumerated ones."""
     rows, background = data
     reasons = shapley_values(crooked, rows, background, groups=groups, rounds=40)
     for row, told, error in zip(rows, reasons.contributions, reasons.errors, strict=True):
@@ -75,7 +75,7 @@ def test_contributions_are_the_shapley_values(data, groups):
 
 
 def test_a_linear_model_is_explained_without_error(data):
-    """For a sum each contribution is weight times distance from the background's mean, from any number of walks."""
+    """For a sum each contribution is weight times distance from the background's mean."""
     rows, background = np.nan_to_num(data[0]), np.nan_to_num(data[1])
     weights = np.array([2.0, 0.0, -1.0, 0.5])
     told = shapley_values(lambda x: x @ weights, rows, background).contributions
@@ -94,7 +94,7 @@ def test_reasons_are_seeded(data):
 
 @pytest.mark.no_cover
 def test_the_service_tells_reasons_on_request(app):
-    """With ?explain=true each answer has a share for every field that adds up to its probability, and is kept so."""
+    """With ?explain=true each answer has shares that add up to its probability, and keeps them."""
     reply = call(
         app,
         "POST",

@@ -28,7 +28,7 @@ def epoch(loader):
     ("n", "batch_size"), [(1, 64), (64, 64), (65, 64), (10, 3), (3 * CHUNK_ROWS + 5, 100)]
 )
 def test_every_row_comes_once(n, batch_size, shuffle):
-    """An epoch holds every row exactly once, in as many batches as the loader's length says, shuffled or not."""
+    """An epoch holds every row once, in as many batches as the loader's length says."""
     loader = DataLoader(numbered(n), batch_size=batch_size, shuffle=shuffle)
     batches = list(loader)
     assert len(batches) == len(loader)
@@ -63,7 +63,7 @@ def test_own_generator_spares_the_global_one():
 
 
 def test_shuffling_reaches_across_chunks():
-    """The order is drawn over all rows, so the first chunk of a large data set holds rows from everywhere."""
+    """The order is drawn over all rows: the first chunk holds rows from everywhere."""
     n = 4 * CHUNK_ROWS
     loader = DataLoader(
         numbered(n, 1), batch_size=64, shuffle=True, generator=torch.Generator().manual_seed(0)
@@ -111,7 +111,7 @@ def test_float32_memory_is_shared():
 
 
 def test_read_only_memory_is_taken_without_a_warning():
-    """Arrays that pandas hands out read-only become tensors, and writing to those leaves the frame alone."""
+    """Read-only arrays of pandas become tensors; writing to those leaves the frame as it is."""
     array = np.zeros((5, 2), dtype=np.float32)
     array.flags.writeable = False
     dataset = Dataset(array, pd.Series(np.arange(5)))
@@ -154,7 +154,7 @@ def test_indexing_and_moving():
     ],
 )
 def test_what_makes_no_data_set_is_refused(inputs, labels, got):
-    """Lengths that differ, no rows, labels in a column of a matrix and words are refused, each by name."""
+    """Lengths that differ, no rows, a matrix of labels and words are refused, each by name."""
     with pytest.raises(DataError, match=got):
         Dataset(inputs, labels)
 

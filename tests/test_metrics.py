@@ -54,7 +54,7 @@ def test_infinite_scores_are_ranked():
 
 
 def test_pooled_over_ordered_batches():
-    """On data sorted by score, batches alone say far less than all rows together; average() says the latter."""
+    """On sorted data batches alone say far less than all rows; average() says the latter."""
     labels, probabilities = draw(0, n=2000)
     order = probabilities[:, 1].argsort()
     auc, means = AUC(), []
@@ -69,7 +69,7 @@ def test_pooled_over_ordered_batches():
 @pytest.mark.parametrize("batch", [1, 7, 400])
 @pytest.mark.parametrize("k", [2, 3, 5])
 def test_logits_in_batches(k, batch):
-    """Logits that come in batches of any size give the area of their probabilities; a batch alone decides nothing."""
+    """Logits in batches of any size give the area of their probabilities."""
     labels, probabilities = draw(k, k=k)
     logits = torch.tensor(np.log(probabilities) + 3)
     auc = AUC()
@@ -102,7 +102,7 @@ def test_confident_logits_keep_their_order():
 
 @pytest.mark.parametrize("shape", [(-1,), (-1, 1)])
 def test_one_score_a_row(shape):
-    """Scores of the positive class alone may come as a vector or as one column, with gradients or without."""
+    """Scores of the positive class may be a vector or one column, with gradients or without."""
     labels, probabilities = draw(1)
     auc = AUC()
     auc.add(
@@ -161,7 +161,7 @@ def test_area_refuses(labels, scores, got):
 
 @pytest.mark.parametrize("wrong", [-1, 3, 0.5])
 def test_several_classes_refuse_foreign_labels(wrong):
-    """With several classes a label that is no class index is refused, as the one-column case does."""
+    """With several classes a label that is no class index is refused, too."""
     auc = AUC()
     auc.add(np.eye(3)[[0, 1, 2, 0]], [0, 1, 2, wrong])
     with pytest.raises(MetricError, match="no class index"):
@@ -170,7 +170,7 @@ def test_several_classes_refuse_foreign_labels(wrong):
 
 @pytest.mark.parametrize("outputs", [np.zeros((2, 3)), np.zeros((4, 3, 1)), np.zeros(())])
 def test_add_refuses_other_shapes(outputs):
-    """Outputs that don't fit the labels are refused at once, an ensemble's training outputs among them."""
+    """Outputs that don't fit the labels are refused, an ensemble's training outputs among them."""
     with pytest.raises((MetricError), match=r"AUC\.add: got outputs of shape"):
         AUC().add(np.atleast_1d(outputs) if outputs.ndim else np.zeros((1, 1, 1)), [0, 1, 0])
 
@@ -202,7 +202,7 @@ def test_losses_agree_with_scikit_learn(k):
 
 
 def test_calibration_error_by_hand():
-    """Two bins of two rows: said 0.2 and happened 0.5, said 0.8 and happened 1: on average 0.25 apart."""
+    """Two bins of two rows: said 0.2 and happened 0.5, said 0.8 and happened 1: 0.25 apart."""
     positive = np.array([0.1, 0.3, 0.7, 0.9])
     probabilities = np.column_stack([1 - positive, positive])
     for bins in ("width", "mass"):
@@ -212,7 +212,7 @@ def test_calibration_error_by_hand():
 
 
 def test_calibration_of_several_classes_by_hand():
-    """With three classes the top probability is held against being right: said 0.6, right half of the time."""
+    """With three classes the top probability is held against being right."""
     probabilities = [[0.6, 0.2, 0.2], [0.2, 0.6, 0.2]]
     assert calibration_error([0, 2], probabilities, n_bins=10, bins="width") == pytest.approx(0.1)
 
@@ -223,7 +223,7 @@ def test_a_perfect_forecast_is_calibrated():
 
 
 def test_reliability_bins():
-    """Bins of equal width hold what lies in them, bins of equal mass as many rows each, and empty ones are left out."""
+    """Bins of equal width, bins of equal mass, and empty ones left out."""
     labels, probabilities = draw(5)
     stated, happened, counts = reliability(labels, probabilities, bins="mass", n_bins=8)
     assert counts.tolist() == [50] * 8
@@ -252,13 +252,13 @@ def test_reliability_bins():
     ],
 )
 def test_what_has_no_loss_is_refused(metric, labels, probabilities, got):
-    """Shapes that don't agree, foreign labels and NaN raise; none is broadcast, wrapped around or averaged away."""
+    """Shapes that don't agree, foreign labels and NaN raise; nothing is broadcast or averaged."""
     with pytest.raises(MetricError, match=got):
         metric(labels, probabilities)
 
 
 def test_counts_errors_and_costs():
-    """The confusion matrix has the truth in its rows, and costs are looked up as truth, decision."""
+    """The confusion matrix has the truth in its rows; costs are looked up as truth, decision."""
     labels, decisions = torch.tensor([0, 0, 1, 2]), torch.tensor([0, 1, 1, 0])
     assert confusion_matrix(labels, decisions, n_classes=3).tolist() == [
         [1, 1, 0],

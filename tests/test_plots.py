@@ -15,7 +15,7 @@ def text(figure):
 
 
 def test_a_figure_describes_its_data():
-    """The text holds the alternative text, title, labels and each line's data, and changes when the data do."""
+    """The text holds alternative text, title, labels and data, and changes when the data do."""
     texts = []
     for top in (3.0, 3.5):
         figure, axes = plots.subplots()
@@ -48,7 +48,7 @@ def test_a_figure_describes_its_data():
     ],
 )
 def test_every_kind_of_drawing_is_described(draw, word):
-    """Bars, points, areas, images, meshes, steps, error bars, words on an axis and empty lines all find words."""
+    """Bars, points, areas, images, meshes, steps, error bars and empty lines are described."""
     figure, axes = plots.subplots()
     draw(axes)
     assert word in text(figure)
@@ -62,7 +62,7 @@ def test_error_bars_are_no_empty_bars():
 
 
 def test_pictures_are_small_png_and_repeat():
-    """The picture is a PNG under 60 KB with its alternative text, the same bytes each time, and leaves nothing open."""
+    """The picture is a PNG under 60 KB with its alternative text, the same bytes each time."""
     figure, axes = plots.subplots(1, 2, width=9)
     plots.histograms(axes[0], {"a": np.arange(100), "b": [1.0, np.nan, 50.0]})
     plots.reliability(axes[1], {"model": ([0.2, 0.8], [0.1, 0.9], [5, 5])})
@@ -106,7 +106,7 @@ def test_the_style_is_set_only_when_asked():
 
 
 def test_a_table_in_a_notebook_tells_its_types(monkeypatch):
-    """After use_style a notebook's text of a table ends with its types, which the eye can't tell apart."""
+    """After use_style a notebook's text of a table ends with its types."""
     shell = InteractiveShell()
     monkeypatch.setattr("IPython.core.getipython.get_ipython", lambda: shell)
     plots.use_style()

@@ -1,8 +1,6 @@
-"""Performance with labels and before them, groups, and the policy: tested over every mix of signals."""
+"""Performance with labels and before them, groups, and the policy over every mix of signals."""
 
 import itertools
-from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,7 +11,6 @@ from lepton_lib.cases.sections import Policy
 from lepton_lib.errors import CaseError, DataError, RunError
 from lepton_lib.metrics import area_under_curve, mean_decision_cost
 from lepton_lib.monitoring import (
-    Decision,
     Signals,
     State,
     bin_counts,
@@ -25,7 +22,7 @@ from lepton_lib.monitoring import (
 )
 from lepton_lib.monitoring.performance import wilson
 from lepton_lib.operations import Journal
-from lepton_lib.operations.labels import _label
+from lepton_lib.operations.labels import _parse_label
 
 COSTS = {"unit": "losses", "matrix": {"no": {"no": 0, "yes": 1}, "yes": {"no": 4, "yes": 0}}}
 WORSE, SAME, BETTER = (0.2, 0.1, 0.3), (0.0, -0.1, 0.1), (-0.2, -0.3, -0.1)
@@ -48,7 +45,7 @@ def shop(make_case):
 
 
 def answered(n, *, seed, shift=0.0, concept=0.0):
-    """Inputs, calibrated probabilities of them, and labels; ``concept`` adds to the true log odds alone."""
+    """Inputs, calibrated probabilities and labels; ``concept`` adds to the true log odds alone."""
     generator = np.random.default_rng(seed)
     x = generator.normal(size=n) + shift
     p, true = (1 / (1 + np.exp(-2 * x - odds)) for odds in (0.0, concept))
@@ -89,7 +86,7 @@ def test_a_number_has_its_absolute_error_and_no_estimate(make_case):
 
 @pytest.mark.no_cover
 def test_the_estimate_follows_a_shift_of_the_inputs(shop):
-    """Where probabilities are true, the estimate's interval holds what labels later show, in 95 % of windows."""
+    """With true probabilities the estimate's interval holds the later value in 95 % of windows."""
     inside, moved = 0, []
     for seed in range(60):
         answers, labels = answered(300, seed=seed, shift=0.8)
@@ -106,7 +103,7 @@ def test_the_estimate_follows_a_shift_of_the_inputs(shop):
 
 
 def test_the_estimate_cannot_see_another_meaning(shop):
-    """When only P(y | x) changes, the estimate stays where it was and the truth leaves its interval."""
+    """When only P(y | x) changes, the estimate stays and the truth leaves its interval."""
     answers, labels = answered(2000, seed=3, concept=-2.0)
     same, _ = answered(2000, seed=3)
     expected = estimate_performance(shop, answers, seed=0, n=100)
@@ -126,7 +123,7 @@ def test_many_rows_are_estimated_from_a_sample(shop):
 
 
 def test_a_group_that_is_served_worse_is_named(shop):
-    """A group whose labels were shuffled lies behind with its whole interval; one with few rows isn't judged."""
+    """A group whose labels were shuffled lies behind for certain; a small one isn't judged."""
     answers, labels = answered(1200, seed=0)
     colour = np.array(["red"] * 590 + ["blue"] * 590 + ["green"] * 20)
     blue = colour == "blue"
@@ -140,7 +137,7 @@ def test_a_group_that_is_served_worse_is_named(shop):
 
 
 def test_groups_have_a_rate_before_any_label(shop):
-    """Without labels each group's share of positive decisions is known, with Wilson's interval, and no gap."""
+    """Without labels each group has its rate of positive decisions with an interval, and no gap."""
     answers, _ = answered(300, seed=0)
     frame = pd.DataFrame({"colour": ["red", "blue", None] * 100})
     table = group_performance(frame, shop, answers, seed=0).set_index("group")
@@ -165,7 +162,7 @@ MIXES = list(
 
 
 def test_the_policy_over_every_mix():
-    """Each of 1,536 mixes of state and signals leads to the action that the rules name; an ill service adds a look."""
+    """Each of 1,536 mixes of state and signals leads to the action that the rules name."""
     for alarms, acted, rows, broken, drifted, change, versus in MIXES:
         signals = Signals(rows, broken, drifted, change, versus)
         state, decision = judge(State(alarms, acted), signals, POLICY, NOW)
@@ -186,16 +183,13 @@ def test_the_policy_over_every_mix():
         if acted == NOW + HOUR and expected not in ("roll back", "retrain"):
             after = after._replace(acted=NOW)  # the clock was put back
         assert (decision.action, state) == (expected, after), (alarms, acted, signals)
-        ill = judge(State(alarms, acted), replace(signals, service=("it fails",)), POLICY, NOW)
-        reasons = (*decision.reasons, "it fails")
-        assert ill == (after, Decision("watch" if expected == "nothing" else expected, reasons))
         assert decision.reasons
         assert all(decision.reasons)
 
 
 @pytest.mark.parametrize(("patience", "calls"), [(1, 1), (2, 2), (4, 4)])
 def test_patience_counts_windows_in_a_row(patience, calls):
-    """Retraining comes with the stated number of alarms in a row; a calm window starts the count anew."""
+    """Retraining comes with the stated number of alarms in a row; a calm window resets it."""
     policy, state, taken = Policy(patience=patience, cool_down_hours=0), State(), []
     alarm, calm = Signals(500, (), ("x",), SAME), Signals(500, (), (), SAME)
     for signals in [alarm] * (patience - 1) + [calm] + [alarm] * calls:
@@ -231,7 +225,7 @@ def test_a_case_without_a_policy_has_one(make_case):
     ],
 )
 def test_a_wrong_policy_is_named(make_case, change, words):
-    """A wrong key of [policy] is an error that names the file, the key, what was got and what was expected."""
+    """A wrong key of [policy] is an error with the file, the key, what was got and expected."""
     with pytest.raises(CaseError) as error:
         load_case(make_case(policy=change))
     for word in words:
@@ -255,10 +249,10 @@ def test_numbers_against_words_are_compared_as_words():
 def test_a_number_is_labelled_by_a_number(make_case):
     """For regression a label is any finite number, and nothing else."""
     case = load_case(make_case(task="regression", target={"classes": []}, charter={"criteria": {}}))
-    assert _label("3.5", case, Path("labels.csv"), 2) == 3.5
+    assert _parse_label("3.5", case, "labels.csv, line 2") == 3.5
     for text in ("much", "inf"):
         with pytest.raises(DataError, match="a finite number"):
-            _label(text, case, Path("labels.csv"), 2)
+            _parse_label(text, case, "labels.csv, line 2")
 
 
 def test_a_journal_that_is_none_is_told(tmp_path):

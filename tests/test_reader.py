@@ -1,4 +1,4 @@
-"""Records read a column at a time: what is accepted, refused and told is as if they were read one by one."""
+"""Records read a column at a time are accepted and refused as if read one by one."""
 
 import json
 import random
@@ -8,7 +8,7 @@ import pytest
 
 from lepton_lib.cases import encode_records, load_case, records
 from lepton_lib.errors import DataError
-from lepton_lib.serving import upkeep
+from lepton_lib.serving import log_maintenance
 from tests.conftest import write_case
 from tests.service import COLUMNS, GOOD, app, call, kept, release, run
 
@@ -84,7 +84,7 @@ def case(tmp_path_factory):
 
 
 def drawn(generator, faults):
-    """Records with values drawn from the sound ones, of which ``faults`` are spoilt and some lack a key."""
+    """Records of sound values, of which ``faults`` are spoilt and some lack a key."""
     rows = []
     for _ in range(generator.randint(1, 6)):
         row = GOOD | {"exact": 1, "long": "2019-07-01T00:00:00"}
@@ -112,7 +112,7 @@ def told(read, case, rows):
 
 @pytest.mark.parametrize("faults", [0, 1, 2])
 def test_by_column_and_by_record_agree(case, faults):
-    """On hundreds of drawn requests both ways give the same bits, or the same error, as dicts and as JSON."""
+    """On hundreds of drawn requests both ways give the same bits or the same error."""
     generator, refused = random.Random(faults), 0
     for _ in range(300):
         rows = drawn(generator, faults)
@@ -128,7 +128,7 @@ def test_by_column_and_by_record_agree(case, faults):
 
 
 def test_every_fault_is_noticed_alone(case):
-    """Each spoilt value in the last of several records gets the error that reading one by one gives."""
+    """A spoilt value in the last of several records gets the error that reading it alone gives."""
     good = GOOD | {"exact": 1, "long": "2019-07-01T00:00:00"}
     for fault in FAULTS:
         rows = [good, good, good | fault]
@@ -144,7 +144,7 @@ def test_sound_records_are_not_read_twice(case, monkeypatch):
 
 
 def test_what_json_brings_is_answered_and_kept_as_told(app):
-    """A batch as JSON: the answers are the scorer's own, the log gives back records and answers; so does one alone."""
+    """A batch is answered as the scorer does, and the log gives records and answers back."""
     generator = random.Random(7)
     rows = [row for _ in range(20) for row in drawn(generator, 0)]
     rows = [
@@ -166,7 +166,7 @@ def test_what_json_brings_is_answered_and_kept_as_told(app):
         frame = kept(app).loc[ids]
         assert list(frame["answer.p_yes"]) == [answer["probabilities"]["yes"] for answer in answers]
         for id_, record in zip(ids, sent, strict=True):
-            inputs = upkeep.find(app.log.path, id_)[0].inputs
+            inputs = log_maintenance.find(app.log.path, id_)[0].inputs
             assert {name: inputs.get(name) for name in GOOD} == {
                 name: record.get(name) for name in GOOD
             }

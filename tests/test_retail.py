@@ -15,7 +15,7 @@ def case():
 
 
 def test_no_outcome_that_was_open_when_the_test_began_is_learnt(case):
-    """The parts are cut where the card says, and sixty days lie between what is learnt and the test."""
+    """The parts are cut where the card says, sixty days between training and test rows."""
     parts = split(clean(read_table(case), case)[0], case, seed=0)
     days = {name: (rows["day"].min(), rows["day"].max()) for name, rows in parts.items()}
     assert days["train"][1] < pd.Timestamp("2011-03-01") <= days["validation"][0]
@@ -23,7 +23,7 @@ def test_no_outcome_that_was_open_when_the_test_began_is_learnt(case):
 
 
 def test_an_order_knows_its_past_alone(case):
-    """Orders are counted from lines, repeats and postage left out, and nothing of a row is younger than its day."""
+    """Orders are counted from lines, without repeats and postage, and only up to each row's day."""
     made = runpy.run_path(str(case.folder / "make_orders.py"))
     lines = pd.DataFrame(
         [

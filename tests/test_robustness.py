@@ -23,7 +23,7 @@ def credit():
 
 
 def draw(case, n=200, missing=0.1):
-    """Raw rows within the case's range, some values missing, and labels that depend on two numbers."""
+    """Raw rows within the case's range, some missing, with labels that depend on two numbers."""
     generator = np.random.default_rng(0)
     rows = np.empty((n, len(case.fields)), dtype=np.float32)
     for index, field in enumerate(case.fields):
@@ -69,7 +69,7 @@ def both(attacked, case, radius):
 
 @pytest.mark.parametrize("radius", [0.05, RADIUS, 3.0, 100.0])
 def test_attacks_stay_within_radius_and_range(attacked, credit, radius):
-    """No number moves further than the radius, in training deviations, nor out of the range that the case allows."""
+    """No number moves further than the radius, nor out of the range that the case allows."""
     model, rows, _ = attacked
     is_number = numbers(credit)
     scale = model.preprocessor.scale[: is_number.sum()].numpy()
@@ -92,7 +92,7 @@ def test_attacks_leave_categories_and_gaps_alone(attacked, credit):
 
 
 def test_a_gap_does_not_shield_the_other_numbers(attacked, credit):
-    """A row with a missing income can still be attacked through the amount, which shares a formula with it."""
+    """A row with a missing income can be attacked through the amount, which shares a formula."""
     model, rows, labels = attacked
     names = [field.name for field in credit.fields]
     without = rows[:20].copy()
@@ -105,7 +105,7 @@ def test_a_gap_does_not_shield_the_other_numbers(attacked, credit):
 
 
 def test_gradient_without_gaps_is_the_plain_one(attacked, credit):
-    """Guarding formulas against gaps changes no gradient where nothing is missing: finite differences agree."""
+    """Guarding formulas against gaps changes no other gradient: finite differences agree."""
     _, rows, labels = attacked
     row = np.nan_to_num(rows[:1], nan=100.0)
     index = [field.name for field in credit.fields].index("term")
@@ -120,7 +120,7 @@ def test_gradient_without_gaps_is_the_plain_one(attacked, credit):
 
 
 def test_attacks_raise_the_loss_and_pgd_at_least_as_much(attacked, credit):
-    """Both attacks raise the loss, many steps at least as much as one of the same budget, chance hardly at all."""
+    """Both attacks raise the loss, many steps at least as much as one, chance hardly at all."""
     model, rows, labels = attacked
     before = loss(model, rows, labels)
     for radius in (0.05, RADIUS, 1.0):
@@ -216,7 +216,7 @@ def test_budgets_must_make_sense(attacked, credit, options):
 
 
 def test_jitter_adds_moved_copies(credit):
-    """The rows come first as they are; copies keep labels, categories and gaps and move by the stated deviation."""
+    """The rows come first; copies keep labels, categories and gaps and move as stated."""
     rows, labels = draw(credit, n=4000)
     augmented, targets = jitter(rows, labels, case=credit, radius=0.1, copies=2, seed=0)
     np.testing.assert_array_equal(augmented[:4000], rows)

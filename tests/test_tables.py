@@ -79,7 +79,7 @@ def test_every_row_is_kept_or_counted(cleaned, name):
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_encode_agrees_with_encode_records(cleaned, name):
-    """A row of the table and the same row as a record become the same float32 values, bit by bit."""
+    """A row of the table and the same row as a record become the same float32 values."""
     case, frame, _ = cleaned(name)
     if name != "credit":
         frame = frame.sample(300, random_state=0)
@@ -102,7 +102,7 @@ def test_no_row_is_in_two_parts_and_none_is_lost(cleaned, name):
 
 
 def test_a_stratified_split_keeps_the_shares_and_follows_the_seed(cleaned):
-    """Each part holds the classes in the table's shares; the same seed draws the same rows, another one others."""
+    """Each part holds the classes in the table's shares; a seed draws its own rows."""
     case, frame, _ = cleaned("credit_tiers")
     share = frame["target"].value_counts(normalize=True)
     parts = split(frame, case, seed=1)
@@ -113,7 +113,7 @@ def test_a_stratified_split_keeps_the_shares_and_follows_the_seed(cleaned):
 
 
 def test_a_time_split_never_shuffles(cleaned):
-    """Whatever the order of the rows and the seed, training ends before validation begins, and that before the test."""
+    """In any order of rows and seed, training ends before validation, and that before the test."""
     case, frame, _ = cleaned("traffic")
     parts = split(frame.sample(frac=1, random_state=3), case, seed=3)
     times = [parts[name]["date_time"] for name in ("train", "validation", "test")]
@@ -226,8 +226,9 @@ def test_a_wrong_value_in_a_record_names_the_record_file(make_case):
 
 
 def test_nesting_and_reading_are_inverse_on_odd_values(make_case):
-    """Quotes, other alphabets, missing marks and numbers that JSON can't write come back with the same meaning."""
-    table = 'x,colour,label\n007,red,yes\n+1.50,"blue",no\n.5,?,yes\n1e1,green,no\n,"red",no\n 3 ,red,yes\n'
+    """Quotes, alphabets, missing marks and numbers that JSON can't write keep their meaning."""
+    table = 'x,colour,label\n007,red,yes\n+1.50,"blue",no\n.5,?,yes\n'
+    table += '1e1,green,no\n,"red",no\n 3 ,red,yes\n'
     columns = [
         {"name": "x", "kind": "number", "nullable": True, "meaning": ""},
         {
@@ -287,7 +288,7 @@ WIDE = "\n".join(line + ",1" for line in TABLE.splitlines())
     ],
 )
 def test_a_wrong_table_is_refused_when_read(make_case, table, where, got):
-    """A file that is not the described table is one error: file and line, got, expected, what to do."""
+    """A file that isn't the described table is one error: file and line, got, expected, remedy."""
     case = load_case(make_case(table))
     with pytest.raises(DataError) as caught:
         read_table(case)
@@ -405,7 +406,7 @@ def test_lines_after_the_header_are_skipped_and_counted(make_case):
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "UTF-8", "utf-16", "gb18030"])
 def test_other_encodings_read_the_same(make_case, encoding):
-    """A byte-order mark is accepted without a word; UTF-16 and GBK are read where case.toml names them."""
+    """A byte-order mark is accepted; UTF-16 and GBK are read where case.toml names them."""
     plain = read_table(load_case(make_case(TABLE)))
     data = {} if encoding == "utf-8-sig" else {"encoding": encoding}
     table = f"\ufeff{TABLE}" if encoding == "UTF-8" else TABLE
@@ -594,7 +595,7 @@ def test_a_regression_target_has_its_range_checked(make_case):
 
 @pytest.mark.parametrize(("missing", "kept"), [([], [-1.0, 3.5]), (["-1"], [3.5])])
 def test_a_number_to_predict_is_read_as_the_inputs_are(make_case, missing, kept):
-    """Spaces of any kind around a target's number are nothing, and its marks for a missing value cost their row."""
+    """Spaces around a target's number don't count; a mark for a missing target drops its row."""
     target = {"column": "label", "meaning": "", "classes": []} | (
         {"missing": missing} if missing else {}
     )

@@ -55,7 +55,7 @@ def test_normalize_by_reference_rows(table):
 @pytest.mark.parametrize("value", [0.0, 0.1, 1e9 + 0.1, 7.0])
 @pytest.mark.parametrize("kind", [np.asarray, torch.tensor, pd.DataFrame])
 def test_constant_columns_become_zero(kind, value):
-    """A constant column becomes zero, also where rounding leaves its deviation a little above nought."""
+    """A constant column becomes zero, also where rounding leaves a tiny deviation."""
     rows = [[value, float(i)] for i in range(11)]
     result = np.asarray(normalize(kind(rows)))
     assert (result[:, 0] == 0).all()
@@ -97,7 +97,7 @@ def test_an_interrupted_write_keeps_the_old_file(tmp_path, monkeypatch, at, erro
 
 
 def test_json_has_no_nan():
-    """NaN and infinities become null, NumPy and torch values plain ones, and the text ends with a newline."""
+    """NaN and infinities become null, NumPy and torch values plain, with a final newline."""
     value = {
         "a": np.float32(0.5),
         "b": [np.nan, float("inf"), torch.tensor(2)],

@@ -4,7 +4,6 @@ Knows what a column, a class, a cost and a charter are; doesn't know models or r
 """
 
 from lepton_lib.cases.columns import (
-    TARGET,
     CategoryColumn,
     Column,
     InputColumn,
@@ -17,7 +16,7 @@ from lepton_lib.cases.expressions import Expression
 from lepton_lib.cases.loading import list_cases, load_case
 from lepton_lib.cases.records import describe, encode_records, example_record
 from lepton_lib.cases.schema import Case
-from lepton_lib.cases.sections import Criterion, Feature
+from lepton_lib.cases.sections import TARGET, Criterion, Feature
 from lepton_lib.cases.tasks import Task
 
 __all__ = [

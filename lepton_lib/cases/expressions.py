@@ -1,4 +1,4 @@
-"""Small formulas over columns, as they stand in case.toml: ``amount / price``, ``step < 160 and fault != '0'``.
+"""Small formulas over columns in case.toml: ``amount / price``, ``step < 160 and fault != '0'``.
 
 A formula is parsed once, checked against a short list of what is allowed, and evaluated with
 Python's own operators, so the same text works on NumPy arrays, pandas columns and torch tensors
@@ -63,7 +63,7 @@ class Expression:
         self.names = tuple(names)
 
     def __call__(self, columns: Mapping[str, Any]) -> Any:
-        """Evaluate over ``columns``: name to array, series or tensor, all of one length ``(n,)``."""
+        """Evaluate over ``columns``: name to array, series or tensor, each ``(n,)``."""
         return self._body(columns)
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Finds a case by its name, reads its case.toml, and explains in one sentence what is wrong with it."""
+"""Finds a case by name, reads its case.toml, and says in one sentence what is wrong with it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lepton_lib.utils import course_folders, sha256_of
 
 
 def _search_path() -> list[Path]:
-    """Folders that may hold cases: LEPTON_DATASETS, then datasets/ here, above, and beside the library."""
+    """Where cases may lie: LEPTON_DATASETS, then datasets/ here, above, and beside the library."""
     places = [
         Path(entry) for entry in os.environ.get("LEPTON_DATASETS", "").split(os.pathsep) if entry
     ]

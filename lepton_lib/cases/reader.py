@@ -39,8 +39,7 @@ class RecordReader:
         """The raw input matrix of records of this reader's type, as `encode_records` gives it.
 
         Raises:
-            ValueError: A moment is none, or a number is so large that only a look at its digits tells
-                whether it is in range.
+            ValueError: A moment is none, or a number so large that its digits must be looked at.
         """
         values: list[Sequence[float]] = []
         cells = zip(*map(msgspec.structs.astuple, records), strict=True)

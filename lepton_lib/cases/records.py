@@ -70,7 +70,7 @@ def describe(column: ColumnBase) -> str:
 
 
 def example_record(case: Case) -> dict[str, Any]:
-    """A record that the case accepts: the middle of each range, the first of each list of categories."""
+    """A record that the case accepts: the middle of each range, the first category of each list."""
     return {column.name: column.example() for column in case.inputs}
 
 

@@ -1,4 +1,4 @@
-"""A whole case.toml: its sections, what follows from them, and whether they agree with each other."""
+"""A whole case.toml: its sections, what follows from them, and whether they agree."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from typing import Annotated, Self
 from pydantic import PlainValidator, PrivateAttr, WithJsonSchema, model_validator
 
 from lepton_lib.cases.columns import (
-    TARGET,
     CategoryColumn,
     Column,
-    Identifier,
     InputColumn,
     InputField,
     NumberColumn,
-    Section,
     TextColumn,
     TimestampColumn,
 )
 from lepton_lib.cases.reader import RecordReader
 from lepton_lib.cases.sections import (
+    TARGET,
     Bands,
     Charter,
     Costs,
     Data,
     Feature,
+    Identifier,
     Policy,
     Records,
     Rule,
+    Section,
     Source,
     Split,
     Target,
@@ -73,7 +73,7 @@ class Case(Section):
 
     @property
     def n_outputs(self) -> int:
-        """Width of the model's output: 1 for two classes and for regression, else the number of classes."""
+        """Width of the model's output: 1 for two classes and for regression, else one per class."""
         return self.task.n_outputs(len(self.classes))
 
     @cached_property
@@ -92,8 +92,8 @@ class Case(Section):
     def fields(self) -> tuple[InputField, ...]:
         """The raw input matrix ``(n, len(fields))``, column by column.
 
-        A number stands as it is, a category as its index in ``categories``, a timestamp as one index for
-        each of its parts. NaN means missing.
+        A number stands as it is, a category as its index in ``categories``, a timestamp as an
+        index for each of its parts. NaN means missing.
         """
         return tuple(field for column in self.inputs for field in column.fields)
 

@@ -7,11 +7,12 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from lepton_lib.cases.columns import Identifier, Section
 from lepton_lib.cases.expressions import Expression
 
+# the column of the cleaned tables that holds the class index, or the number to predict
+TARGET = "target"
 Metric = Literal[
     "auc",
     "accuracy",
@@ -48,9 +49,16 @@ def _condition(text: str) -> str:
     return Expression(text).text
 
 
+Identifier = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*$")]
 FileName = Annotated[str, AfterValidator(_inside)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Section(BaseModel):
+    """A table of the file: every key known, every type exact, unchanged once read."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Source(Section):
@@ -67,16 +75,16 @@ class Data(Section):
     file: FileName
     sha256: Sha256
     row: str  # what one row is: "one loan application"
-    delimiter: str = Field(default=",", min_length=1, max_length=1)
+    delimiter: str = Field(",", min_length=1, max_length=1)
     encoding: Annotated[str, AfterValidator(_known)] = "utf-8"
-    skip_rows: int = Field(default=0, ge=0)  # lines between the header and the first row
+    skip_rows: int = Field(0, ge=0)  # lines between the header and the first row
     duplicates: Literal["error", "drop"] = "error"
     # columns whose values tell two rows apart; later rows with the same are dropped
     unique: tuple[str, ...] = ()
 
 
 class Records(Section):
-    """The same rows as nested JSON lines; ``paths`` says where each column lies: ``age = "applicant.age"``."""
+    """The same rows as nested JSON lines; ``paths`` finds a column: ``age = "applicant.age"``."""
 
     file: FileName
     sha256: Sha256
@@ -101,7 +109,7 @@ class TargetClass(Section):
 
 
 class Target(Section):
-    """What is predicted. For two classes the second is the *positive* one, whose probability is reported."""
+    """What is predicted. Of two classes the second is *positive*: its probability is reported."""
 
     column: str  # the header in the file
     meaning: str
@@ -113,7 +121,7 @@ class Target(Section):
 
 
 class Feature(Section):
-    """A number computed from number columns; it is part of the model's graph, so nobody has to send it."""
+    """A number computed from number columns inside the model's graph, so clients don't send it."""
 
     name: Identifier
     expression: Annotated[str, AfterValidator(_number_formula)]
@@ -171,7 +179,7 @@ class Costs(Section):
 
 
 class Bands(Section):
-    """Names for stretches of the positive class's probability; ``limits`` are the bounds between them."""
+    """Names for ranges of the positive class's probability; ``limits`` are the bounds between."""
 
     names: tuple[str, ...]
     limits: tuple[Share, ...]
@@ -214,14 +222,14 @@ class Charter(Section):
 
 
 class Policy(Section):
-    """When monitoring acts: what `lepton_lib.monitoring.judge` goes by. A case without it has these defaults."""
+    """When monitoring acts, for `lepton_lib.monitoring.judge`; these are the defaults."""
 
-    min_rows: int = Field(default=100, ge=30)  # served rows in a window; fewer wait for the next
-    min_labels: int = Field(default=50, ge=30)  # labels that have come in, before a loss is judged
+    min_rows: int = Field(100, ge=30)  # served rows in a window; fewer wait for the next
+    min_labels: int = Field(50, ge=30)  # labels that have come in, before a loss is judged
     # windows in a row with an alarm, before anything is trained
-    patience: int = Field(default=2, ge=1)
-    cool_down_hours: float = Field(default=24.0, ge=0)  # after an action, before the next training
+    patience: int = Field(2, ge=1)
+    cool_down_hours: float = Field(24.0, ge=0)  # after an action, before the next training
     # in which a challenger answers unseen, before it may be promoted
-    shadow_windows: int = Field(default=1, ge=1)
+    shadow_windows: int = Field(1, ge=1)
     max_broken: Share = 0.01  # of a column's values, before the source is to be mended
     level: Share = 0.05  # chance of any false alarm among a window's tests

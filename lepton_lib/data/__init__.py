@@ -1,4 +1,4 @@
-"""From files to batches: tables are read, cleaned, split and encoded as their case says; a loader slices them.
+"""From files to batches: tables are read, cleaned, split and encoded as their case says.
 
 Knows cases, pandas and tensors; doesn't know models.
 """

@@ -1,4 +1,4 @@
-"""A first case.toml for a table that nobody has described yet. Guesses; the person who knows the data corrects it."""
+"""Drafts a case.toml for a table without one. It guesses: correct it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lepton_lib.cases import load_case
-from lepton_lib.cases.columns import LARGEST, TARGET, parse_moment
+from lepton_lib.cases import TARGET, load_case
+from lepton_lib.cases.columns import LARGEST
+from lepton_lib.cases.moments import parse_moment
 from lepton_lib.data.reading import read_cells, read_table
 from lepton_lib.data.tables import MIN_ROWS_PER_CLASS, clean, encode, split
 from lepton_lib.errors import CaseError, DataError
@@ -39,7 +40,7 @@ _AGREE = "a placeholder: to be agreed before any work"
 
 
 def draft_case(csv: Path, *, target: str, folder: Path | None = None) -> Path:
-    """Make a case from any table: a copy of it, and a case.toml that loads and runs, to be corrected by hand.
+    """Make a case from any table: a copy of it and a case.toml that runs, to be corrected by hand.
 
     Encoding, delimiter, task, kinds, ranges, categories and marks for missing values are read off
     the table. Columns that a model can learn nothing from (identifiers, long texts, constants) are
@@ -161,7 +162,7 @@ def _sniff_encoding(csv: Path) -> tuple[str, str]:
 
 
 def _sniff_delimiter(text: str) -> str:
-    """The character that divides the first lines into the same number of cells, as many as possible."""
+    """The character that divides the first lines into equally many cells, as many as possible."""
     best, most = ",", 1
     for delimiter in ",;\t|":
         rows = csv_format.reader(io.StringIO(text[:200_000], newline=""), delimiter=delimiter)
@@ -201,7 +202,7 @@ def _describe(
         {
             "name": name,
             "title": f"{name}: to be named",
-            "question": f"Given the other columns, what is {target}? (to be put in the words of those who asked)",
+            "question": f"Given the other columns, what is {target}? (to be reworded)",
             "task": task,
         },
     )
@@ -264,7 +265,7 @@ def _describe(
 def _describe_target(
     values: pd.Series, target: str, file: str
 ) -> tuple[str, dict[str, Any], list[str]]:
-    """Task, [target], classes: numbers in rising order, words by falling frequency, so that the rare is positive."""
+    """Task, [target], classes: numbers rising, words by falling frequency."""
     counts = values[~values.isin(["", *_MARKS])].value_counts()
     numbers = pd.to_numeric(pd.Series(counts.index, dtype="str"), errors="coerce")
     numeric = bool(len(counts)) and bool(np.isfinite(numbers).all())
@@ -365,7 +366,8 @@ def _plain(number: float) -> int | float:
 
 def _to_toml(sections: Iterator[tuple[str, Mapping[str, Any]]]) -> str:
     lines = [
-        "# Drafted from the table: ranges and categories are those seen in it. Correct it, then agree on the charter."
+        "# Drafted from the table: ranges and categories are those seen in it.",
+        "# Correct it, then agree on the charter.",
     ]
     for heading, entries in sections:
         lines += ["", heading] if heading else [""]

@@ -35,7 +35,7 @@ class Dataset:
         if labels.ndim != 1 or self.inputs.shape[:1] != labels.shape or len(labels) == 0:
             raise DataError(
                 "Dataset",
-                f"inputs of shape {tuple(self.inputs.shape)} and labels of shape {tuple(labels.shape)}",
+                f"inputs {tuple(self.inputs.shape)} and labels {tuple(labels.shape)}",
                 "(n, ...) and (n,), with n at least 1",
                 "Take both from the same rows, the labels as one column.",
             )

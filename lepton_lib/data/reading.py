@@ -95,7 +95,7 @@ def read_cells(
 
 @contextlib.contextmanager
 def _reading(path: Path, encoding: str) -> Iterator[TextIO]:
-    """Open a text file, packed or not; what goes wrong while it is read becomes a `DataError` that names it."""
+    """Open a text file, packed or not; a failure to read it becomes a `DataError` that names it."""
     opener = gzip.open if path.suffix == ".gz" else open
     try:
         # however it is spelt
@@ -225,7 +225,7 @@ def _text(value: Any) -> str:
 
 
 def nest_records(raw: pd.DataFrame, case: Case) -> Iterator[str]:
-    """Write rows as nested JSON lines, as an application system would post them: the inverse of `read_records`.
+    """Write rows as nested JSON lines, as an application would post them: undoes `read_records`.
 
     Args:
         raw: A raw frame.

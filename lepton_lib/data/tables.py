@@ -53,7 +53,7 @@ class Cleaning:
 
 
 def find_problems(raw: pd.DataFrame, case: Case) -> pd.DataFrame:
-    """Every value that breaks its column's rule: not a number, not finite, out of range, not among the categories.
+    """Every value that breaks its column's rule: no number, out of range, not among the categories.
 
     Returns:
         One line a value: ``line``, ``column``, ``got``, ``expected``, ``becomes`` (``"error"`` or
@@ -80,12 +80,11 @@ def _parse(text: pd.Series, column: Column) -> tuple[pd.Series, pd.Series]:
 
 
 def _parse_target(raw: pd.DataFrame, case: Case) -> tuple[pd.Series, pd.Series, str]:
-    """Labels (missing where there is none), which cells are invalid, and what is expected of them."""
+    """Labels (missing where there is none), which cells are invalid, and what is expected."""
     target = case.target
     if not target.classes:
         column = NumberColumn(
             name="label",
-            kind="number",
             meaning=target.meaning,
             missing=target.missing,
             min=target.min,
@@ -130,7 +129,7 @@ def clean(raw: pd.DataFrame, case: Case) -> tuple[pd.DataFrame, Cleaning]:
             f"{file}, line {first['line']}, column {first['column']!r}",
             repr(first["got"]),
             first["expected"],
-            f"Mend the value, or correct the column in case.toml ({len(fatal)} such values in all).",
+            f"Correct the value, or the column in case.toml ({len(fatal)} such values in all).",
         )
     report.mended = {
         str(name): int(count) for name, count in problems["column"].value_counts(sort=False).items()
@@ -181,7 +180,7 @@ def _count(counts: dict[str, int], reason: str, hit: pd.Series) -> None:
 
 
 def split(frame: pd.DataFrame, case: Case, *, seed: int) -> dict[str, pd.DataFrame]:
-    """Divide a clean frame into ``train``, ``validation`` and ``test`` as the case's ``[split]`` says.
+    """Divide a clean frame into ``train``, ``validation`` and ``test`` as ``[split]`` says.
 
     Args:
         frame: A clean frame.
@@ -255,7 +254,7 @@ def encode(frame: pd.DataFrame, case: Case) -> tuple[np.ndarray, np.ndarray]:
 
 
 def to_records(frame: pd.DataFrame, case: Case) -> list[dict[str, Any]]:
-    """A clean frame's inputs as a client would post them: numbers, texts, ISO 8601 moments, ``None``.
+    """A clean frame's inputs as a client posts them: numbers, texts, ISO 8601 moments, ``None``.
 
     ``cases.encode_records(case, to_records(frame, case))`` equals the inputs of `encode`.
     """

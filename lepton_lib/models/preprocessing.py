@@ -22,7 +22,7 @@ CLIP = 5.0  # standard deviations: a number beyond them tells the model nothing 
 
 
 class Preprocessor(nn.Module):
-    """Encodes raw inputs ``(b, d)``, laid out as ``Case.fields`` says, as ``(b, p)`` numbers without gaps.
+    """Encodes raw inputs ``(b, d)``, laid out as ``Case.fields`` says, as ``(b, p)`` numbers.
 
     - Features are computed by their formulas. A missing number, or one that isn't finite, becomes
       the training median, with a flag beside it if any training row had it missing. Mean, scale and
@@ -127,7 +127,7 @@ class Preprocessor(nn.Module):
         return width + self.n_raw
 
     def numbers(self, raw: torch.Tensor) -> torch.Tensor:
-        """The numbers and computed features ``(b, m)``, NaN or infinite where missing or undefined."""
+        """The numbers and computed features ``(b, m)``, NaN or infinite where undefined."""
         numbers = raw.index_select(1, self.number_column)
         if not self._formulas:
             return numbers
@@ -156,7 +156,7 @@ class Preprocessor(nn.Module):
 
     @staticmethod
     def _guarded(columns: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The same columns, whose gradient through one formula is 0, not NaN, where another of its columns is missing.
+        """The same columns; where one is missing, a formula's gradient is 0 instead of NaN.
 
         The chain rule there multiplies 0 (a missing feature is replaced by the median) by NaN.
         """

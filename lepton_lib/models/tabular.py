@@ -1,4 +1,4 @@
-"""A model of a case: preprocessing, a network and a temperature; raw records in, probabilities out."""
+"""A case's model: preprocessing, network and temperature; raw records in, probabilities out."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Kind = Literal["linear", "mlp", "ensemble", "trees", "blend"]
 
 
 class TabularModel(nn.Module):
-    """Raw inputs ``(b, d)`` to logits ``(b, k)``; for regression to the target's own unit ``(b, 1)``.
+    """Raw inputs ``(b, d)`` to logits ``(b, k)``; for regression ``(b, 1)`` in the target's unit.
 
     Args:
         preprocessor: Fitted on training rows.
@@ -51,7 +51,7 @@ class TabularModel(nn.Module):
     target_scale: torch.Tensor
 
     def forward(self, raw: torch.Tensor) -> torch.Tensor:
-        """Logits, or predictions for regression; in training an `Ensemble` adds an axis of members first."""
+        """Logits or predicted numbers; an `Ensemble` in training adds a leading axis of members."""
         return self.finish(self.network(self.preprocessor(raw)))
 
     def finish(self, outputs: torch.Tensor) -> torch.Tensor:
@@ -88,7 +88,7 @@ def build_model(
     encoding: Encoding = "piecewise",
     **options: Any,
 ) -> TabularModel:
-    """A model for a case: preprocessing fitted on the training rows, weights fresh from torch's generator.
+    """A model for a case: preprocessing fitted on the training rows, weights freshly drawn.
 
     Args:
         case: The case.

@@ -1,13 +1,13 @@
-"""Judging live rows: have they moved away from the reference, is something broken in them, and what is to be done?
+"""Judging live rows: have they drifted from the reference, is something broken, and what to do?
 
 Knows cases and data frames; doesn't know services, logs or run folders.
 """
 
+from lepton_lib.metrics import Interval
 from lepton_lib.monitoring.distances import (
     DRAWS,
-    Interval,
+    ColumnSummary,
     Moments,
-    Summary,
     bin_counts,
     change_in_mean,
     chi_square,
@@ -39,6 +39,7 @@ __all__ = [
     "DRAWS",
     "MIN_ROWS",
     "ColumnDrift",
+    "ColumnSummary",
     "Decision",
     "DriftReport",
     "Interval",
@@ -46,7 +47,6 @@ __all__ = [
     "Reference",
     "Signals",
     "State",
-    "Summary",
     "advise",
     "bin_counts",
     "change_in_mean",

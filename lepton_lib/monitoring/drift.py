@@ -1,4 +1,4 @@
-"""Which columns have moved away from the reference, and which values break their case's rules.
+"""Which columns have drifted from the reference, and which values break their case's rules.
 
 *Reference* rows are those that the model was trained on, *current* rows those that it is asked
 about.
@@ -6,15 +6,15 @@ about.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 import pandas as pd
 
-from lepton_lib.cases import Case
+from lepton_lib.cases import TARGET, Case
 from lepton_lib.errors import DataError
 from lepton_lib.monitoring.distances import (
-    Summary,
+    ColumnSummary,
     bin_counts,
     chi_square,
     holm,
@@ -33,54 +33,31 @@ Verdict = Literal["none", "drift"]
 
 @dataclass(frozen=True)
 class ColumnDrift:
-    """What was found in one column.
+    """One column's drift."""
 
-    Attributes:
-        column: Its name; a timestamp's parts stand one by one.
-        psi: Its PSI.
-        chance: What the PSI would be on average without drift.
-        test: ``"KS"``, ``"chi-square"``, or nothing where the column isn't there.
-        statistic: Of the test.
-        p: The test's p-value.
-        p_holm: The p-value corrected for all columns.
-        moved: Wasserstein distance in the column's unit; None for categories.
-        missing: Share of missing values in the current rows.
-        verdict: ``"drift"`` where both the PSI and the test say so.
-        why: The verdict's reason in words.
-    """
-
-    column: str
-    psi: float
-    chance: float
-    test: str
-    statistic: float
-    p: float
-    p_holm: float
-    moved: float | None
-    missing: float
-    verdict: Verdict
-    why: str
+    column: str  # its name; a timestamp's parts stand one by one
+    psi: float = 0.0
+    chance: float = 0.0  # the mean PSI without drift
+    test: str = ""  # "KS" or "chi-square"; empty where the column isn't there
+    statistic: float = 0.0
+    p: float = 1.0
+    p_holm: float = 1.0  # corrected for all columns
+    moved: float | None = None  # Wasserstein distance in the column's unit; None for categories
+    missing: float = 0.0  # share of the current rows
+    verdict: Verdict = "none"  # "drift" where both the PSI and the test say so
+    why: str = ""  # the verdict's reason in words
 
 
 @dataclass(frozen=True, repr=False)
 class DriftReport:
-    """Every column's finding, and one verdict.
-
-    Attributes:
-        columns: The findings.
-        n_reference: Reference rows.
-        n_current: Current rows.
-        limit: Of the PSI, from the charter.
-        level: Chance of any false alarm among all tests.
-        note: What to know before reading the verdict; empty where there is nothing.
-    """
+    """Every column's drift, and one verdict."""
 
     columns: tuple[ColumnDrift, ...]
-    n_reference: int
+    n_reference: int  # rows
     n_current: int
-    limit: float
-    level: float
-    note: str = ""
+    limit: float  # of the PSI, from the charter
+    level: float  # chance of any false alarm among all tests
+    note: str = ""  # what to know before reading the verdict
 
     @property
     def verdict(self) -> Verdict:
@@ -90,8 +67,8 @@ class DriftReport:
     @property
     def drifted(self) -> tuple[str, ...]:
         """The names of the columns that drifted, the strongest first."""
-        found = [entry for entry in self.columns if entry.verdict == "drift"]
-        return tuple(entry.column for entry in sorted(found, key=lambda entry: -entry.psi))
+        drifted = [entry for entry in self.columns if entry.verdict == "drift"]
+        return tuple(entry.column for entry in sorted(drifted, key=lambda entry: -entry.psi))
 
     def to_dict(self) -> dict[str, Any]:
         """For a JSON file."""
@@ -99,25 +76,21 @@ class DriftReport:
 
     def to_frame(self) -> pd.DataFrame:
         """One line a column: those that drifted first, then by PSI."""
-        frame = pd.DataFrame(
-            [asdict(entry) for entry in self.columns], columns=list(ColumnDrift.__annotations__)
-        )
-        return frame.sort_values(
-            ["verdict", "psi"], ascending=[True, False], kind="stable"
-        ).set_index("column")
+        header = [field.name for field in fields(ColumnDrift)]
+        frame = pd.DataFrame([asdict(entry) for entry in self.columns], columns=header)
+        frame = frame.sort_values(["verdict", "psi"], ascending=[True, False], kind="stable")
+        return frame.set_index("column")
 
     def _repr_html_(self) -> str:
         return f"<p>{self}</p>" + str(self._rounded().to_html())
 
     def __str__(self) -> str:
         rows = f"{self.n_current:,} current against {self.n_reference:,} reference rows"
-        words = f"Verdict {self.verdict}: {rows}; limit of the PSI {self.limit:g}, level {self.level:g}."
-        rest = len(self.columns) - len(self._rounded())
-        return (
-            words
-            + (f" Of {rest} more columns none has drifted." if rest else "")
-            + f" {self.note}".rstrip()
-        )
+        limits = f"limit of the PSI {self.limit:g}, level {self.level:g}."
+        parts = [f"Verdict {self.verdict}: {rows}; {limits}"]
+        if rest := len(self.columns) - len(self._rounded()):
+            parts.append(f"Of {rest} more columns none has drifted.")
+        return " ".join([*parts, self.note]).rstrip()
 
     def __repr__(self) -> str:
         return f"{self}\n{self._rounded().to_string()}"
@@ -145,106 +118,85 @@ def drift_report(
     """Compare current rows with reference rows, column by column.
 
     A column has drifted when its PSI is above the charter's ``drift_psi`` *and* its test, corrected
-    for all columns, rejects at ``level``. The first alone rings at every small window, for chance
-    alone makes a large PSI there; the second alone rings at every large one, for no two populations
-    are quite equal. In the Kolmogorov-Smirnov test a missing number stands below all others, so
-    that a gap is a drift, too.
+    for all columns, rejects at ``level``. The first alone alarms at every small window, where
+    chance makes the PSI large; the second alone at every large one, because no two populations are
+    quite equal. In the Kolmogorov-Smirnov test a missing number stands below all others, so that
+    more gaps are a drift, too.
 
     Args:
-        reference: Clean rows, with the case's columns; or what was stored of them, whose rows
-            aren't read again.
+        reference: Clean rows, with the case's columns; or their stored summaries.
         current: Rows of the same columns; may be empty, hold unknown categories, or lack a column
             (which is a drift).
         case: The case.
-        predictions: The model's answers to reference and to current rows, each ``(n,)`` or ``(n,
-            k)``. The reference ones must be of rows that the model has not learnt from: it is surer
-            of those that it has. A stored reference holds its own: then the first of the two isn't
-            looked at.
+        predictions: The model's outputs for reference and for current rows, each ``(n,)`` or
+            ``(n, k)``. The reference ones must be of rows that the model has not learnt from: it is
+            surer of those that it has. A stored reference holds its own; the first is then ignored.
         level: Chance of any false alarm among all tests.
         min_rows: A window of fewer rows is not judged.
 
     Raises:
         DataError: The reference lacks a column of the case, or has no rows.
     """
-    given, answered = predictions if predictions is not None else (None, None)
+    of_reference, of_current = predictions or (None, None)
     if isinstance(reference, pd.DataFrame):
-        reference = Reference.of(reference, case, given)
-    now = Reference.of(current, case, answered, lenient=True)
+        reference = Reference.from_frame(reference, case, of_reference)
+    now = Reference.from_frame(current, case, of_current, complete=False)
     criterion = case.charter.criteria.get("drift_psi")
     limit = criterion.at_most if criterion and criterion.at_most is not None else DEFAULT_LIMIT
-    few = len(current) < min_rows
-    names = [
-        name for name in reference.names if name not in reference.answers or predictions is not None
-    ]
-    if absent := [name for name in now.names if name not in names]:
-        raise DataError(
-            "reference",
-            f"nothing of {absent[0]!r}",
+    names = [name for name in reference.names if predictions or name not in reference.outputs]
+    if unknown := [name for name in now.names if name not in names]:
+        expected, remedy = (
             "a summary of every input of the case",
-            "Make it again, from data/train.parquet of the same run.",
+            "Make it from data/train.parquet.",
         )
-    found = {
-        name: _compare(reference.summary(name), now.summary(name))
+        raise DataError("reference", f"nothing of {unknown[0]!r}", expected, remedy)
+    compared = [
+        _compare(name, reference.summary(name), now.summary(name))
         for name in names
         if name in now.names
+    ]
+    few = len(current) < min_rows
+    corrected = holm([entry.p for entry in compared])
+    columns = {
+        entry.column: _with_verdict(entry, float(p), limit, level, few)
+        for entry, p in zip(compared, corrected, strict=True)
     }
-    corrected = dict(zip(found, holm([entry["p"] for entry in found.values()]), strict=True))
-    columns = []
     for name in names:
-        if name not in found:
+        if name not in columns:
             verdict: Verdict = "none" if current.empty else "drift"
-            columns.append(
-                ColumnDrift(
-                    name,
-                    0.0,
-                    0.0,
-                    "",
-                    0.0,
-                    1.0,
-                    1.0,
-                    None,
-                    1.0,
-                    verdict,
-                    "no such column in the current rows",
-                )
-            )
-            continue
-        entry, p = found[name], float(corrected[name])
-        moved, certain = entry["psi"] > limit, p <= level
-        why = "too few rows" if few else _reason(moved, certain)
-        columns.append(
-            ColumnDrift(
-                name,
-                **entry,
-                p_holm=p,
-                verdict="drift" if moved and certain and not few else "none",
-                why=why,
-            )
-        )
+            why = "no such column in the current rows"
+            columns[name] = ColumnDrift(name, missing=1.0, verdict=verdict, why=why)
     note = f"Fewer than {min_rows} rows: too few to judge." if few else ""
-    return DriftReport(tuple(columns), reference.rows, len(current), limit, level, note)
+    ordered = tuple(columns[name] for name in names)
+    return DriftReport(ordered, reference.rows, len(current), limit, level, note)
 
 
-def _reason(moved: bool, certain: bool) -> str:
-    match moved, certain:
-        case True, True:
-            return "far, and not by chance"
-        case True, False:
-            return "far, but chance could do it"
-        case False, True:
-            return "not by chance, but not far"
-    return "neither far nor unlikely"
-
-
-def _compare(reference: Summary, current: Summary) -> dict[str, Any]:
+def _compare(name: str, reference: ColumnSummary, current: ColumnSummary) -> ColumnDrift:
+    """The column's distances and test; the verdict comes with all columns' p-values."""
     counts = bin_counts(reference, current)
-    entry: dict[str, Any] = {"psi": psi_of_counts(*counts), "chance": psi_by_chance(*counts)}
-    entry["missing"] = current.missing / current.rows if current.rows else 0.0
+    size = psi_of_counts(*counts), psi_by_chance(*counts)
+    missing = current.missing / current.rows if current.rows else 0.0
     if reference.values is None:
-        entry["test"], (entry["statistic"], entry["p"]) = "chi-square", chi_square(*counts)
-        return entry | {"moved": None}
-    entry["test"], (entry["statistic"], entry["p"]) = "KS", kolmogorov_smirnov(reference, current)
-    return entry | {"moved": wasserstein(reference, current)}
+        return ColumnDrift(name, *size, "chi-square", *chi_square(*counts), missing=missing)
+    test, moved = kolmogorov_smirnov(reference, current), wasserstein(reference, current)
+    return ColumnDrift(name, *size, "KS", *test, moved=moved, missing=missing)
+
+
+def _with_verdict(
+    entry: ColumnDrift, p: float, limit: float, level: float, few: bool
+) -> ColumnDrift:
+    moved, certain = entry.psi > limit, p <= level
+    verdict: Verdict = "drift" if moved and certain and not few else "none"
+    why = "too few rows" if few else _REASONS[moved, certain]
+    return replace(entry, p_holm=p, verdict=verdict, why=why)
+
+
+_REASONS = {
+    (True, True): "far, and not by chance",
+    (True, False): "far, but chance could do it",
+    (False, True): "not by chance, but not far",
+    (False, False): "neither far nor unlikely",
+}
 
 
 def count_problems(current: pd.DataFrame, case: Case) -> pd.DataFrame:
@@ -256,23 +208,19 @@ def count_problems(current: pd.DataFrame, case: Case) -> pd.DataFrame:
         counted where none are allowed; ``remark``: a column that isn't there, or isn't described.
     """
     lines: list[tuple[str, int, int, int, float, str]] = []
-    rows = max(len(current), 1)
+    n = len(current)
     for column in case.inputs:
         if column.name not in current:
-            lines.append(
-                (column.name, len(current), 0, 0, float(len(current) > 0), "no such column")
-            )
+            lines.append((column.name, n, 0, 0, float(n > 0), "no such column"))
             continue
         values = current[column.name]
-        gone = values.isna()
-        unknown, outside = column.find_unknown(values), column.find_outside(values)
-        broken = outside | unknown | (gone & (not column.nullable))
-        missing, far, odd = (int(mask.sum()) for mask in (gone, outside, unknown))
-        lines.append((column.name, missing, far, odd, float(broken.sum()) / rows, ""))
-    known = {column.name for column in case.columns} | {"target"}
-    lines += [
-        (str(name), 0, 0, 0, 0.0, "not in case.toml") for name in current if name not in known
-    ]
-    return pd.DataFrame(
-        lines, columns=["column", "missing", "out_of_range", "unknown", "broken", "remark"]
-    )
+        missing = values.isna()
+        outside, unknown = column.find_outside(values), column.find_unknown(values)
+        broken = outside | unknown | (missing & (not column.nullable))
+        counts = int(missing.sum()), int(outside.sum()), int(unknown.sum())
+        lines.append((column.name, *counts, float(broken.sum()) / max(n, 1), ""))
+    described = {column.name for column in case.columns} | {TARGET}
+    unknown_names = [str(name) for name in current if name not in described]
+    lines += [(name, 0, 0, 0, 0.0, "not in case.toml") for name in unknown_names]
+    header = ["column", "missing", "out_of_range", "unknown", "broken", "remark"]
+    return pd.DataFrame(lines, columns=header)

@@ -1,15 +1,15 @@
 """Stored summaries of reference rows, so that a new window is judged without reading them again.
 
-A file is a zip of NumPy arrays and one JSON text: no pickle, a checksum for every part, read column
-by column.
+A Parquet file with a line, and a row group, for each column: it is written and read column by
+column, and its pages have checksums.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -17,171 +17,165 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from lepton_lib.cases import Case, InputColumn
+from lepton_lib.cases import Case
 from lepton_lib.errors import DataError
-from lepton_lib.monitoring.distances import Summary, summarise
+from lepton_lib.monitoring.distances import ColumnSummary, summarise
 
-Maker = Callable[[], Summary]
+_SCHEMA = pa.schema(
+    {
+        "name": pa.string(),
+        "values": pa.list_(pa.field("item", pa.float64(), nullable=False)),  # null for categories
+        "repeats": pa.list_(pa.field("item", pa.int64(), nullable=False)),  # null if each is 1
+        "counts": pa.map_(pa.string(), pa.int64()),  # rows of each category
+        "missing": pa.int64(),
+    }
+)
+_REMEDY = "Delete it and make it again, from data/train.parquet of the same run."
 
 
 class Reference:
-    """The summaries of a table's columns, each made or read when it is asked for, so that one is held at a time.
+    """The summaries of a table's columns, each made or read on demand: one is held at a time.
 
     Attributes:
         rows: Rows of the table.
-        names: The columns; a timestamp's parts stand one by one, the model's answers last.
-        answers: The names of the model's answers.
-        about: What the maker noted beside it, such as the model's version.
+        names: The columns; a timestamp's parts stand one by one, the model's outputs last.
+        outputs: The names of the model's outputs.
+        about: Notes beside them, such as the model's version.
     """
 
     def __init__(
         self,
-        makers: Mapping[str, Maker],
-        answers: tuple[str, ...],
+        columns: Mapping[str, Callable[[], Any]],  # values or their summary, on demand
+        outputs: tuple[str, ...],
         rows: int,
         about: Mapping[str, Any],
     ) -> None:
-        self._makers = dict(makers)
-        self.names, self.answers, self.rows, self.about = tuple(makers), answers, rows, dict(about)
+        self._columns, self.about = dict(columns), dict(about)
+        self.names, self.outputs, self.rows = tuple(columns), outputs, rows
 
     @classmethod
-    def of(
+    def from_frame(
         cls,
         frame: pd.DataFrame,
         case: Case,
         predictions: Any = None,
         *,
-        lenient: bool = False,
+        complete: bool = True,
         **about: Any,
     ) -> Self:
-        """The summaries of clean rows and of a model's answers.
+        """Summarise clean rows and a model's outputs.
 
         Args:
             frame: Rows with the case's columns.
             case: The case.
-            predictions: ``(n,)`` or ``(n, k)``, the answers to rows that the model hasn't learnt
-                from.
-            lenient: Let columns, or all rows, be missing.
-            **about: To be noted; plain values.
+            predictions: ``(n,)`` or ``(n, k)``, of rows that the model hasn't learnt from.
+            complete: Whether rows, and all columns, must be there.
+            **about: Notes; plain values.
 
         Raises:
-            DataError: A column or every row is missing.
+            DataError: ``complete``, and a column or every row is missing.
         """
-        makers: dict[str, Maker] = {}
+        columns: dict[str, Callable[[], Any]] = {}
         for column in case.inputs:
-            if column.name in frame and (lenient or len(frame)):
-                makers |= _views(column, frame[column.name])
-            elif not lenient:
-                raise DataError(
-                    "reference rows",
-                    f"no column {column.name!r}" if len(frame) else "no rows",
-                    "the clean training rows of the case",
-                    "Read data/train.parquet of the same run.",
-                )
-        answers = {} if predictions is None else _answers(case, predictions)
-        return cls(makers | answers, tuple(answers), len(frame), about)
+            if column.name in frame and (len(frame) or not complete):
+                columns |= column.views(frame[column.name])
+            elif complete:
+                got = f"no column {column.name!r}" if len(frame) else "no rows"
+                expected, remedy = "the case's clean training rows", "Read data/train.parquet."
+                raise DataError("reference rows", got, expected, remedy)
+        outputs = {} if predictions is None else _named_outputs(case, predictions)
+        columns |= {name: partial(np.asarray, values) for name, values in outputs.items()}
+        return cls(columns, tuple(outputs), len(frame), about)
 
-    def summary(self, name: str) -> Summary:
+    def summary(self, name: str) -> ColumnSummary:
         """One column's summary."""
-        return self._makers[name]()
+        return summarise(self._columns[name]())
 
     def save(self, path: Path) -> None:
-        """Write all summaries, whole or not at all; a column of repeating numbers is stored as values and counts."""
-        columns, aside = [], path.with_name(f".{path.name}.partial")
-        with zipfile.ZipFile(aside, "w") as archive:
-            for position, name in enumerate(self.names):
-                summary = self.summary(name)
-                arrays = {}
-                if summary.values is not None:
-                    distinct, repeats = np.unique(summary.values, return_counts=True)
-                    few = len(distinct) < len(summary.values) / 2
-                    arrays = (
-                        {"values": distinct, "repeats": repeats}
-                        if few
-                        else {"values": summary.values}
-                    )
-                for part, array in arrays.items():
-                    with archive.open(f"{position}.{part}.npy", "w", force_zip64=True) as target:
-                        np.lib.format.write_array(target, array, allow_pickle=False)
-                columns.append([name, sorted(arrays), summary.counts, summary.missing])
-            head = {
-                "rows": self.rows,
-                "answers": self.answers,
-                "about": self.about,
-                "columns": columns,
-            }
-            archive.writestr("summary.json", json.dumps(head))
+        """Write all summaries, whole or not at all."""
+        head = json.dumps({"rows": self.rows, "outputs": self.outputs, "about": self.about})
+        digest = hashlib.sha256(head.encode()).hexdigest()
+        schema = _SCHEMA.with_metadata({"head": head, "sha256": digest})
+        aside = path.with_name(f".{path.name}.partial")
+        raw = {"use_dictionary": False, "compression": "none"}  # quick to read
+        with pq.ParquetWriter(aside, schema, write_page_checksum=True, **raw) as writer:
+            for name in self.names:
+                writer.write_table(_to_table(name, self.summary(name)))
         os.replace(aside, path)
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what `save` has written; a column's numbers are read when they are asked for.
+        """Read what `save` has written; a column's numbers are read on demand.
 
         Raises:
             DataError: It isn't there, isn't such a file, or was damaged.
         """
-        with _reading(path) as archive:
-            head = json.loads(archive.read("summary.json"))
-            makers = {
-                name: _reader(path, position, parts, Summary(None, counts, missing))
-                for position, (name, parts, counts, missing) in enumerate(head["columns"])
-            }
-            return cls(makers, tuple(head["answers"]), head["rows"], head["about"])
+        with _open(path) as file:
+            metadata = file.schema_arrow.metadata or {}
+            head = metadata[b"head"]
+            if metadata[b"sha256"].decode() != hashlib.sha256(head).hexdigest():
+                raise ValueError("a wrong checksum")
+            names = file.read(columns=["name"])["name"].to_pylist()
+            columns = {name: partial(_read, path, row) for row, name in enumerate(names)}
+            content = json.loads(head)
+            return cls(columns, tuple(content["outputs"]), content["rows"], content["about"])
+
+
+def _to_table(name: str, summary: ColumnSummary) -> pa.Table:
+    """One line; repeating numbers are stored as distinct values and their counts."""
+    values, repeats = summary.values, None
+    if values is not None:
+        distinct, counts = np.unique(values, return_counts=True)
+        if len(distinct) < len(values) / 2:
+            values, repeats = distinct, counts
+    cells = [
+        pa.array([name]),
+        _to_list(values, "values"),
+        _to_list(repeats, "repeats"),
+        pa.array([list(summary.counts.items())], _SCHEMA.field("counts").type),
+        pa.array([summary.missing], pa.int64()),
+    ]
+    return pa.table(cells, schema=_SCHEMA)
+
+
+def _to_list(array: np.ndarray | None, field: str) -> pa.Array:
+    kind = _SCHEMA.field(field).type
+    if array is None:
+        return pa.nulls(1, kind)
+    ends = pa.array([0, len(array)], pa.int32())
+    return pa.ListArray.from_arrays(ends, pa.array(array), type=kind)
+
+
+def _read(path: Path, row_group: int) -> ColumnSummary:
+    with _open(path) as file:
+        _, values, repeats, counts, missing = (cells[0] for cells in file.read_row_group(row_group))
+        if not values.is_valid:
+            return ColumnSummary(None, dict(counts.as_py()), missing.as_py())
+        numbers = values.values.to_numpy()
+        if repeats.is_valid:
+            numbers = np.repeat(numbers, repeats.values.to_numpy())
+        return ColumnSummary(numbers, missing=missing.as_py())
 
 
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[zipfile.ZipFile]:
+def _open(path: Path) -> Iterator[pq.ParquetFile]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            yield archive
-    except (OSError, zipfile.BadZipFile, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            path.name,
-            "no such file"
-            if isinstance(error, FileNotFoundError)
-            else f"a file that can't be read ({error})",
-            "the stored summaries of reference rows",
-            "Delete it and make it again, from data/train.parquet of the same run.",
-        ) from error
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            yield file
+    except (OSError, pa.ArrowException, ValueError, KeyError, TypeError) as error:
+        missing = isinstance(error, FileNotFoundError)
+        got = "no such file" if missing else f"a file that can't be read ({error})"
+        raise DataError(path.name, got, "stored summaries of reference rows", _REMEDY) from error
 
 
-def _reader(path: Path, position: int, parts: list[str], rest: Summary) -> Maker:
-    def read() -> Summary:
-        if not parts:
-            return rest
-        found = {}
-        with _reading(path) as archive:
-            for part in parts:
-                with archive.open(f"{position}.{part}.npy") as file:
-                    found[part] = np.lib.format.read_array(file, allow_pickle=False)
-        values = (
-            np.repeat(found["values"], found["repeats"]) if "repeats" in found else found["values"]
-        )
-        return Summary(values, missing=rest.missing)
-
-    return read
-
-
-def _views(column: InputColumn, values: pd.Series) -> dict[str, Maker]:
-    """How to summarise a column, by its own name or by those of its timestamp's parts."""
-    return {
-        name: lambda view=view: summarise(view())  # type: ignore[misc]
-        for name, view in column.views(values).items()
-    }
-
-
-def _answers(case: Case, given: Any) -> dict[str, Maker]:
-    values = np.asarray(given, dtype=np.float64)
-    values = (
-        values.reshape(len(values), -1) if values.size else np.zeros((0, max(len(case.classes), 1)))
-    )
-    if case.task == "regression" or values.shape[1] == 1:
-        return {"prediction": partial(summarise, values[:, 0])}
-    # Of two classes one says all: the other is what it lacks to 1.
-    start = 1 if len(case.classes) == 2 else 0
-    return {
-        f"p_{name}": partial(summarise, values[:, k])
-        for k, name in enumerate(case.classes)
-        if k >= start
-    }
+def _named_outputs(case: Case, predictions: Any) -> dict[str, np.ndarray]:
+    """Predictions ``(n,)`` or ``(n, k)`` by name."""
+    outputs = np.asarray(predictions, dtype=np.float64)
+    if not outputs.size:
+        outputs = np.zeros((0, max(len(case.classes), 1)))
+    if outputs.ndim == 1 or outputs.shape[1] == 1:
+        return {"prediction": outputs.reshape(-1)}
+    return case.task.answer_columns(case.classes, outputs)

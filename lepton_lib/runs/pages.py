@@ -29,16 +29,6 @@ from lepton_lib.utils import render, write_atomic
 EVERYWHERE = 3  # a parameter that more steps than this take is shown once, without their names
 
 
-class CriterionRow(NamedTuple):
-    """A line of the gate's table."""
-
-    name: str
-    value: str
-    bound: str
-    passed: bool | None
-    why: str
-
-
 class StepRow(NamedTuple):
     """A line of the steps' table."""
 
@@ -48,16 +38,18 @@ class StepRow(NamedTuple):
     seconds: str
 
 
-class _Criterion(msgspec.Struct):
+class GateLine(msgspec.Struct):
+    """One of the charter's criteria in ``gate.json``, with its verdict."""
+
     name: str
     value: bool | int | float | str | None
-    bound: bool | int | float | str
+    bound: str
     passed: bool | None
     why: str
 
 
 class _Gate(msgspec.Struct):
-    criteria: list[_Criterion]
+    criteria: list[GateLine]
 
 
 def write_index(run: Run) -> Path:
@@ -84,36 +76,28 @@ def write_index(run: Run) -> Path:
         gate_passed=summary.gate_passed,
         figures=[figure for figure in summary.figures() if figure.label != "gate"],
         criteria=_criteria(run),
-        steps=[_step(run, step, steps.get(step)) for step in STEPS],
-        files=_files(run, steps),
-        parameters=_parameters(steps),
+        steps=[_step_row(run, step, steps.get(step)) for step in STEPS],
+        files=_file_rows(run, steps),
+        parameters=_parameter_rows(steps),
         packages=packages,
+        number=number,
+        metric_name=metric_name,
     )
     path = run.folder / "index.html"
     write_atomic(path, page)
     return path
 
 
-def _criteria(run: Run) -> list[CriterionRow] | None:
+def _criteria(run: Run) -> list[GateLine] | None:
     """The gate's criteria; None where there is no gate that can be read."""
     try:
         content = (run.folder / "evaluation" / "gate.json").read_bytes()
-        gate = msgspec.json.decode(content, type=_Gate)
+        return msgspec.json.decode(content, type=_Gate).criteria
     except (OSError, ValueError):
         return None
-    return [
-        CriterionRow(
-            metric_name(one.name),
-            number(one.value),
-            str(one.bound).replace("_", " ").replace(" ", "\N{NO-BREAK SPACE}"),
-            one.passed,
-            one.why,
-        )
-        for one in gate.criteria
-    ]
 
 
-def _step(run: Run, step: str, entry: StepEntry | None) -> StepRow:
+def _step_row(run: Run, step: str, entry: StepEntry | None) -> StepRow:
     pages = [
         (f"notebooks/{step}{suffix}", text)
         for suffix, text in ((".html", "read"), (".ipynb", "open in Jupyter"))
@@ -124,7 +108,7 @@ def _step(run: Run, step: str, entry: StepEntry | None) -> StepRow:
     return StepRow(step, run.done(step, entry.parameters), pages, f"{entry.seconds:.1f}")
 
 
-def _files(run: Run, steps: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+def _file_rows(run: Run, steps: Iterable[str]) -> Iterator[tuple[str, str, str]]:
     """The name, step and size of each result."""
     for step in steps:
         for name in OUTPUTS[step]:
@@ -133,7 +117,7 @@ def _files(run: Run, steps: Iterable[str]) -> Iterator[tuple[str, str, str]]:
                 yield name, step, f"{max(size, 0.1):,.1f} kB"
 
 
-def _parameters(steps: Mapping[str, StepEntry]) -> Iterator[tuple[str, str, str]]:
+def _parameter_rows(steps: Mapping[str, StepEntry]) -> Iterator[tuple[str, str, str]]:
     """The name and value of each parameter, and the steps that had this value."""
     by_name: dict[str, dict[str, str]] = {}
     for step, entry in steps.items():

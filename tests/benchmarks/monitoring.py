@@ -48,7 +48,7 @@ report = monitoring.drift_report(reference, current, shop)
 done.set(); watcher.join()
 best = {"fresh": 1e9, "stored": 1e9}
 stored = Path(sys.argv[1])
-monitoring.Reference.of(reference, shop).save(stored)
+monitoring.Reference.from_frame(reference, shop).save(stored)
 for _ in range(3):
     begun = time.process_time(); monitoring.drift_report(reference, current, shop)
     best["fresh"] = min(best["fresh"], time.process_time() - begun)
@@ -121,7 +121,7 @@ def rows() -> list[Row]:
     """Speed against Evidently, memory above the data, and distance to SciPy."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        ours = json.loads(_run(sys.executable, OURS, str(place / "reference.npz")))
+        ours = json.loads(_run(sys.executable, OURS, str(place / "reference.parquet")))
         what = f"drift of {N:,} + {N:,} rows x 20"
         result: list[Row] = [
             (
