@@ -67,7 +67,7 @@ def some_model(case, kind="ensemble", seed=0, **options):
             labels,
             np.arange(len(rows)) // 100,
             output_size=case.n_outputs,
-            first_column=start,
+            offset=start,
             seed=seed,
         )
         if kind == "trees":
@@ -339,7 +339,7 @@ def test_trees_answer_as_scikit_learn_does(task):
     booster = boosted(labels, inputs, regression=task == "regression")
     booster._predictors = booster._predictors[: np.argmax(booster.validation_score_)]
     trees = Trees.from_boosters([booster], 3 if task == "three classes" else 1)
-    edges = trees.threshold[trees.threshold != 0]
+    edges = trees.numbers[0][trees.numbers[0] != 0]
     rows = torch.cat([torch.tensor(inputs), edges[:, None].expand(-1, 3)])
     expected = booster._raw_predict(rows.double().numpy())
     np.testing.assert_allclose(trees(rows).numpy(), expected, atol=15 * 2**-15)
@@ -349,8 +349,8 @@ def test_the_order_of_trees_does_not_matter():
     """Leaves are multiples of one small number, so sums are exact: no order of trees changes a bit."""
     inputs = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
     trees = Trees.from_boosters([boosted((inputs[:, 0] > 0).astype(int), inputs)], 1)
-    answers, values = trees(torch.tensor(inputs)), trees.root.flip(0)
-    trees.root = values
+    answers = trees(torch.tensor(inputs))
+    trees.trees = trees.trees.flip(1)
     assert torch.equal(trees(torch.tensor(inputs)), answers)
 
 

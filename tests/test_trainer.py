@@ -458,15 +458,15 @@ def test_the_recipe_plans_in_steps(heart):
     """A small table is passed over more often, so that no table is left with a handful of steps."""
     case = heart[0]
     for n_rows in (100, 1_000, 20_000):
-        plan, _ = fitting._plan(case, "blend", n_rows)
+        plan, _ = fitting.make_plan(case, "blend", n_rows)
         assert plan.epochs * -(-n_rows // plan.batch_size) >= 400
-    assert fitting._plan(case, "blend", 100)[0].epochs > 50
+    assert fitting.make_plan(case, "blend", 100)[0].epochs > 50
 
 
 @pytest.mark.parametrize("kind", ["mlp", "ensemble", "trees", "blend"])
 def test_the_recipe_learns_from_validation_rows_too(heart, kind, monkeypatch):
     """Without a number of epochs the validation rows choose, and then they are learnt from."""
-    monkeypatch.setattr(fitting, "_plan", quick_plan)
+    monkeypatch.setattr(fitting, "make_plan", quick_plan)
     case, train, validation = heart
     model, history = fit_model(case, train, validation, seed=0, kind=kind, progress=False)
     both = np.concatenate([train[0], validation[0]])
@@ -493,7 +493,7 @@ def test_a_member_learns_nothing_from_its_own_fold(heart):
 
 def test_the_best_is_chosen_and_its_luck_told(heart, monkeypatch, tmp_path):
     """Every candidate's loss is stored with the model, beside the loss of such a choice on new rows."""
-    monkeypatch.setattr(fitting, "_plan", quick_plan)
+    monkeypatch.setattr(fitting, "make_plan", quick_plan)
     case, train, _ = heart
     model, history = fit_model(case, train, None, seed=0, kind="best", progress=False)
     told = history.cross_validated

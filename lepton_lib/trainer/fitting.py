@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -26,16 +26,15 @@ from lepton_lib.optimizers import AdamW
 from lepton_lib.trainer.loop import History, Loss, Trainer, task_loss
 from lepton_lib.utils import one_thread
 
-Rows = tuple[np.ndarray, np.ndarray]
+Rows = tuple[np.ndarray, np.ndarray]  # raw inputs and labels
 N_FOLDS = 5  # each is held out once
 N_OUTER_FOLDS = 3  # for the estimate of "best", which is fitted anew without each
-MIN_EPOCHS = 8
 TREE_SHARES = np.linspace(0, 1, 11)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How a network is trained: epochs, peak rate, rows in a batch, decay, early stopping."""
+    """How a network is trained; see `fit_model`, `AdamW` and `Trainer`."""
 
     epochs: int
     lr: float = 3e-3
@@ -46,20 +45,21 @@ class Plan:
     progress: bool = True
 
 
-def _plan(case: Case, kind: Kind, n_rows: int) -> tuple[Plan, dict[str, Any]]:
+def make_plan(case: Case, kind: Kind, n_rows: int) -> tuple[Plan, dict[str, Any]]:
     """The recipe: a plan in steps and the network's options, with strong brakes for classes."""
     batch_size = 2 ** round(math.log2(min(max(n_rows / 16, 32), 128 if n_rows < 10_000 else 256)))
-    steps, plan, options = 400, Plan(0, weight_decay=1.0), {"hidden_size": 96, "dropout": 0.5}
+    options: dict[str, Any] = {}
     if kind == "linear":
-        steps, plan, options = 2000, Plan(0, lr=1e-2), {}
-    elif not case.classes:
+        steps, plan = 2000, Plan(0, lr=1e-2)
+    elif case.classes:
+        steps, plan, options = 400, Plan(0, weight_decay=1.0), {"hidden_size": 96, "dropout": 0.5}
+    else:
         steps, plan, options = 600, Plan(0, lr=4e-3), {"n_layers": 2, "dropout": 0.0}
-    if kind == "trees":
-        options = {}
-    elif kind in ("ensemble", "blend"):
-        options |= {"n_members": 2 * N_FOLDS}
-    epochs = max(math.ceil(steps / math.ceil(n_rows / batch_size)), MIN_EPOCHS)
-    return replace(plan, epochs=epochs, batch_size=batch_size, patience=epochs * 2 // 5), options
+    if kind in ("ensemble", "blend"):
+        options["n_members"] = 2 * N_FOLDS
+    epochs = max(math.ceil(steps / math.ceil(n_rows / batch_size)), 8)
+    plan = replace(plan, epochs=epochs, batch_size=batch_size, patience=epochs * 2 // 5)
+    return plan, {} if kind == "trees" else options
 
 
 def fit_model(
@@ -96,40 +96,31 @@ def fit_model(
         DataError: A class has a single row.
         TrainingError: The loss isn't finite.
     """
-    rows = train if validation is None else _joined(train, validation)
+    pairs = zip(train, validation or train, strict=True)
+    rows: Any = train if validation is None else tuple(np.concatenate(pair) for pair in pairs)
     if kind == "best":
         if epochs is not None or options:
             got = ", ".join(options) or "epochs"
             raise ParameterError("kind 'best'", got, "no other option", "It plans by itself.")
         return _fit_best(case, rows, seed=seed, encoding=encoding, progress=progress)
-    simple = kind not in ("trees", "blend")
-    told = {name: options.pop(name) for name in Plan.__annotations__ if name in options}
-    if epochs is None:
-        plan, defaults = _plan(case, kind, len(rows[1]))
-        plan, options = replace(plan, progress=progress, **told), defaults | options
-    else:
-        plan = Plan(epochs, progress=progress, **told)
+    changes = {name: options.pop(name) for name in Plan.__annotations__ if name in options}
+    plan, defaults = make_plan(case, kind, len(rows[1])) if epochs is None else (Plan(epochs), {})
+    plan, options = replace(plan, progress=progress, **changes), defaults | options
     with one_thread(), torch.random.fork_rng():
         torch.manual_seed(seed)
-        if simple and epochs is not None:
-            model = build_model(case, *train, kind=kind, encoding=encoding, **options)
-            history = _train(model, train, validation, plan, seed).history
-        elif kind in ("linear", "mlp"):
-            learn, held = (train, validation) if validation else _held_out(case, rows, seed)
-            model = build_model(case, *learn, kind=kind, encoding=encoding, **options)
-            history = _train(model, learn, held, plan, seed).history
+        if kind in ("trees", "blend") or (kind == "ensemble" and epochs is None):
+            model = build_model(case, *rows, kind=kind, encoding=encoding, **options)
+            history = _cross_fit(case, model, rows, plan, seed)
+            return model.cpu().eval(), history
+        if epochs is None and validation is None:
+            train, validation = _hold_out(case, rows, seed)
+        model = build_model(case, *train, kind=kind, encoding=encoding, **options)
+        history = _train(model, train, validation, plan, seed).history
+        if epochs is None:
             torch.manual_seed(seed)
             model = build_model(case, *rows, kind=kind, encoding=encoding, **options)
             _train(model, rows, None, plan, seed, epochs=history.best_epoch)
-        else:
-            model = build_model(case, *rows, kind=kind, encoding=encoding, **options)
-            history = _cross_fit(case, model, rows, plan, seed)
-    return model.cpu().eval(), history
-
-
-def _joined(*parts: Rows) -> Rows:
-    inputs, labels = zip(*parts, strict=True)
-    return np.concatenate(inputs), np.concatenate(labels)
+    return model.cpu(), history
 
 
 def assign_folds(case: Case, labels: np.ndarray, *, n_folds: int, seed: int) -> np.ndarray:
@@ -143,10 +134,9 @@ def assign_folds(case: Case, labels: np.ndarray, *, n_folds: int, seed: int) -> 
     rarest = int(np.unique(labels, return_counts=True)[1].min()) if case.classes else len(labels)
     if rarest < 2:
         raise DataError("fit_model", "a class with one row", "two or more", "Collect more rows.")
-    n_folds = min(n_folds, rarest)
     shuffle = case.split.method == "stratified"
     folds = (StratifiedKFold if case.classes else KFold)(
-        n_folds, shuffle=shuffle, random_state=seed if shuffle else None
+        min(n_folds, rarest), shuffle=shuffle, random_state=seed if shuffle else None
     )
     fold = np.zeros(len(labels), dtype=np.int64)
     for number, (_, held) in enumerate(folds.split(labels, labels)):
@@ -154,7 +144,7 @@ def assign_folds(case: Case, labels: np.ndarray, *, n_folds: int, seed: int) -> 
     return fold
 
 
-def _held_out(case: Case, rows: Rows, seed: int) -> tuple[Rows, Rows]:
+def _hold_out(case: Case, rows: Rows, seed: int) -> tuple[Rows, Rows]:
     """The rows without their last fold, and the last fold."""
     fold = assign_folds(case, rows[1], n_folds=N_FOLDS, seed=seed)
     held = fold == fold.max()
@@ -173,20 +163,11 @@ def _train(
     """A trainer that has trained by the plan, or for the first ``epochs`` of it."""
     order = torch.Generator().manual_seed(seed)
     loader = DataLoader(Dataset(*rows), plan.batch_size, shuffle=True, generator=order)
-    optimizer = AdamW(
-        model.parameters(),
-        lr=plan.lr,
-        weight_decay=plan.weight_decay,
-        total_steps=plan.epochs * len(loader),
-    )
-    trainer = Trainer(
-        model,
-        optimizer,
-        plan.loss,
-        epochs=epochs or plan.epochs,
-        patience=plan.patience,
-        progress=plan.progress,
-    )
+    steps = plan.epochs * len(loader)
+    weights = model.parameters()
+    optimizer = AdamW(weights, plan.lr, weight_decay=plan.weight_decay, total_steps=steps)
+    options: Any = {"patience": plan.patience, "progress": plan.progress}
+    trainer = Trainer(model, optimizer, plan.loss, epochs=epochs or plan.epochs, **options)
     trainer.fit(loader, None if held is None else DataLoader(Dataset(*held), batch_size=4096))
     return trainer
 
@@ -222,62 +203,56 @@ class CrossFitted(nn.Module):
 
 
 def _cross_fit(case: Case, model: TabularModel, rows: Rows, plan: Plan, seed: int) -> History:
-    """Fit an ensemble, trees or their blend by folds, each held out once."""
-    kind, network, inputs, labels = model.config["kind"], model.network, *rows
-    ensemble = getattr(network, "ensemble", network)
-    n_folds = min(N_FOLDS, len(ensemble.hidden_weight)) if kind != "trees" else N_FOLDS
+    """Fit an ensemble, trees or both by folds: a row is answered by what hadn't learnt from it."""
+    kind, network = model.config["kind"], cast(Any, model.network)
+    ensemble: Ensemble = getattr(network, "ensemble", network)
+    n_folds = N_FOLDS if kind == "trees" else min(N_FOLDS, len(ensemble.hidden_weight))
     if n_folds < 2:
-        raise ParameterError(
-            "n_members", n_folds, "2 or more", "Or give epochs: then none is held out."
-        )
-    fold = assign_folds(case, labels, n_folds=n_folds, seed=seed)
-    answers: dict[str, np.ndarray] = {}  # to each row, of what hadn't learnt from it
+        raise ParameterError("n_members", n_folds, "2 or more", "Or give a number of epochs.")
+    fold = assign_folds(case, rows[1], n_folds=n_folds, seed=seed)
+    answers: dict[str, np.ndarray] = {}
     history = History()
     if kind != "trees":
-        crossed = CrossFitted(model, ensemble, fold.max() + 1)
-        marked = np.column_stack([inputs, fold.astype(np.float32)]), labels
-        trainer = _train(crossed, marked, marked, plan, seed)
-        history = trainer.history
+        marked = np.column_stack([rows[0], fold.astype(np.float32)]), rows[1]
+        trainer = _train(CrossFitted(model, ensemble, fold.max() + 1), marked, marked, plan, seed)
         outputs, _ = trainer.evaluate(DataLoader(Dataset(*marked), batch_size=4096))
         answers["ensemble"] = case.task.to_probabilities(outputs).cpu().numpy()
+        history = trainer.history
     if kind != "ensemble":
-        trees, answers["trees"] = _grow(case, model.cpu(), rows, fold, seed)
-        if kind == "trees":
-            model.network = trees
-        else:
-            network.trees = trees
-    losses = {name: _mean_loss(case, labels, answer) for name, answer in answers.items()}
+        answers["trees"] = _grow(case, model.cpu(), rows, fold, seed)
+    losses = {name: _mean_loss(case, rows[1], answer) for name, answer in answers.items()}
     if kind == "blend":
-        first, second = answers["ensemble"], answers["trees"]
-        tried = [_mean_loss(case, labels, (1 - s) * first + s * second) for s in TREE_SHARES]
+        networks, trees = answers.values()
+        tried = [_mean_loss(case, rows[1], (1 - s) * networks + s * trees) for s in TREE_SHARES]
         network.tree_share.fill_(TREE_SHARES[np.argmin(tried)])
         losses["blend"] = min(tried)
     if kind != "ensemble":
-        told = _mean_loss(case, labels, model.predict(inputs))
-        history = History([{"epoch": 1.0, "train_loss": told, "validation_loss": losses[kind]}])
+        train_loss = _mean_loss(case, rows[1], model.predict(rows[0]))
+        row = {"epoch": 1.0, "train_loss": train_loss, "validation_loss": losses[kind]}
+        history = History([row | {"lr": plan.lr}])
     history.cross_validated = model.config["cross_validated"] = losses
     return history
 
 
-def _grow(
-    case: Case, model: TabularModel, rows: Rows, fold: np.ndarray, seed: int
-) -> tuple[nn.Module, np.ndarray]:
+def _grow(case: Case, model: TabularModel, rows: Rows, fold: np.ndarray, seed: int) -> np.ndarray:
+    """Give the model its trees; returns their answers to the rows of each fold held out."""
+    pre = model.preprocessor
     with torch.no_grad():
-        encoded = model.preprocessor(model.preprocessor.as_raw(rows[0])).numpy()
+        encoded = pre(pre.as_raw(rows[0])).numpy()
     labels = rows[1]
     if not case.classes:
         labels = (labels - model.target_mean.item()) / model.target_scale.item()
-    n_columns = len(model.preprocessor.level) + model.preprocessor.n_raw
-    trees, outputs = grow_trees(
-        encoded,
-        labels,
-        fold,
-        output_size=case.n_outputs,
-        first_column=encoded.shape[1] - n_columns,
-        seed=seed,
-    )
-    finished = model.finish(torch.from_numpy(outputs))
-    return trees, case.task.to_probabilities(finished).numpy()
+    offset = pre.output_size - len(pre.level) - pre.n_raw
+    k = case.n_outputs
+    trees, outputs = grow_trees(encoded, labels, fold, output_size=k, offset=offset, seed=seed)
+    if model.config["kind"] == "trees":
+        model.network = trees
+    else:
+        model.network.trees = trees
+    answers: np.ndarray = case.task.to_probabilities(
+        model.finish(torch.from_numpy(outputs))
+    ).numpy()
+    return answers
 
 
 def _mean_loss(case: Case, labels: np.ndarray, answers: np.ndarray) -> float:
@@ -288,21 +263,22 @@ def _fit_best(
     case: Case, rows: Rows, *, seed: int, nested: bool = True, **options: Any
 ) -> tuple[TabularModel, History]:
     """The candidate of the lowest cross-validated loss; how it would do on new rows is nested."""
-    model, history = fit_model(case, rows, None, seed=seed, kind="blend", **options)
-    losses = history.cross_validated
 
-    def fit_linear(part: Rows) -> TabularModel:
-        return fit_model(case, part, None, seed=seed, kind="linear", **options)[0]
+    def fit(kind: Kind, part: Rows = rows) -> tuple[TabularModel, History]:
+        return fit_model(case, part, None, seed=seed, kind=kind, **options)
 
-    losses["linear"] = _cross_validate(case, rows, N_FOLDS, seed, fit_linear)
+    def choose(part: Rows) -> TabularModel:
+        return _fit_best(case, part, seed=seed, nested=False, **options)[0]
+
+    model, history = fit("blend")
+    losses: dict[Any, float] = history.cross_validated
+    losses["linear"] = _cross_validate(
+        case, rows, N_FOLDS, seed, lambda part: fit("linear", part)[0]
+    )
     best = min(losses, key=losses.__getitem__)
     if best != "blend":
-        model, history = fit_model(case, rows, None, seed=seed, kind=best, **options)
+        model, history = fit(best)
     if nested:
-
-        def choose(part: Rows) -> TabularModel:
-            return _fit_best(case, part, seed=seed, nested=False, **options)[0]
-
         losses["nested"] = _cross_validate(case, rows, N_OUTER_FOLDS, seed, choose)
     history.cross_validated = model.config["cross_validated"] = losses
     return model, history
@@ -313,9 +289,8 @@ def _cross_validate(
 ) -> float:
     """The mean loss of each row by a model that was fitted without its fold."""
     fold = assign_folds(case, rows[1], n_folds=n_folds, seed=seed + 1)
-    total = 0.0
-    for number in range(fold.max() + 1):
-        held = fold == number
-        model = fit((rows[0][~held], rows[1][~held]))
-        total += _mean_loss(case, rows[1][held], model.predict(rows[0][held])) * held.sum()
-    return total / len(fold)
+    losses = np.zeros(len(fold))
+    for held in (fold == number for number in range(fold.max() + 1)):
+        answers = fit((rows[0][~held], rows[1][~held])).predict(rows[0][held])
+        losses[held] = case.task.row_losses(rows[1][held], answers)
+    return float(losses.mean())
