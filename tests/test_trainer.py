@@ -34,7 +34,7 @@ def circles(n=300, seed=0):
 def trained(
     *, epochs=6, fail_at=None, resume=False, validate=True, optimizer=None, seed=3, **options
 ):
-    """A fit of a small MLP with dropout, over shuffled batches, that may be cut off after some epochs.
+    """A fit of a small MLP with dropout, over shuffled batches, maybe cut off.
 
     Returns:
         The trainer; its history holds what came before the interruption.
@@ -73,7 +73,7 @@ def same_weights(one, other):
 
 
 def test_it_learns():
-    """The validation loss falls well below that of knowing nothing, and the model ends in evaluation mode."""
+    """The validation loss falls well below that of no model, and evaluation mode is left on."""
     trainer = trained(epochs=20)
     first, best = (
         trainer.history.rows[0],
@@ -140,7 +140,7 @@ def test_metrics_are_taken_on_validation_rows():
 
 
 def test_early_stopping_keeps_the_best_weights():
-    """Training ends after `patience` worse epochs, with the weights of the epoch that had the lowest loss."""
+    """Training ends after `patience` worse epochs, with the weights of the best epoch."""
     weights = []
 
     class Watched(LinearModel):
@@ -188,7 +188,7 @@ def test_no_epoch_and_no_patience_are_refused(options):
 
 @pytest.mark.parametrize("where", ["train", "validation"])
 def test_a_loss_that_is_no_number_raises(where):
-    """A loss of NaN, in training or validation, ends the run with the epoch, the loss and a remedy."""
+    """A loss of NaN, in training or validation, ends the run with epoch, loss and a remedy."""
     good, bad = circles(), circles()
     bad.inputs[7] = torch.nan
     train, validation = (bad, good) if where == "train" else (good, bad)
@@ -211,7 +211,7 @@ def test_a_loss_that_is_no_number_raises(where):
     ],
 )
 def test_resuming_is_bit_equal(tmp_path, fail_at, optimizer):
-    """A run that was cut off in an epoch and resumed has the weights and history of one that never was."""
+    """A run cut off in an epoch and resumed has the weights and history of an unbroken one."""
     options = {"checkpoint": tmp_path / "c.safetensors", "optimizer": optimizer}
     unbroken = trained(optimizer=optimizer)
     trained(fail_at=fail_at, **options)
@@ -248,7 +248,7 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path):
 
 
 def test_without_resume_a_checkpoint_is_overwritten(tmp_path):
-    """A new run doesn't look at an old checkpoint, and one that is missing is no obstacle to resuming."""
+    """A new run ignores an old checkpoint; a missing one doesn't hinder resuming."""
     path = tmp_path / "c.safetensors"
     path.write_bytes(b"something else")
     first = trained(checkpoint=path)
@@ -257,7 +257,7 @@ def test_without_resume_a_checkpoint_is_overwritten(tmp_path):
 
 
 def test_a_second_fit_trains_again():
-    """Without resume a second fit goes through all epochs again, from the weights it has, with a history of its own."""
+    """Without resume a second fit goes through all epochs again, with a new history."""
     torch.manual_seed(0)
     trainer, loader = (
         Trainer(LinearModel(2, 2), epochs=2, device="cpu", progress=False),
@@ -299,7 +299,7 @@ def test_tied_weights_have_a_checkpoint(tmp_path):
 
 @pytest.mark.parametrize("content", [b"", b"not safetensors at all", None])
 def test_a_foreign_checkpoint_is_refused(tmp_path, content):
-    """A checkpoint that is none, or without the Trainer's notes, is refused with a remedy, and stays as it is."""
+    """A checkpoint that is none, or without notes, is refused with a remedy and left alone."""
     path = tmp_path / "c.safetensors"
     if content is None:
         save_file({"a": torch.zeros(1)}, path)
@@ -328,7 +328,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
 
 
 def test_history_is_a_frame():
-    """The history has one row an epoch, indexed by epoch, as a frame and in a notebook; an empty one is empty."""
+    """The history has one row an epoch, as a frame and in a notebook; it may be empty."""
     frame = trained(epochs=3).history.to_frame()
     assert list(frame.index) == [1, 2, 3]
     assert list(frame) == ["train_loss", "lr", "validation_loss"]
@@ -360,7 +360,7 @@ for progress in (False, True):
 
 @pytest.mark.parametrize(("variable", "shown"), [({}, True), ({"TQDM_DISABLE": "1"}, False)])
 def test_progress_goes_to_stderr(variable, shown):
-    """The bar is drawn on standard error alone; progress=False hides it, and so does TQDM_DISABLE."""
+    """The bar is on standard error; progress=False hides it, and so does TQDM_DISABLE."""
     environment = {
         name: value for name, value in os.environ.items() if name != "TQDM_DISABLE"
     } | variable
@@ -376,7 +376,7 @@ def test_progress_goes_to_stderr(variable, shown):
 
 
 def test_task_loss_of_the_four_shapes():
-    """Two classes, several, regression and an ensemble's members each get the mean of their own loss."""
+    """Two classes, several, regression and members: each the mean of its own loss."""
     one, many = torch.randn(6, 1), torch.randn(6, 3)
     binary, classes, numbers = (
         torch.tensor([0, 1, 1, 0, 1, 0]),
@@ -411,7 +411,7 @@ def heart():
 
 @pytest.mark.parametrize("kind", ["linear", "mlp", "ensemble"])
 def test_fit_model_repeats_and_draws_nothing(heart, kind):
-    """The same seed gives the same bits, another seed others, and the global generator is left as it was."""
+    """One seed gives the same bits, another others; the global generator stays."""
     case, train, validation = heart
     state = torch.get_rng_state()
     models = []
@@ -430,7 +430,7 @@ def test_fit_model_repeats_and_draws_nothing(heart, kind):
 
 
 def test_fit_model_learns_and_takes_options(heart):
-    """A fitted model is better than chance, its options reach the network, and validation rows may be left out."""
+    """A fitted model beats chance, options reach the network, validation may be left out."""
     case, train, validation = heart
     model, history = fit_model(
         case,
@@ -449,7 +449,7 @@ def test_fit_model_learns_and_takes_options(heart):
     assert "validation_loss" not in history.rows[0]
 
 
-def quick_plan(case, kind, n_rows):
+def quick_plan(case, kind, n_rows):  # noqa: ARG001  # the arguments of make_plan
     """A plan of two epochs, that tests can wait for."""
     return fitting.Plan(2, batch_size=32), {"n_members": 2} if kind in ("ensemble", "blend") else {}
 
@@ -492,7 +492,7 @@ def test_a_member_learns_nothing_from_its_own_fold(heart):
 
 
 def test_the_best_is_chosen_and_its_luck_told(heart, monkeypatch, tmp_path):
-    """Every candidate's loss is stored with the model, beside the loss of such a choice on new rows."""
+    """Each candidate's loss is stored with the model, and that of such choices on new rows."""
     monkeypatch.setattr(fitting, "make_plan", quick_plan)
     case, train, _ = heart
     model, history = fit_model(case, train, None, seed=0, kind="best", progress=False)
@@ -505,7 +505,7 @@ def test_the_best_is_chosen_and_its_luck_told(heart, monkeypatch, tmp_path):
 
 
 def test_folds_keep_neighbours_together_unless_the_case_draws(heart):
-    """A case that splits by time has folds of neighbours; each class is in every fold of the others."""
+    """A case that splits by time has folds of neighbours; drawn folds hold every class."""
     labels = np.arange(100) % 2
     drawn = fitting.assign_folds(heart[0], labels, n_folds=5, seed=0)
     assert all(set(labels[drawn == k]) == {0, 1} for k in range(5))
@@ -517,12 +517,12 @@ def test_folds_keep_neighbours_together_unless_the_case_draws(heart):
 
 def test_an_ensemble_of_one_cannot_be_cross_fitted(heart):
     """One member can't leave a fold out and answer for the others."""
-    with pytest.raises(ParameterError, match="^n_members"):
+    with pytest.raises(ParameterError, match=r"^n_members"):
         fit_model(*heart, seed=0, kind="ensemble", n_members=1, progress=False)
 
 
 def test_the_bar_is_closed_even_where_training_fails(monkeypatch):
-    """The bar of a training that ends in an error is closed before the error is told, so nothing is drawn over it."""
+    """The bar of a failed training is closed first, so nothing is drawn over the error."""
     made, closed = [], []
 
     class Bar(trainer_module.tqdm):
@@ -544,7 +544,7 @@ def test_the_bar_is_closed_even_where_training_fails(monkeypatch):
 
 
 def test_a_small_net_is_the_same_with_more_threads():
-    """With two threads a network's weights come out bit for bit as with one, and torch keeps its two afterwards."""
+    """Two threads give bit for bit the weights of one, and torch keeps its two."""
     case = load_case("credit")
     rows = encode(clean(read_table(case), case)[0], case)
     threads, weights = torch.get_num_threads(), []

@@ -1,4 +1,4 @@
-"""The taught models against the usual ones: the same stratified splits of the credit data, paired."""
+"""The taught models and the usual ones on the same splits of the credit data, paired."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Predict = Callable[[pd.DataFrame, np.ndarray, pd.DataFrame, int], np.ndarray]
 
 
 def rows() -> list[Row]:
-    """Mean AUC and log loss over the splits with standard errors, and the paired difference to the taught ensemble."""
+    """Mean AUC and log loss with standard errors, paired with the taught ensemble."""
     case = load_case("credit")
     frame, _ = clean(read_table(case), case)
     labels = frame["target"].to_numpy()

@@ -253,10 +253,12 @@ def summarise(scores: dict[str, dict[str, tuple[float, float]]]) -> list[Row]:
         error = gap.std(ddof=1) / np.sqrt(len(gap)) if len(gap) > 1 else np.nan
         if gap.mean() > 2 * error:
             lost.append(name)
-        text = ", ".join(f"{model} {loss:.4g}" for model, loss in zip(models, values.mean(0)))
+        text = ", ".join(
+            f"{model} {loss:.4g}" for model, loss in zip(models, values.mean(0), strict=True)
+        )
         what = f"{name}, {len(gap)} seeds: log loss or mean absolute error"
         result.append((what, f"{text}; to CatBoost {gap.mean():+.3g} ± {error:.2g}", ""))
-    order = ", ".join(f"{m} {r:.2f}" for m, r in zip(models, np.mean(ranks, 0)))
+    order = ", ".join(f"{m} {r:.2f}" for m, r in zip(models, np.mean(ranks, 0), strict=True))
     result.append((f"mean rank over {len(losses)} tables", order, f"{KIT} first"))
     clearly = ", ".join(lost) or "none"
     result.append(("worse than CatBoost by more than two standard errors", clearly, "none"))
