@@ -5,7 +5,7 @@ import shutil
 import nbformat
 
 from lepton_lib.classroom.notebooks import fill_in
-from lepton_lib.runs.parameters import read_notebook
+from lepton_lib.runs.notebooks import read_notebook
 from lepton_lib.runs.stored_outputs import METADATA
 from tests.test_exercises import SMALL
 from tests.tiny import write_notebook

@@ -10,7 +10,7 @@ from lepton_lib.classroom import grading, sandbox
 from lepton_lib.classroom.notebooks import fill_in
 from lepton_lib.exercises.definitions import definition_files, read_definitions
 from lepton_lib.runs import find_notebooks
-from lepton_lib.runs.parameters import read_notebook
+from lepton_lib.runs.notebooks import read_notebook
 
 every_notebook = pytest.mark.parametrize(
     "path", find_notebooks().values(), ids=lambda path: path.stem

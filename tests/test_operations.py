@@ -25,7 +25,7 @@ from lepton_lib.operations.journal import Journal
 from lepton_lib.operations.report import write_report
 from lepton_lib.operations.watched import WatchedRun
 from lepton_lib.runs import run_loop
-from lepton_lib.runs.parameters import loop_notebooks
+from lepton_lib.runs.notebooks import loop_notebooks
 from lepton_lib.serving import (
     PredictionLog,
     Scorer,

@@ -22,9 +22,9 @@ from lepton_lib.classroom.notebooks import (
 from lepton_lib.errors import wrap_os_errors
 from lepton_lib.exercises.definitions import find_definition
 from lepton_lib.runs import find_notebooks, refresh_notebooks
-from lepton_lib.runs.execution import Listener
+from lepton_lib.runs.execution import ProgressCallback
 from lepton_lib.runs.notebook_html import cells_to_html, markdown_to_html
-from lepton_lib.runs.parameters import read_notebook
+from lepton_lib.runs.notebooks import read_notebook
 from lepton_lib.utils import render, write_atomic
 
 LEARNERS, INSTRUCTOR, SLIDES = EDITIONS = ("learners", "instructor", "slides")
@@ -37,7 +37,7 @@ def hand_out(
     *,
     notebooks: Sequence[Path] | None = None,
     nbgrader: bool = False,
-    progress: Listener | None = None,
+    progress: ProgressCallback | None = None,
 ) -> list[Path]:
     """Make all editions in ``learners/``, ``instructor/`` and ``slides/``, and replace former ones.
 

@@ -13,7 +13,7 @@ from typing import Any
 from lepton_lib.errors import ParameterError
 from lepton_lib.exercises.definitions import Exercise, find_definition
 from lepton_lib.runs import find_notebooks
-from lepton_lib.runs.parameters import is_code
+from lepton_lib.runs.notebooks import is_code
 from lepton_lib.utils import write_atomic
 
 _KEY = re.compile(r"\bcheck(?:point)?\(\s*[\"'](\d\d\.\w+)[\"']")

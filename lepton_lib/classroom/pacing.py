@@ -14,8 +14,8 @@ from lepton_lib.classroom.notebooks import keys_in, write_notebook
 from lepton_lib.errors import ExerciseError, ParameterError
 from lepton_lib.exercises.definitions import find_definition
 from lepton_lib.runs import find_notebook, find_notebooks, run_loop
-from lepton_lib.runs.execution import Listener
-from lepton_lib.runs.parameters import is_code, loop_notebooks, read_notebook
+from lepton_lib.runs.execution import ProgressCallback
+from lepton_lib.runs.notebooks import is_code, loop_notebooks, read_notebook
 from lepton_lib.utils import render
 
 WORDS = 110  # read in a minute: prose that is to be understood
@@ -158,7 +158,7 @@ def _notebook_of(goal: str) -> Path:
 
 
 def run_steps_before(
-    name: str, run_dir: Path, *, progress: Listener | None = None
+    name: str, run_dir: Path, *, progress: ProgressCallback | None = None
 ) -> list[tuple[str, str]]:
     """Bring a run folder to where a notebook starts; steps that are done there stay as they are.
 

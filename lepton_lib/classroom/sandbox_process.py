@@ -143,7 +143,7 @@ def _read_cells(path: Path) -> tuple[list[CodeCell], dict[str, str]]:
     from lepton_lib.classroom.notebooks import keys_in
     from lepton_lib.exercises.definitions import Exercise, definition_files, find_definition
     from lepton_lib.runs import find_notebooks
-    from lepton_lib.runs.parameters import read_notebook
+    from lepton_lib.runs.notebooks import read_notebook
 
     nb = nbformat.reads(path.read_text("utf-8-sig"), as_version=4)
     code = [cell for cell in nb.cells if cell.cell_type == "code"]

@@ -18,7 +18,7 @@ import msgspec
 from lepton_lib.classroom.notebooks import source_folder, write_notebook
 from lepton_lib.errors import ParameterError, wrap_os_errors
 from lepton_lib.exercises.progress import WORK_FILE
-from lepton_lib.runs.parameters import read_notebook, tags
+from lepton_lib.runs.notebooks import read_notebook, tags
 from lepton_lib.utils import to_json, write_atomic
 
 Hashes = dict[str, str]  # of the cells, by their ids

@@ -36,7 +36,6 @@ class ProgressEvent(NamedTuple):
 
 
 ProgressCallback = Callable[[ProgressEvent], None]
-Listener = ProgressCallback  # the former name
 
 
 @dataclass

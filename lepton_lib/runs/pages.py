@@ -10,14 +10,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
-from markupsafe import Markup
 
 from lepton_lib.artefacts import OUTPUTS, STEPS, Run
 from lepton_lib.cases import load_case
 from lepton_lib.errors import CaseError
-from lepton_lib.runs.notebook_html import cells_to_html, markdown_to_html
 from lepton_lib.runs.summary import (
-    METRIC_NAMES,
     RunSummary,
     StepEntry,
     metric_name,
@@ -128,39 +125,3 @@ def _parameter_rows(steps: Mapping[str, StepEntry]) -> Iterator[tuple[str, str, 
             users = [step for step in values if values[step] == value]
             everywhere = len(users) == len(values) > EVERYWHERE
             yield name, value, "all that take it" if everywhere else ", ".join(users)
-
-
-# The former way to make a page, until its last caller extends page.html.
-__all__ = ["METRIC_NAMES", "PAGE", "markdown_to_html", "number", "page", "table", "write_index"]
-STYLE, NOTEBOOK_STYLE = "", '{% include "runs/templates/notebook.css" %}'
-rendered = cells_to_html
-
-
-def page(title: str, body: str, style: str = "") -> str:
-    """A page; ``body`` is HTML."""
-    notebook = NOTEBOOK_STYLE in style
-    style = style.replace(NOTEBOOK_STYLE, "")
-    values = {"title": title, "body": Markup(body), "rules": Markup(style), "notebook": notebook}
-    return render("runs/templates/legacy.html", **values)
-
-
-class PAGE:
-    """A page, as a `string.Template` would be filled."""
-
-    @staticmethod
-    def substitute(title: str, body: str, style: str) -> str:
-        """The page; ``title`` is HTML, too."""
-        return page(Markup(title), body, style)
-
-
-def table(caption: str, head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A table of cells that are HTML."""
-    cells = [[Markup(cell) for cell in row] for row in rows]
-    values = {"caption": caption, "head": [Markup(name) for name in head], "rows": cells}
-    return render("runs/templates/legacy_table.html", **values)
-
-
-def verdict(passed: bool | None, yes: str, no: str, unknown: str) -> str:
-    """A label."""
-    kind, text = ("", unknown) if passed is None else ("pass", yes) if passed else ("fail", no)
-    return f'<span class="verdict {kind}">{text}</span>'

@@ -15,17 +15,8 @@ from typing import NamedTuple
 
 from lepton_lib.cases import Case, load_case
 from lepton_lib.errors import ParameterError
-from lepton_lib.runs.notebooks import (
-    did_you_mean,
-    find_notebook,
-    is_code,
-    loop_notebooks,
-    read_notebook,
-    tags,
-)
+from lepton_lib.runs.notebooks import did_you_mean, read_notebook, tags
 
-# until their last importer takes them from runs.notebooks
-__all__ = ["find_notebook", "is_code", "loop_notebooks", "read_notebook", "tags"]
 Value = bool | int | float | str
 _INTERVAL = re.compile(
     r"(?P<left>[\[(])\s*(?P<low>[^\s,]+)\s*,\s*(?P<high>[^\s,]+)\s*(?P<right>[\])])\s*$"

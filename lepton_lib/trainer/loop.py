@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from lepton_lib.data import DataLoader
-from lepton_lib.errors import ParameterError, TrainingError
+from lepton_lib.errors import ParameterError, TrainingError, needs_extra
 from lepton_lib.models import TabularModel
 from lepton_lib.optimizers import AdamW
 from lepton_lib.utils import first_line, one_thread, write_atomic
@@ -253,7 +253,8 @@ class Trainer:
     def _writer(self) -> Any:
         if self.log_dir is None:
             return None
-        from torch.utils.tensorboard import SummaryWriter
+        with needs_extra("class", "log_dir of Trainer"):
+            from torch.utils.tensorboard import SummaryWriter
 
         return SummaryWriter(str(self.log_dir))
 
