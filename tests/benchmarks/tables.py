@@ -70,6 +70,11 @@ TABLES: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
     "computers": ("Ecdat", "Computers", "price", ()),
     "flights": ("openintro", "nycflights", "arr_delay", ()),
 }
+# The recipe's numbers were chosen on one seed of these (and on Ames), before the others were tried.
+CHOSEN_ON = {
+    *("breast cancer", "churn", "attrition", "labour", "heart", "job times", "wine", "concrete"),
+    *("Boston", "diamonds", "Sacramento", "British election"),
+}
 OWN = ("credit", "credit_tiers", "heart", "process_faults", "retail", "traffic")
 Sides = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # inputs, labels; train, then test
 Predict = Callable[[Case, Sides, int], np.ndarray]
@@ -245,10 +250,11 @@ def summarise(scores: dict[str, dict[str, tuple[float, float]]]) -> list[Row]:
     for key, each in scores.items():
         losses.setdefault(key.rpartition(" ")[0], []).append([each[name][0] for name in models])
     result: list[Row] = []
-    ranks, lost = [], []
+    ranks: dict[str, np.ndarray] = {}
+    lost: list[str] = []
     for name, per_seed in losses.items():
         values = np.array(per_seed)  # (seeds, models)
-        ranks.append(pd.Series(values.mean(0)).rank().to_numpy())
+        ranks[name] = pd.Series(values.mean(0)).rank().to_numpy()
         gap = values[:, 0] - values[:, 1]
         error = gap.std(ddof=1) / np.sqrt(len(gap)) if len(gap) > 1 else np.nan
         if gap.mean() > 2 * error:
@@ -256,12 +262,22 @@ def summarise(scores: dict[str, dict[str, tuple[float, float]]]) -> list[Row]:
         text = ", ".join(
             f"{model} {loss:.4g}" for model, loss in zip(models, values.mean(0), strict=True)
         )
-        what = f"{name}, {len(gap)} seeds: log loss or mean absolute error"
-        result.append((what, f"{text}; to CatBoost {gap.mean():+.3g} ± {error:.2g}", ""))
-    order = ", ".join(f"{m} {r:.2f}" for m, r in zip(models, np.mean(ranks, 0), strict=True))
-    result.append((f"mean rank over {len(losses)} tables", order, f"{KIT} first"))
+        what = f"{name}, seeds: {len(gap)}; log loss or mean absolute error"
+        spread = f" ± {error:.2g}" if len(gap) > 1 else ""
+        result.append((what, f"{text}; to CatBoost {gap.mean():+.3g}{spread}", ""))
+    for what, names in (
+        (f"mean rank over all tables, at most {TRAIN_ROWS:,} rows to learn from", set(ranks)),
+        (
+            "mean rank over tables that no number of the recipe was chosen on",
+            set(ranks) - CHOSEN_ON,
+        ),
+    ):
+        mean = np.mean([ranks[name] for name in names], axis=0)
+        order = ", ".join(f"{model} {rank:.2f}" for model, rank in zip(models, mean, strict=True))
+        result.append((f"{what}: {len(names)} tables", order, f"{KIT} first"))
     clearly = ", ".join(lost) or "none"
-    result.append(("worse than CatBoost by more than two standard errors", clearly, "none"))
+    what = "worse than CatBoost by more than two standard errors, where there are several seeds"
+    result.append((what, clearly, "none"))
     seconds = {m: sum(each[m][1] for each in scores.values()) for m in models}
     times = ", ".join(f"{m} {s:.0f} s" for m, s in seconds.items())
     result.append(("CPU time of all fits", times, "within CatBoost's"))
