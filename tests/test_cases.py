@@ -174,32 +174,32 @@ WRONG = {
     ),
     "text as an input": (
         {"columns": [COLUMNS[0] | {"kind": "text"}]},
-        "key 'columns[0]'",
+        "key 'columns[x]'",
         "role 'ignored'",
     ),
     "the cleaned label's name": (
         {"columns": [COLUMNS[0] | {"name": "target", "source": "x"}]},
-        "key 'columns[0]'",
+        "key 'columns[target]'",
         "a name other than 'target'",
     ),
     "sensitive moment": (
         {"columns": [COLUMNS[0] | {"kind": "timestamp", "parts": ["hour"], "sensitive": True}]},
-        "key 'columns[0]'",
+        "key 'columns[x]'",
         "sensitive on a timestamp",
     ),
     "number with categories": (
         {"columns": [COLUMNS[0] | {"categories": ["a"]}]},
-        "key 'columns[0].categories'",
+        "key 'columns[x].categories'",
         "no key of that name",
     ),
     "cuts that fall": (
         {"columns": [COLUMNS[0] | {"cuts": [2, 1]}]},
-        "key 'columns[0]'",
+        "key 'columns[x]'",
         "cuts in rising order",
     ),
     "cuts twice": (
         {"columns": [COLUMNS[0] | {"cuts": [1, 1]}]},
-        "key 'columns[0]'",
+        "key 'columns[x]'",
         "cuts in rising order",
     ),
     "bands that fall": (
@@ -234,32 +234,32 @@ WRONG = {
     ),
     "category without categories": (
         {"columns": [COLUMNS[0] | {"kind": "category"}]},
-        "key 'columns[0]'",
+        "key 'columns[x]'",
         "categories",
     ),
     "capital in a name": (
         {"columns": [COLUMNS[0] | {"name": "X"}]},
-        "key 'columns[0].name'",
-        "pattern",
+        "key 'columns[X].name'",
+        "small letters",
     ),
     "range upside down": (
         {"columns": [COLUMNS[0] | {"min": 2, "max": 1}]},
-        "key 'columns[0]'",
+        "key 'columns[x]'",
         "no greater than max",
     ),
     "sensitive without cuts": (
         {"columns": [COLUMNS[0] | {"sensitive": True}]},
-        "key 'columns[0]'",
+        "key 'columns[x]'",
         "cuts",
     ),
     "moment without parts": (
         {"columns": [COLUMNS[0] | {"kind": "timestamp"}]},
-        "key 'columns[0]'",
+        "key 'columns[x]'",
         "parts",
     ),
     "feature that calls": (
         {"features": [{"name": "f", "expression": "abs(x)", "meaning": ""}]},
-        "key 'features[0].expression'",
+        "key 'features[f].expression'",
         "'abs(x)' is not allowed",
     ),
     "feature of an unknown column": (
@@ -353,7 +353,8 @@ def test_a_wrong_case_toml_is_named_in_one_error(make_case, changes, where, expe
     error = caught.value
     assert str(folder / "case.toml") in error.where
     assert where in error.where
-    assert expected in f"{error.expected}"
+    assert expected in f"{error.expected}; got {error.got}"
+    assert "got" not in f"{error.got} {error.expected}".split()
     assert error.got not in ("", None)
     assert error.remedy.endswith((".", ")"))
 

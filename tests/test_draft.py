@@ -48,7 +48,7 @@ def test_a_draft_of_a_plain_table_runs_at_once(draft):
     assert case.name == "mine"
     assert case.task == "binary"
     x, colour = case.columns
-    assert (x.kind, x.min, x.max) == ("number", 0, 9.75)
+    assert (x.kind, x.min, x.max) == ("number", 0, 15)
     assert (colour.kind, colour.categories) == ("category", ("blue", "green", "red"))
     assert not x.nullable
     assert through(case) == 40
@@ -132,13 +132,13 @@ def test_moments_in_order_make_a_split_by_time(draft):
             "when,x,label", lambda i: f"2020-01-{1 + i // 24:02}T{i % 24:02}:00,{i % 5},{i * 1.5}"
         )
     )
-    assert case.column("when").parts == ("hour", "weekday", "month")
+    assert case.column("when").parts == ("hour", "weekday")  # of January alone no month is learnt
     assert (case.split.method, case.split.column) == ("time", "when")
     through(case)
 
 
 def test_headers_become_names(draft):
-    """Any header gets a name for formulas: other alphabets, keywords, digits first, twins."""
+    """A header stays what it is as far as formulas allow: keywords, digits first, twins don't."""
     case = draft(
         table_of(
             'Größe (cm),收入,class,2nd,"a b",a-b,target,"say ""hi"" \\\\",y',
@@ -148,8 +148,8 @@ def test_headers_become_names(draft):
     )
     names = [column.name for column in case.columns]
     assert names == [
-        "grosse_cm",
-        "column_2",
+        "größe_cm",
+        "收入",
         "_class",
         "_2nd",
         "a_b",
@@ -157,7 +157,7 @@ def test_headers_become_names(draft):
         "target_2",
         "say_hi",
     ]
-    assert case.columns[1].header == "收入"
+    assert [column.source for column in case.columns[:2]] == ["Größe (cm)", None]
     through(case)
 
 
@@ -271,13 +271,7 @@ REFUSED = {
         small_table().replace("0.5,green", "0.5"),
         "label",
         "3, one for each column",
-        "Mend that line",
-    ),
-    "latin-1": (
-        small_table().replace("red", "grün").encode("latin-1"),
-        "label",
-        "a text file",
-        "UTF-8",
+        "Correct that line",
     ),
     "utf-16 without its mark": (small_table().encode("utf-16-le"), "label", "a text file", "UTF-8"),
     "binary": (bytes(range(256)) * 9, "label", "a text file", "UTF-8"),
@@ -339,8 +333,8 @@ def test_shipped_tables_are_drafted_or_refused_clearly(tmp_path, name, target, t
             draft_case(shipped.path(shipped.data.file), target=target, folder=tmp_path / name)
         return
     file = draft_case(shipped.path(shipped.data.file), target=target, folder=tmp_path / name)
-    assert file == tmp_path / name / "case.toml"
-    assert load_case(file.parent).task == task
+    assert file.path == tmp_path / name / "case.toml"
+    assert load_case(file.path.parent).task == task
     assert sorted(Path(tmp_path).iterdir()) == [tmp_path / name]
 
 
@@ -378,7 +372,7 @@ def test_random_tables_are_drafted_or_refused_and_never_crash(tmp_path):
         except LeptonError:
             continue
         drafted += 1
-        through(load_case(file.parent))
+        through(load_case(file.path.parent))
     assert drafted >= 10
 
 
@@ -405,12 +399,11 @@ def test_moments_with_gaps_are_no_order(draft):
     assert case.split.method == "stratified"
 
 
-def test_a_quantity_with_gaps_is_refused(draft):
-    """A word among the values of a quantity is told with its line, as every wrong value is."""
-    with pytest.raises(
-        DataError, match="line 9, column 'target': got 'NA', expected a finite number"
-    ):
-        draft(table_of("x,y,label", lambda i: f"{i / 3},{i % 5},{'NA' if i == 7 else i * 1.5}"))
+def test_a_quantity_with_gaps_leaves_those_rows_out(draft):
+    """A mark among the values of a quantity is listed, and its rows have no label."""
+    case = draft(table_of("x,y,label", lambda i: f"{i / 3},{i % 5},{'NA' if i == 7 else i * 1.5}"))
+    assert (case.task, case.target.missing) == ("regression", ("NA",))
+    assert through(case) == 59
 
 
 def test_the_draft_is_written_as_a_person_would(draft):

@@ -20,18 +20,18 @@ from lepton_lib.cases.columns import (
     TimestampColumn,
 )
 from lepton_lib.cases.reader import RecordReader
+from lepton_lib.cases.section import Section
 from lepton_lib.cases.sections import (
     TARGET,
     Bands,
+    CaseName,
     Charter,
     Costs,
     Data,
     Feature,
-    Identifier,
     Policy,
     Records,
     Rule,
-    Section,
     Source,
     Split,
     Target,
@@ -42,7 +42,7 @@ from lepton_lib.cases.tasks import TASKS, Task, find_task
 class Case(Section):
     """A whole case.toml."""
 
-    name: Identifier
+    name: CaseName
     title: str
     question: str
     task: Annotated[Task, PlainValidator(find_task), WithJsonSchema({"enum": list(TASKS)})]
