@@ -47,7 +47,7 @@ notebooks: setup  ## run all notebooks again and store their outputs
 	@$(BIN)/lepton notebooks
 
 site: setup  ## build the course's site in site/, from the notebooks as they are
-	@$(BIN)/python -m tests.site
+	@$(BIN)/python -m lepton_lib.site
 
 bench: setup  ## measure against the peers; writes tests/benchmarks/RESULTS.md
 	@$(PIP) --editable '.[test,bench]'

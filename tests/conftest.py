@@ -10,10 +10,8 @@ import os
 import signal
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -195,7 +193,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """The site's folder, built from the repository, and its pages in their order."""
-    from tests.site import build
+    from lepton_lib.site import build
 
     def make(out: Path) -> None:
         out.with_suffix(".json").write_text(json.dumps(build(out)))
@@ -301,31 +299,3 @@ def lepton(
         return end.value.code or 0, told.out, told.err
 
     return call
-
-
-@pytest.fixture
-def metrics_page() -> Iterator[Any]:
-    """A server of one page on this machine: ``.content`` is what stands there, None answers 401."""
-
-    class Answer(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            allowed = server.content is not None or self.headers["authorization"] == "Bearer a key"
-            content = b"lepton_model 1.0\n" if server.content is None else server.content
-            server.paths.append(self.path)
-            self.send_response(200 if allowed else 401)
-            self.send_header("content-length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server: Any = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    server.content, server.paths = b"", []
-    server.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()

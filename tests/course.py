@@ -4,21 +4,26 @@ import shutil
 
 import nbformat
 
-from lepton_lib.classroom.cells import fill_in
-from lepton_lib.runs.parameters import read_notebook
-from lepton_lib.runs.refresh import METADATA
+from lepton_lib.classroom.notebooks import fill_in
+from lepton_lib.runs.notebooks import read_notebook
+from lepton_lib.runs.stored_outputs import METADATA
 from tests.test_exercises import SMALL
 from tests.tiny import write_notebook
 
-PARAMETERS = 'case = "credit"  # a case\nrun_dir = "../runs/credit"  # where results go\nseed = 0  # [0, 100]'
-IMPORTS = "import numpy as np\n\nfrom lepton_lib.exercises import check, checkpoint, hint, progress_card, solution"
+PARAMETERS = """case = "credit"  # a case
+run_dir = "../runs/credit"  # where results go
+seed = 0  # [0, 100]"""
+IMPORTS = """import numpy as np
+
+from lepton_lib.exercises import check, checkpoint, hint, progress_card, solution"""
 HALVE = 'def halve(x):\n    return x // 2  # mend this\n\n\ncheck("07.1", halve)'
 SHARE = 'share = ...\nshare = checkpoint("07.2", share)'
 CELLS = (
     "# 07 Small\n\nA small notebook. See [the picture](images/dot.png).",
     ("parameters", PARAMETERS, "parameters"),
     ("imports", IMPORTS),
-    "## Halves\n\nSome words about halves, a *few* of them.\n\n### Exercise 07.1: Halve it\n\nMend it.",
+    "## Halves\n\nSome words about halves, a *few* of them.\n\n"
+    "### Exercise 07.1: Halve it\n\nMend it.",
     ("unneeded", "import time\n\ntime.sleep(0)\nnumbers = np.arange(4)\nnumbers"),
     ("halve-it", HALVE, "exercise"),
     "### Exercise 07.2: A share\n\nTwo of how many?",
@@ -45,7 +50,7 @@ def write_course(folder):
 
 
 def answered(notebook, **answers):
-    """The notebook's cells, answered; ``n1=...`` is the code for 07.1, None leaves the exercise as it is."""
+    """The notebook's cells, answered; ``n1=...`` is the code for 07.1, None leaves it as it is."""
     return fill_in(
         read_notebook(notebook), {f"07.{name.lstrip('n')}": code for name, code in answers.items()}
     )

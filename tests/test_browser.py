@@ -1,4 +1,4 @@
-"""What a reader sees, in a real browser: JupyterLab, a run's pages, the service's page and the course's site."""
+"""What a reader sees in a browser: JupyterLab, a run's pages, the service's and the site's."""
 
 import contextlib
 import json
@@ -92,7 +92,7 @@ def check_layout(page):
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """JupyterLab's address and its folder: opened as `make learn` does, on copies of the notebooks."""
+    """JupyterLab's address and its folder: opened as `make learn` does, on copies."""
     folder = tmp_path_factory.mktemp("lab")
     write_course(folder)
     for path in offline.ROOT.glob("notebooks/exercises/*.toml"):
@@ -170,7 +170,7 @@ RUN = r"""() => {
 
 
 def run_all(page, url):
-    """Open a notebook, choose *Run All Cells* from the menu, and wait until each code cell has its number."""
+    """Open a notebook, choose *Run All Cells*, and wait until each code cell has its number."""
     with page.expect_websocket(lambda socket: "/api/kernels/" in socket.url):
         page.goto(f"{url}&reset")  # no other notebook beside it
     # the indicator beside the name says so too early
@@ -186,7 +186,7 @@ def run_all(page, url):
 
 @pytest.mark.parametrize("step", ["00_environment", "01_data"])
 def test_run_all_cells_in_jupyterlab(browser, lab, shots, step):
-    """*Run All Cells* ends without an error, and each figure, table and formula of the notebook can be seen."""
+    """*Run All Cells* ends without an error; each figure, table and formula can be seen."""
     notebook = nbformat.read(offline.ROOT / "notebooks" / f"{step}.ipynb", 4)
     data = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])]
     with looking(browser) as page:
@@ -223,7 +223,7 @@ def test_the_progress_bar_is_seen_in_jupyterlab(browser, lab, shots):
 
 
 def answer(page, key, source):
-    """Put code into the cell that checks an exercise, and run it with the keyboard; what it answers."""
+    """Type code into the cell that checks an exercise and run it by keyboard; its output."""
     cell = page.locator(
         ".jp-NotebookPanel:visible .jp-CodeCell",
         has=page.locator(".cm-content", has_text=f'"{key}"'),
@@ -236,7 +236,7 @@ def answer(page, key, source):
 
 
 def test_an_exercise_answers_in_jupyterlab(browser, lab, shots):
-    """A typed answer is told *not yet* and why, a better one *correct*, and the progress is kept in the work folder."""
+    """A typed answer gets *not yet* and why, a better one *correct*; the progress is stored."""
     with looking(browser) as page:
         run_all(page, lab[0].replace("00_environment", "07_small"))
         told = answer(page, "07.q1", 'check("07.q1", "c")')
@@ -301,7 +301,7 @@ def test_the_service_is_asked_by_keyboard(browser, run_dir, shots, size):
     with start(run_dir) as service, looking(browser, size) as page:
         page.goto(service.url)
         check_layout(page)
-        fields = page.locator("#desk [data-kind]")
+        fields = page.locator("#form [data-kind]")
         for field in fields.all():
             page.keyboard.press("Tab")
             expect(field).to_be_focused()
@@ -327,8 +327,8 @@ def test_the_service_says_what_it_refuses(browser, run_dir, shots):
         page.goto(service.url)
         page.locator("#example").press("Enter")
         # as a client without checks would
-        page.locator("#desk").evaluate("form => { form.noValidate = true; }")
-        field = page.locator("#desk input[type=number]").first
+        page.locator("#form").evaluate("form => { form.noValidate = true; }")
+        field = page.locator("#form input[type=number]").first
         good = field.input_value()
         field.fill("1e9")
         page.locator("button[type=submit]").press("Enter")
@@ -347,12 +347,15 @@ def test_the_service_says_what_it_refuses(browser, run_dir, shots):
 
 @pytest.mark.parametrize("path", find_notebooks().values(), ids=lambda path: path.stem)
 def test_slides_fit_their_window_and_are_printed(browser, shots, tmp_path, path):
-    """Nothing is cut off, formulas and figures are drawn, keys and notes work, and each slide is a printed page."""
+    """Nothing is cut off, formulas and figures are drawn, keys work, each slide is printed."""
     file = tmp_path / "slides.html"
     file.write_text(slides_page(nbformat.read(path, 4), path.stem), encoding="utf-8")
     with looking(browser, {"width": 1280, "height": 720}) as page:
         page.goto(file.as_uri())
-        cut = "all => all.filter(s => s.scrollHeight > s.clientHeight + 1 || s.scrollWidth > s.clientWidth + 1).length"
+        cut = (
+            "all => all.filter(s => s.scrollHeight > s.clientHeight + 1"
+            " || s.scrollWidth > s.clientWidth + 1).length"
+        )
         assert page.locator(".slide").evaluate_all(cut) == 0
         sizes = page.locator(".slide").evaluate_all(
             "all => all.map(s => parseFloat(getComputedStyle(s).fontSize))"
@@ -360,7 +363,10 @@ def test_slides_fit_their_window_and_are_printed(browser, shots, tmp_path, path)
         assert min(sizes) > 16  # pixels
         count = page.locator("section").count()
         assert count > 10
-        boxes = "all => all.map(e => e.getBoundingClientRect()).filter(b => b.width).map(b => [b.width, b.height])"
+        boxes = (
+            "all => all.map(e => e.getBoundingClientRect())"
+            ".filter(b => b.width).map(b => [b.width, b.height])"
+        )
         # those in the notes are hidden
         for width, height in page.locator("math[display=block]").evaluate_all(boxes):
             assert min(width, height) > 12
@@ -382,7 +388,7 @@ def test_slides_fit_their_window_and_are_printed(browser, shots, tmp_path, path)
 
 
 def test_the_sites_pages_can_be_read_from_the_disk(browser, site, shots):
-    """Every page opens without a server, fits a phone and a wide window, and typesets each formula."""
+    """Every page opens without a server, fits a phone and a wide window, typesets formulas."""
     out, pages = site
     for size, names in ((PHONE, ["index", *pages]), (WIDE, ["index", pages[0]])):
         with looking(browser, size) as page:

@@ -1,4 +1,4 @@
-"""A reader's side of a class: answers put into notebooks, work folders, progress and certificates."""
+"""A reader's side of a class: filled in answers, work folders, progress and certificates."""
 
 import datetime
 import json
@@ -9,14 +9,18 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell
 
 from lepton_lib import exercises
-from lepton_lib.classroom import work
-from lepton_lib.classroom.cells import fill_in, names
-from lepton_lib.classroom.certificate import cards, make_certificate, verify
-from lepton_lib.classroom.work import make_work
+from lepton_lib.classroom import notebooks
+from lepton_lib.classroom.certificate import (
+    make_certificate,
+    progress_cards,
+    verify_certificate,
+)
+from lepton_lib.classroom.notebooks import bound_and_read, fill_in
+from lepton_lib.classroom.work_folder import make_work
 from lepton_lib.errors import ExerciseError, ParameterError, RunError
 from lepton_lib.exercises import check
 from lepton_lib.exercises.progress import PROGRESS_FILE, WORK_FILE
-from lepton_lib.runs.parameters import read_notebook
+from lepton_lib.runs.notebooks import read_notebook
 from tests.course import answered, write_course
 from tests.test_exercises import halve
 
@@ -52,7 +56,7 @@ def edit(path, *, clear=False, **changes):
 
 
 def test_answers_take_the_place_of_what_stands_there(course):
-    """What defines the answer's names gives way to the answer; the check's line, imports and given values stay."""
+    """The answer replaces what defines its names; the check, imports and given values stay."""
     nb = nbformat.read(course / "notebooks" / "07_small.ipynb", 4)
     cell = next(cell for cell in nb.cells if cell.id == "a-share")
     cell.source = f"import math\n\ntotal = 8\nunused = math.pi\n{cell.source}"
@@ -106,7 +110,7 @@ def test_other_answers_can_be_put_in(course):
 )
 def test_names(code, bound, read):
     """What a statement binds or changes, and what it reads."""
-    assert names(code) == (bound, read)
+    assert bound_and_read(code) == (bound, read)
 
 
 # Work folders
@@ -120,7 +124,7 @@ def worked(course):
 
 
 def test_a_work_folder_holds_copies_without_outputs(worked):
-    """Notebooks and pictures are copied, the definitions are not; the same call again changes nothing."""
+    """Notebooks and pictures are copied, definitions aren't; the same call again does nothing."""
     copy, source = worked
     assert sources(copy) == sources(source)
     assert (copy.parent / "images" / "dot.png").read_bytes() == b"picture"
@@ -145,7 +149,7 @@ def test_an_untouched_copy_is_brought_up_to_date(worked):
 
 
 def test_answers_go_into_the_new_edition(worked):
-    """An edited copy gets the new edition with the reader's answers and own cells; the former file is kept."""
+    """An edited copy gets the new edition with the reader's answers and cells; it is backed up."""
     copy, source = worked
     edit(
         copy,
@@ -162,8 +166,9 @@ def test_answers_go_into_the_new_edition(worked):
     former = sources(copy)
     edit(source, after_share="print(share)", unneeded=None)
     assert make_work(copy.parent) == [
-        "07_small.ipynb: brought up to date with 1 of your answers and 2 of your own cells; as it was: "
-        "07_small.before-update.ipynb; 1 that you changed or that this edition no longer has: only there"
+        "07_small.ipynb: brought up to date with 1 of your answers and 2 of your own cells; "
+        "as it was: 07_small.before-update.ipynb; "
+        "1 that you changed or that this edition no longer has: only there"
     ]
     now = sources(copy)
     assert "x / 2" in now["halve-it"]
@@ -187,7 +192,7 @@ def test_answers_go_into_the_new_edition(worked):
     ],
 )
 def test_a_harmed_work_folder_is_mended(worked, harm, said, kept):
-    """A copy that was cut short or deleted is there again, and nothing that lay in its place is lost."""
+    """A copy that was cut short or deleted is there again, and what lay in its place is kept."""
     copy, source = worked
     harm(copy)
     bytes_ = copy.read_bytes() if copy.exists() else b""
@@ -231,7 +236,7 @@ def test_a_work_folder_that_cannot_be_written_is_refused(worked, monkeypatch):
     def refuse(path, _):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(work, "write_atomic", refuse)
+    monkeypatch.setattr(notebooks, "write_atomic", refuse)
     with pytest.raises(RunError, match=r"can't be read or written \(Permission denied\)"):
         make_work(copy.parent)
     assert copy.read_bytes() == before
@@ -244,7 +249,7 @@ def test_a_work_folder_that_cannot_be_written_is_refused(worked, monkeypatch):
 
 @pytest.fixture
 def done(worked, monkeypatch):
-    """A work folder, the working directory, in which everything is done; one after a look at the solution."""
+    """A work folder, the working directory, with everything done; one after seeing the solution."""
     folder = worked[0].parent
     monkeypatch.chdir(folder)
     exercises.solution("07.2")
@@ -263,7 +268,7 @@ def test_progress_over_all_notebooks(worked, lepton, monkeypatch):
     assert "[x] 07.q1  Which?" in out
     assert out.endswith("In all 1 of 3 done.\n")
     with pytest.raises(ExerciseError, match="no work folder"):
-        cards(worked[1].parent)
+        progress_cards(worked[1].parent)
 
 
 def test_no_certificate_before_all_is_done(worked):
@@ -285,13 +290,13 @@ NAMES = [
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.usefixtures("done")
 def test_a_certificate_is_accepted_as_it_was_issued(name):
-    """File and code are accepted with the name, whatever characters it has; the drawing is well formed."""
+    """File and code are accepted with the name, whatever its characters; the SVG is well formed."""
     drawn = make_certificate(name, day=datetime.date(2026, 3, 1))
     shown = " ".join(name.split())
     root = ElementTree.fromstring(drawn)
     texts = {element.get("id"): element.text for element in root.iter() if element.get("id")}
     assert texts["name"] == shown
-    said = verify(drawn)
+    said = verify_certificate(drawn)
     assert said.startswith(
         f"Genuine: {shown}, 1 March 2026, 3 exercises and questions, 1 of them after"
     )
@@ -299,15 +304,17 @@ def test_a_certificate_is_accepted_as_it_was_issued(name):
     code = next(
         element.text for element in root.iter() if (element.text or "").startswith("LEPTON-")
     )
-    assert verify(code, name) == said
+    assert verify_certificate(code, name) == said
+    former = drawn.replace("&#39;", "&#x27;").replace("&#34;", "&quot;")
+    assert verify_certificate(former) == said  # as it was written before
     with pytest.raises(ExerciseError):
-        verify(code, "Someone Else")
+        verify_certificate(code, "Someone Else")
     assert "http" not in drawn.replace("http://www.w3.org/2000/svg", "")
 
 
 @pytest.mark.usefixtures("done")
 def test_a_long_name_is_drawn_smaller():
-    """Up to 24 letters are drawn in full size, more in proportion, so that 60 still lie within the frame."""
+    """Up to 24 letters are drawn in full size, more in proportion: 60 lie within the frame."""
     drawn = {n: make_certificate("x" * n, day=datetime.date(2026, 3, 1)) for n in (1, 24, 30, 60)}
     assert {
         n: ElementTree.fromstring(page).find(".//*[@id='name']").get("font-size")
@@ -339,7 +346,7 @@ def test_a_changed_certificate_is_refused(old, new):
     drawn = make_certificate("Ada", day=datetime.date(2026, 3, 1))
     assert old in drawn
     with pytest.raises(ExerciseError, match="as it was issued"):
-        verify(drawn.replace(old, new))
+        verify_certificate(drawn.replace(old, new))
 
 
 @pytest.mark.parametrize("name", ["", "  ", "x" * 61, "a\x00b"])

@@ -38,15 +38,16 @@ def test_help(lepton):
     assert code == 0
     for command in ("run", "doctor", "cases", "new-case", "serve", "notebooks"):
         assert f"  {command}" in out
-    heavy = "import sys, lepton_lib.cli; print({'torch', 'pandas', 'nbclient', 'pydantic', 'numpy'} & set(sys.modules))"
+    heavy = "{'torch', 'pandas', 'nbclient', 'pydantic', 'numpy'}"
+    code = f"import sys, lepton_lib.cli; print({heavy} & set(sys.modules))"
     loaded = subprocess.run(
-        [sys.executable, "-c", heavy], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert loaded.stdout.strip() == "set()"
 
 
 def test_run_loop(tmp_path):
-    """A loop tells one line a notebook, then the summary, then where the page lies."""
+    """A loop prints a line per notebook, then the summary, then where the page is."""
     write_loop(tmp_path)
     command = [*LEPTON, "run", "-p", "epochs=7"]
     done = subprocess.run(
@@ -94,7 +95,7 @@ def test_run_notebook(lepton, here):
     ],
 )
 def test_bad_usage(lepton, here, words, said):
-    """A mistake on the command line is one message on stderr and exit code 2, and nothing has been run."""
+    """A wrong command line is one message on stderr and exit code 2, and nothing is run."""
     code, out, err = lepton("run", *words)
     assert (code, out) == (2, "")
     assert said in err
@@ -146,13 +147,13 @@ def test_terminal_bar(here):
 
 
 def test_doctor(lepton, monkeypatch):
-    """The doctor shows details, and exits with 1 where something is to mend."""
+    """The doctor shows details, and exits with 1 where there is something to fix."""
     code, out, _ = lepton("doctor")
     assert (code, out.splitlines()[-1]) == (0, "Ready.")
     assert sys.executable in out
     monkeypatch.setattr(doctor, "LEAST_MEMORY", 1e9)
     code, out, _ = lepton("doctor")
-    assert (code, out.splitlines()[-1]) == (1, "1 problem to mend.")
+    assert (code, out.splitlines()[-1]) == (1, "1 problem to fix.")
 
 
 def test_cases(lepton, tmp_path, monkeypatch):
@@ -167,7 +168,7 @@ def test_cases(lepton, tmp_path, monkeypatch):
 
 
 def test_new_case(lepton, here):
-    """A new case is drafted from a CSV into datasets/ and can be loaded; a file that can't be used is one message."""
+    """A case drafted from a CSV into datasets/ can be loaded; an unusable file is one message."""
     (here / "My Table.csv").write_text(small_table())
     code, out, _ = lepton("new-case", "My Table.csv", "--target", "label")
     assert (code, "lepton run loop --case datasets/my_table" in out) == (0, True)
@@ -186,7 +187,7 @@ def test_serve(lepton, monkeypatch):
     serving.serve = lambda run_dir, **options: asked.append((run_dir, options))
     monkeypatch.setitem(sys.modules, "lepton_lib.serving", serving)
     assert lepton("serve", "runs/credit", "--port", "0", "--workers", "2", "--trust", "ab")[0] == 0
-    wanted = {
+    expected = {
         "host": "127.0.0.1",
         "port": 0,
         "workers": 2,
@@ -194,7 +195,7 @@ def test_serve(lepton, monkeypatch):
         "require_key": False,
         "no_keys": False,
     }
-    assert asked == [(Path("runs/credit"), wanted)]
+    assert asked == [(Path("runs/credit"), expected)]
 
 
 def test_notebooks(lepton, here):
@@ -216,11 +217,11 @@ def test_interrupted_run(lepton, monkeypatch):
 
     monkeypatch.setattr("lepton_lib.runs.run_notebook", interrupted)
     code, _, err = lepton("run", "02")
-    assert (code, err) == (130, "Interrupted. The same command goes on from there.\n")
+    assert (code, err) == (130, "Interrupted. The same command resumes the run.\n")
 
 
 def test_one_notebook_whole(lepton, here):
-    """One notebook tells when it has ended, and runs its lessons, too, if asked to."""
+    """One notebook reports its end, and runs its lessons, too, with --whole."""
     cells = [("p", "seed = 0", "parameters"), ("l", "print('LES' + 'SON')", "lesson")]
     write_notebook(here / "notebooks" / "n.ipynb", *cells)
     for words, shown in ([], False), (["--whole"], True):
@@ -231,7 +232,7 @@ def test_one_notebook_whole(lepton, here):
 
 
 def test_handout(lepton, monkeypatch, tmp_path):
-    """What was made for a class is counted, and where it lies."""
+    """The command prints how many files it made, and where."""
     monkeypatch.setattr(
         "lepton_lib.classroom.editions.hand_out", lambda folder, **_: [folder / "a", folder / "b"]
     )
@@ -241,27 +242,8 @@ def test_handout(lepton, monkeypatch, tmp_path):
     )
 
 
-def test_monitor_again_and_again(lepton, monkeypatch, tmp_path):
-    """With --every the monitor watches with the same options as it looks once, the minutes as seconds."""
-    asked = []
-    monkeypatch.setattr(
-        "lepton_lib.operations.watch", lambda run_dir, **options: asked.append((run_dir, options))
-    )
-    monkeypatch.setattr(
-        "lepton_lib.operations.monitor", lambda run_dir, **options: asked.append((run_dir, options))
-    )
-    assert (
-        lepton("monitor", tmp_path, "--act", "--every", 2, "--metrics", "http://127.0.0.1:1")[0]
-        == 0
-    )
-    (watched, options), looked = asked
-    assert options.pop("every") == 120
-    assert (watched, options) == looked
-    assert (looked[0], options["act"], options["metrics"]) == (tmp_path, True, "http://127.0.0.1:1")
-
-
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
         (
             PermissionError(13, "Permission denied", "/proc/x"),
@@ -274,8 +256,8 @@ def test_monitor_again_and_again(lepton, monkeypatch, tmp_path):
         (OverflowError("timestamp out of range"), "the command: got timestamp out of range"),
     ],
 )
-def test_what_the_machine_refuses_is_one_message(lepton, monkeypatch, error, told):
-    """A path, a text or a number that the machine refuses is one message on stderr and exit code 1, no traceback."""
+def test_what_the_machine_refuses_is_one_message(lepton, monkeypatch, error, message):
+    """What the machine refuses is one message on stderr and exit code 1, no traceback."""
 
     def refuse():
         raise error
@@ -283,11 +265,11 @@ def test_what_the_machine_refuses_is_one_message(lepton, monkeypatch, error, tol
     monkeypatch.setattr("lepton_lib.cases.list_cases", refuse)
     code, out, err = lepton("cases")
     assert (code, out, err.count("\n")) == (1, "", 1)
-    assert err.startswith(f"lepton: {told}")
+    assert err.startswith(f"lepton: {message}")
 
 
 def test_a_reader_who_goes_away_ends_the_command_silently(lepton, monkeypatch):
-    """A pipe that is closed, as by `head`, is no mistake to be told."""
+    """A closed pipe, as by `head`, is no error."""
 
     def refuse():
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")
@@ -297,12 +279,12 @@ def test_a_reader_who_goes_away_ends_the_command_silently(lepton, monkeypatch):
 
 
 def test_container(lepton, monkeypatch, tmp_path):
-    """The folder for an image is told, with the page to read first."""
+    """The command prints the image's folder and the page to read first."""
     monkeypatch.setattr(
         "lepton_lib.serving.container.write_container", lambda *places, trust: [*places, *trust]
     )
-    told = f"3 files in {tmp_path}: read {tmp_path / 'README.md'}.\n"
-    assert lepton("container", "runs/x", tmp_path, "--trust", "ab")[:2] == (0, told)
+    printed = f"3 files in {tmp_path}: read {tmp_path / 'README.md'}.\n"
+    assert lepton("container", "runs/x", tmp_path, "--trust", "ab")[:2] == (0, printed)
 
 
 def test_work_opens_jupyterlab_beside_the_notebooks(lepton, monkeypatch, tmp_path):

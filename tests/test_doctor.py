@@ -1,4 +1,4 @@
-"""The doctor names each problem and its mend, and is silent on what differs between sound machines."""
+"""The doctor names each problem and its fix, and shows the same on all sound machines."""
 
 import os
 import sys
@@ -10,8 +10,8 @@ import pytest
 from lepton_lib import doctor
 
 
-def finding(name):
-    return next(found for found in doctor.examine() if found.name == name)
+def check(name):
+    return next(one for one in doctor.examine() if one.name == name)
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_sound_machine():
 
 
 def test_details():
-    """With details, versions, places and sizes are told."""
+    """With details, versions, paths and sizes are shown."""
     text = doctor.examine().to_text(details=True)
     assert sys.executable in text
     assert "GiB" in text
@@ -57,27 +57,29 @@ def test_details():
 def test_old_python(monkeypatch):
     """A Python that is too old is named."""
     monkeypatch.setattr(doctor.sys, "version_info", (3, 9, 1, "final", 0))
-    found = finding("Python")
-    assert not found.ok
-    assert found.detail.startswith("3.9.1 at ")
-    assert "Python 3.11 or newer" in found.remedy
+    result = check("Python")
+    assert not result.ok
+    assert result.detail.startswith("3.9.1 at ")
+    assert "Python 3.11 or newer" in result.remedy
 
 
 def test_packages(monkeypatch):
     """A package that is missing or of a wrong version is named with what is needed."""
-    wanted = ["numpy>=99", "no-such-package>=1", "torch", 'other>=1; extra == "test"']
-    monkeypatch.setattr(doctor.metadata, "requires", lambda _: wanted)
-    found = finding("packages")
-    assert not found.ok
+    requirements = ["numpy>=99", "no-such-package>=1", "torch", 'other>=1; extra == "test"']
+    monkeypatch.setattr(doctor.metadata, "requires", lambda _: requirements)
+    result = check("packages")
+    assert not result.ok
     numpy = metadata.version("numpy")
-    assert found.detail == f"numpy {numpy} is installed, >=99 is needed; no-such-package is missing"
-    assert "make setup" in found.remedy
+    assert (
+        result.detail == f"numpy {numpy} is installed, >=99 is needed; no-such-package is missing"
+    )
+    assert "make setup" in result.remedy
 
 
 def test_course_not_installed(monkeypatch):
     """A course that was only copied is named."""
     monkeypatch.setattr(doctor, "DISTRIBUTION", "no-such-course")
-    assert finding("packages").detail == "the course itself isn't installed"
+    assert check("packages").detail == "the course itself isn't installed"
 
 
 @pytest.mark.parametrize(
@@ -94,16 +96,16 @@ def test_course_not_installed(monkeypatch):
 def test_kernel_of_another_python(kernel, content, said):
     """A kernel that runs another Python than the course's, or none, is named."""
     kernel(content)
-    found = finding("Jupyter kernel")
-    assert not found.ok
-    assert said in found.detail
-    assert "ipykernel install" in found.remedy
+    result = check("Jupyter kernel")
+    assert not result.ok
+    assert said in result.detail
+    assert "ipykernel install" in result.remedy
 
 
 def test_kernel_of_the_same_python(kernel):
     """A kernelspec that names no folder runs the Python that Jupyter runs in."""
     kernel('{"argv": ["python", "-m", "ipykernel_launcher"]}')
-    assert finding("Jupyter kernel").ok
+    assert check("Jupyter kernel").ok
 
 
 def test_no_write_access():
@@ -113,7 +115,7 @@ def test_no_write_access():
     text = report.to_text()
     assert "PROBLEM  write access      /proc: " in text
     assert "-> Change its permissions" in text
-    assert text.endswith("1 problem to mend.")
+    assert text.endswith("1 problem to fix.")
     assert "/proc: " in report._repr_html_()
 
 
@@ -124,8 +126,8 @@ def test_no_port(monkeypatch):
         raise OSError("no address")
 
     monkeypatch.setattr(doctor, "free_port", fail)
-    found = finding("loopback port")
-    assert (found.ok, found.detail) == (False, "no address")
+    result = check("loopback port")
+    assert (result.ok, result.detail) == (False, "no address")
 
 
 def test_little_memory(monkeypatch):
@@ -134,14 +136,14 @@ def test_little_memory(monkeypatch):
     monkeypatch.setattr(
         doctor.os, "sysconf", lambda name: 100_000 if name == "SC_PHYS_PAGES" else real(name)
     )
-    found = finding("memory")
-    assert not found.ok
-    assert found.detail == "0.4 GiB"
+    result = check("memory")
+    assert not result.ok
+    assert result.detail == "0.4 GiB"
 
 
 def test_broken_torch(monkeypatch):
     """A torch that can't be imported is a problem, and no crash."""
     monkeypatch.setitem(sys.modules, "torch", None)
-    found = finding("GPU (optional)")
-    assert not found.ok
-    assert "torch can't be imported" in found.detail
+    result = check("GPU (optional)")
+    assert not result.ok
+    assert "torch can't be imported" in result.detail

@@ -1,4 +1,4 @@
-"""What the service has answered is kept: through kill -9, full disks and years; and goes when it must."""
+"""What the service has answered is stored: through kill -9, full disks and years; or erased."""
 
 import asyncio
 import json
@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 
 import httpx
@@ -21,8 +22,7 @@ import pytest
 from lepton_lib import serving
 from lepton_lib.cli import main
 from lepton_lib.errors import DataError, RunError
-from lepton_lib.serving import app as app_module
-from lepton_lib.serving import upkeep
+from lepton_lib.serving import log_maintenance, middleware
 from tests.service import GOOD, app, ask, call, kept, release, run, serving_log
 
 __all__ = ["app", "release", "run"]  # fixtures
@@ -39,7 +39,7 @@ async def many(app, *requests):
 
 
 def test_requests_of_one_tick_share_a_commit(app):
-    """Requests that come in together are kept in one transaction, each with ids of its own, before any is answered."""
+    """Requests that come in together share a transaction, each with ids of its own."""
     statements = []
     app.log._connection.set_trace_callback(statements.append)
     replies = asyncio.run(many(app, *[[GOOD]] * 20, [GOOD] * 3))
@@ -63,7 +63,7 @@ def test_requests_that_shared_a_failed_commit_all_fail(app):
 
 
 def test_single_records_of_one_tick_share_a_run_of_the_model(app, monkeypatch):
-    """Requests that come in together are told what each is told alone, by one run of the model for all of them."""
+    """Requests that come in together share a run of the model; each is answered as alone."""
     asked = [{**GOOD, "age": 18.0 + 3 * place} for place in range(20)]
     alone = [ask(app, record).json()["predictions"][0]["probabilities"] for record in asked]
     runs, run_model = [], app.scorer.answer
@@ -78,7 +78,7 @@ def test_single_records_of_one_tick_share_a_run_of_the_model(app, monkeypatch):
 
 
 def test_a_record_at_fault_fails_alone(app):
-    """A moment that is none, found only where the tick's records are laid out together, is its own request's matter."""
+    """A wrong moment, found only where a tick's records are encoded, fails its own request."""
     wrong = {**GOOD, "when": "yesterday"}
     replies = asyncio.run(many(app, [GOOD], [wrong], [GOOD], [wrong], [GOOD]))
     assert [reply.status_code for reply in replies] == [200, 422, 200, 422, 200]
@@ -87,7 +87,7 @@ def test_a_record_at_fault_fails_alone(app):
 
 
 def test_a_model_that_fails_at_one_record_answers_the_others(app, monkeypatch):
-    """No number as an answer: a 500 for who asked for it, and for nobody who asked at the same time."""
+    """Where the model gives no number, that request gets a 500 and the others their answers."""
     run_model = app.scorer._session.run
 
     def failing(names, feeds):
@@ -101,7 +101,7 @@ def test_a_model_that_fails_at_one_record_answers_the_others(app, monkeypatch):
 
 
 def test_the_log_is_carried_into_its_file_beside_the_service(app):
-    """What was committed waits in the WAL; a checkpoint carries it over, and touches nothing where there is none."""
+    """A checkpoint carries what was committed from the WAL into the file, once."""
     ask(app, GOOD)
     app.log.checkpoint()
     (app.log.path.parent / "alone").write_bytes(app.log.path.read_bytes())  # without its WAL
@@ -113,7 +113,7 @@ def test_the_log_is_carried_into_its_file_beside_the_service(app):
 
 
 def test_a_service_whose_disk_is_full_lives_and_is_not_ready(app, monkeypatch):
-    """Where hardly anything is free, nobody is to be sent; once there is room, all is well, with no restart."""
+    """With a full disk the service isn't ready; once there is room, it is, without a restart."""
     disk = shutil.disk_usage(app.log.path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: disk._replace(free=4096))
     assert call(app, "GET", "/healthz").status_code == 200
@@ -128,21 +128,21 @@ def test_a_checkpoint_that_the_disk_refuses_is_told_and_the_service_goes_on(
     run, monkeypatch, caplog
 ):
     """A file that is gone is named in the service's own log; the watcher lives."""
-    monkeypatch.setattr(app_module, "WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(middleware, "WATCH_SECONDS", 0.01)
     service = serving.create_app(run)
 
     async def live():
         async with service.watching():
-            service.log._carried = False
+            service.log._checkpointed = False
             service.log.path.rename(service.log.path.with_name("elsewhere"))
             await asyncio.sleep(0.2)
             service.log.path.with_name("elsewhere").rename(service.log.path)
-            service.log._carried = False
+            service.log._checkpointed = False
             await asyncio.sleep(0.2)
 
     with caplog.at_level("ERROR", "lepton.serving"):
         asyncio.run(live())
-    assert [json.loads(line)["event"] for line in caplog.messages] == ["not carried into the file"]
+    assert [json.loads(line)["event"] for line in caplog.messages] == ["checkpoint failed"]
 
 
 def load(url, acknowledged, stop):
@@ -166,12 +166,12 @@ def pids(service):
     return {
         child.pid
         for child in psutil.Process(service._process.pid).children()
-        if child.status() != "zombie"
+        if child.status() != "zombie" and "spawn_main" in " ".join(child.cmdline())
     }
 
 
 def test_kill_9_loses_nothing_that_was_acknowledged(run):
-    """Workers are killed again and again under load: each is started anew, nothing acknowledged is missing."""
+    """Workers are killed under load: each is started anew, nothing acknowledged is missing."""
     acknowledged, stop, random = [], threading.Event(), np.random.default_rng(0)
     with serving.start(run, workers=2) as service:
         clients = [
@@ -221,10 +221,55 @@ def test_workers_count_together_and_end_together(run):
 
 
 def test_several_workers_that_cannot_start_say_why(run):
-    """A service folder that can't be used is told once, before any worker is started."""
+    """A service folder that can't be used is named once, before any worker is started."""
     (run / "service" / "model.onnx").write_bytes(b"")
     with pytest.raises(RunError, match=r"model\.onnx"):
         serving.start(run, workers=2)
+
+
+def test_workers_that_cannot_start_end_the_service(run):
+    """What only the workers find out ends the command with their error, not a retry for ever."""
+    (run / "service" / "predictions.sqlite").write_text("no database, but long enough " * 50)
+    with pytest.raises(RunError, match=r"(?s)not a database.*a worker that can't start"):
+        serving.start(run, workers=2)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_workers_in_good_order(run, number):
+    """At SIGTERM and SIGINT the supervisor ends its workers and itself, without an error."""
+    with serving.start(run, workers=2) as service:
+        while len(started := pids(service)) < 2:
+            time.sleep(0.01)
+        service._process.send_signal(number)
+        assert service._process.wait(10) == 0
+    assert not any(map(psutil.pid_exists, started))
+
+
+def test_workers_end_when_their_supervisor_is_killed(run):
+    """No worker holds the port once nobody looks after it."""
+    with serving.start(run, workers=2) as service:
+        while len(started := pids(service)) < 2:
+            time.sleep(0.01)
+        service._process.kill()
+        gone, alive = psutil.wait_procs([psutil.Process(pid) for pid in started], timeout=10)
+    assert (len(gone), alive) == (2, [])
+
+
+def test_a_dead_workers_gauges_are_forgotten(run):
+    """After a kill /metrics doesn't name the model that a dead worker had."""
+    with serving.start(run, workers=2) as service:
+        while len(started := pids(service)) < 2:
+            time.sleep(0.01)
+        victim = min(started)
+        folder = Path(psutil.Process(victim).environ()["PROMETHEUS_MULTIPROC_DIR"])
+        while not (gauges := [*folder.glob(f"gauge_live*_{victim}.db")]):
+            time.sleep(0.01)
+        os.kill(victim, signal.SIGKILL)
+        deadline = time.monotonic() + 10
+        while gauges[0].exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not gauges[0].exists()
+        assert f'{{"event": "worker died", "pid": {victim}}}' in service.lines
 
 
 # The log in later years
@@ -260,11 +305,11 @@ def test_a_prediction_is_found_by_its_id_or_its_requests(filled, run):
     """`find` gives what was sent and answered, and tells the reasons; an unknown id is an error."""
     app, ids = filled
     path = app.log.path
-    assert [row.id for row in upkeep.find(path, ids[0])] == [ids[0]]
-    assert [row.id for row in upkeep.find(path, "three")] == ids[1:]
-    (row,) = upkeep.find(path, ids[2])
+    assert [row.id for row in log_maintenance.find(path, ids[0])] == [ids[0]]
+    assert [row.id for row in log_maintenance.find(path, "three")] == ids[1:]
+    (row,) = log_maintenance.find(path, ids[2])
     assert row.inputs == people(3)[1]
-    told = json.loads(upkeep.describe(run, ids[2]))[0]
+    told = json.loads(log_maintenance.describe(run, ids[2]))[0]
     reasons = told["answer"]["reasons"]
     assert told["model_version"] == app.scorer.version
     assert reasons["base"] + sum(reasons["contributions"].values()) == pytest.approx(
@@ -272,7 +317,7 @@ def test_a_prediction_is_found_by_its_id_or_its_requests(filled, run):
     )
     for unknown in ("nobody", "", ids[2] + "0", ids[1][:16] + "-9"):
         with pytest.raises(RunError, match="got no prediction or request"):
-            upkeep.find(path, unknown)
+            log_maintenance.find(path, unknown)
 
 
 def bytes_of(path):
@@ -281,11 +326,13 @@ def bytes_of(path):
 
 @pytest.mark.parametrize("by", ["prediction", "request"])
 def test_what_is_erased_is_gone_from_the_disk(filled, by):
-    """After an erasure neither id nor inputs are in the log's files, though the service runs; the rest stays."""
+    """After an erasure neither id nor inputs are in the log's files; the rest stays."""
     app, ids = filled
     assert b"62.03125" in bytes_of(app.log.path)
     gone = [ids[2]] if by == "prediction" else ids[1:]
-    assert upkeep.erase(app.log.path, ids[2] if by == "prediction" else "three") == len(gone)
+    assert log_maintenance.erase(app.log.path, ids[2] if by == "prediction" else "three") == len(
+        gone
+    )
     content = bytes_of(app.log.path)
     assert b"62.03125" not in content
     assert b"70708" not in content
@@ -295,27 +342,27 @@ def test_what_is_erased_is_gone_from_the_disk(filled, by):
     assert (frame["target"] == 1.0).all()
     assert ask(app, GOOD).status_code == 200
     if by == "prediction":
-        assert upkeep.erase(app.log.path, ids[1]) == 1
+        assert log_maintenance.erase(app.log.path, ids[1]) == 1
         assert ids[3] in kept(app).index
 
 
 def test_a_request_named_like_a_token_stands_in_no_erasures_way(filled):
-    """A client may name its request as another prediction's id begins: either is erased, and the other stays."""
+    """A request may be named as another prediction's id begins: each is erased alone."""
     app, ids = filled
     (other,) = ask(app, GOOD, **{"x-request-id": ids[0][:16]}).json()["predictions"]
-    assert upkeep.erase(app.log.path, ids[0]) == 1
+    assert log_maintenance.erase(app.log.path, ids[0]) == 1
     assert sorted(kept(app).index) == sorted([*ids[1:], other["id"]])
 
 
 def test_an_erasure_that_a_reader_holds_up_says_so(filled, monkeypatch):
     """While another program reads the old rows, the erasure isn't reported as done."""
     app, ids = filled
-    monkeypatch.setattr(upkeep, "PATIENCE", 0.1)
+    monkeypatch.setattr(log_maintenance, "LOCK_SECONDS", 0.1)
     reader = sqlite3.connect(app.log.path, isolation_level=None)
     reader.execute("BEGIN")
     reader.execute("SELECT * FROM predictions").fetchall()
     with pytest.raises(RunError, match=r"another program that reads|locked"):
-        upkeep.erase(app.log.path, ids[0])
+        log_maintenance.erase(app.log.path, ids[0])
     reader.close()
 
 
@@ -323,31 +370,31 @@ def test_what_is_too_old_goes(filled):
     """Retention removes requests before the day, with their labels, and leaves the others."""
     app, ids = filled
     later = datetime.now(UTC) + timedelta(days=10)
-    assert upkeep.keep_days(app.log.path, 11, now=later) == 0
+    assert log_maintenance.keep_days(app.log.path, 11, now=later) == 0
     ask(app, GOOD)
     app.log._connection.execute(
         "UPDATE predictions SET time = '2001-01-01T00:00:00' WHERE request_id = 'one'"
     )
-    assert upkeep.keep_days(app.log.path, 1) == 1
+    assert log_maintenance.keep_days(app.log.path, 1) == 1
     assert ids[0] not in kept(app).index
-    assert upkeep.keep_days(app.log.path, 9, now=later) == 2
+    assert log_maintenance.keep_days(app.log.path, 9, now=later) == 2
     assert kept(app).empty
     assert app.log._connection.execute("SELECT count(*) FROM labels").fetchone() == (0,)
 
 
 def test_the_log_is_exported_as_parquet(filled, tmp_path):
-    """The exported table is what `read_log` gives; a place that can't be written to is an error without a trace."""
+    """The exported table is what `read_log` gives; an unwritable place is an error."""
     app, _ = filled
-    assert upkeep.export(app.log.path, app.scorer.case, tmp_path / "log.parquet") == 4
+    assert log_maintenance.export(app.log.path, app.scorer.case, tmp_path / "log.parquet") == 4
     pd.testing.assert_frame_equal(
         pd.read_parquet(tmp_path / "log.parquet"), kept(app), check_column_type=False
     )
     with pytest.raises(RunError, match=r"nowhere|log\.parquet"):
-        upkeep.export(app.log.path, app.scorer.case, tmp_path / "nowhere" / "log.parquet")
+        log_maintenance.export(app.log.path, app.scorer.case, tmp_path / "nowhere" / "log.parquet")
 
 
 def test_the_log_is_for_its_owners_eyes(filled):
-    """What people asked and were answered can be read by the log's owner alone, whatever the umask."""
+    """Only the log's owner can read what people asked and were answered, whatever the umask."""
     app, _ = filled
     files = list(app.log.path.parent.glob("predictions.sqlite*"))
     assert len(files) > 1

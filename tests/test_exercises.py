@@ -13,6 +13,7 @@ import torch
 from lepton_lib import exercises, plots
 from lepton_lib.errors import ExerciseError
 from lepton_lib.exercises import check, checkpoint, hint, progress_card, solution
+from lepton_lib.exercises.comparison import call_on_inputs, describe_kind, same
 from lepton_lib.exercises.definitions import (
     Exercise,
     definition_files,
@@ -20,10 +21,9 @@ from lepton_lib.exercises.definitions import (
     letter_hash,
     read_definitions,
 )
-from lepton_lib.exercises.judging import kind_of, outcomes, same
-from lepton_lib.exercises.progress import keep, read_events, standings
+from lepton_lib.exercises.progress import ExerciseEvent, append_event, read_events, standings
 from lepton_lib.runs import find_notebooks
-from lepton_lib.runs.parameters import tags
+from lepton_lib.runs.notebooks import tags
 
 SALT = "small course"
 SMALL = f"""
@@ -152,7 +152,7 @@ RUBBISH = [
 
 @pytest.mark.usefixtures("course")
 def test_a_right_answer_is_correct_and_says_why():
-    """A function is tried on hidden inputs, a number compared within its tolerance, a letter by its hash."""
+    """A function is called on hidden inputs, a number has a tolerance, a letter is hashed."""
     assert repr(check("07.1", halve)) == "07.1 correct: Halves add up."
     assert check("07.2", 0.2499).status == check("07.q1", " B) ").status == "correct"
 
@@ -210,8 +210,8 @@ def test_nothing_is_no_attempt():
 @pytest.mark.parametrize("which", range(len(RUBBISH)))
 @pytest.mark.usefixtures("course")
 def test_rubbish_is_answered(monkeypatch, key, which):
-    """Whatever is passed in, the answer is one clear sentence that never names an address, and nothing is raised."""
-    monkeypatch.setattr("lepton_lib.exercises.judging.SECONDS", 0.2)
+    """Whatever is passed in, the answer is one clear sentence, and nothing is raised."""
+    monkeypatch.setattr("lepton_lib.exercises.comparison.TIMEOUT", 0.2)
     feedback = check(key, RUBBISH[which])
     assert feedback.status in {"not yet", "not attempted"}
     assert "0x" not in repr(feedback) or "0x" in str(key)
@@ -220,13 +220,12 @@ def test_rubbish_is_answered(monkeypatch, key, which):
 
 def test_a_function_is_tried_in_a_time_limit():
     """An endless function is given up, and its thread ends."""
-    with pytest.raises(TimeoutError):
-        outcomes(endless, [(1,)], seconds=0.1)
+    assert call_on_inputs(endless, [(1,)], timeout=0.1) is None
 
 
 @pytest.mark.usefixtures("course")
 def test_a_function_can_disturb_nobody(capsys):
-    """What a function prints isn't shown, and what it does to its arguments doesn't reach the next try."""
+    """What a function prints isn't shown; changes to its arguments don't reach the next call."""
 
     def noisy(values):
         print("noise")
@@ -234,7 +233,7 @@ def test_a_function_can_disturb_nobody(capsys):
         return len(values)
 
     values = [1, 2]
-    assert outcomes(noisy, [(values,), (values,)]) == [3, 3]
+    assert call_on_inputs(noisy, [(values,), (values,)]) == [3, 3]
     assert values == [1, 2]
     assert capsys.readouterr().out == ""
 
@@ -285,7 +284,7 @@ def test_progress_is_kept_in_a_work_folder_alone(course):
     check("07.1", ...)
     text = (course / "progress.jsonl").read_text()
     assert "0.25" not in text
-    assert standings(read_events(course)) == {"07.2": ("correct", 2, 1, True)}
+    assert standings(read_events(course)) == {"07.2": ("correct", True)}
     with open(course / "progress.jsonl", "a") as file:
         file.write('{"exercise": "07.1", "ev')  # cut short by a crash
     assert repr(progress_card("07")).splitlines() == [
@@ -296,13 +295,15 @@ def test_progress_is_kept_in_a_work_folder_alone(course):
     ]
 
 
-def test_a_torn_line_costs_only_itself(tmp_path):
+def test_a_torn_line_costs_only_itself(tmp_path, monkeypatch):
     """What is done after a crash that left half a line is kept whole."""
-    keep("07.1", "correct", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".lepton-work.json").write_text("{}")
+    append_event(ExerciseEvent("07.1", "correct"))
     with open(tmp_path / "progress.jsonl", "a") as file:
         file.write('{"exercise": "07.2", "ev')
-    keep("07.q1", "correct", tmp_path)
-    assert read_events(tmp_path) == [("07.1", "correct"), ("07.q1", "correct")]
+    append_event(ExerciseEvent("07.q1", "correct"))
+    assert [event.exercise for event in read_events(tmp_path)] == ["07.1", "07.q1"]
     assert len((tmp_path / "progress.jsonl").read_text().splitlines()) == 3  # none of them empty
 
 
@@ -397,7 +398,7 @@ def test_a_plot_is_judged_by_its_data():
     assert same(plots.show(other, alt="x"), fig, 0)
     assert not same(draw([1, 2, 5])[0], fig, 0)
     assert not same([1, 2, 4], fig, 0)
-    assert kind_of(fig) == "a figure"
+    assert describe_kind(fig) == "a figure"
 
 
 DEFINED = [
@@ -411,7 +412,7 @@ QUESTIONS = [definition for definition in DEFINED if not isinstance(definition, 
 
 @pytest.mark.parametrize("exercise", VALUES, ids=lambda exercise: exercise.key)
 def test_an_exercise_keeps_its_word(exercise):
-    """The answer is correct, each wrong answer earns its own message, nothing and rubbish earn neither."""
+    """The answer is correct, each wrong answer earns its own message, rubbish earns neither."""
     assert (
         repr(check(exercise.key, exercise.value_of(exercise.answer)))
         == f"{exercise.key} correct: {exercise.why}"
@@ -430,7 +431,7 @@ def test_an_exercise_keeps_its_word(exercise):
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.key)
 def test_a_question_keeps_its_word(question):
-    """The right letter is correct, each other has its message, and a letter that isn't offered is told which are."""
+    """The right letter is correct, each other has its message; unknown ones get the options."""
     for letter in question.options:
         hashed = letter_hash(question.salt, letter)
         status = (
@@ -444,7 +445,7 @@ def test_a_question_keeps_its_word(question):
 
 @pytest.mark.parametrize("number", definition_files())
 def test_a_notebook_and_its_definitions_agree(number):
-    """Every definition stands in its notebook as a heading and in one check of an exercise cell, in the same order."""
+    """Every definition has its heading and its check in the notebook, in the same order."""
     notebook = next(path for stem, path in find_notebooks().items() if stem.startswith(number))
     cells = nbformat.read(notebook, 4).cells
     known = read_definitions(definition_files()[number])
@@ -476,7 +477,7 @@ def test_a_notebook_and_its_definitions_agree(number):
 
 @pytest.mark.parametrize("number", definition_files())
 def test_a_notebook_has_exercises_of_each_kind(number):
-    """Four to six exercises: one to predict, one to mend, one to write, one to decide; two or three questions."""
+    """Four to six exercises, one at least of each kind; two or three questions."""
     known = read_definitions(definition_files()[number]).values()
     kinds = [definition.kind for definition in known if isinstance(definition, Exercise)]
     assert 4 <= len(kinds) <= 6
@@ -487,7 +488,7 @@ def test_a_notebook_has_exercises_of_each_kind(number):
 
 @pytest.mark.parametrize("number", definition_files())
 def test_stored_outputs_give_no_answer_away(number):
-    """As handed out, code to mend is told what it does wrong, never why; every other exercise is not attempted."""
+    """As handed out, code to mend is told what is wrong, never why; the rest is not attempted."""
     notebook = next(path for stem, path in find_notebooks().items() if stem.startswith(number))
     known = read_definitions(definition_files()[number])
     told = {}

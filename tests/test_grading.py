@@ -18,33 +18,32 @@ import torch
 from nbformat.v4 import new_code_cell
 
 from lepton_lib import plots
-from lepton_lib.classroom import grading
+from lepton_lib.classroom import sandbox
+from lepton_lib.classroom.class_report import (
+    NO_EXAM,
+    class_csv,
+    class_html,
+    shared_misconceptions,
+    write_class_report,
+)
 from lepton_lib.classroom.grading import (
     NOT_RUN,
     Learner,
-    Limits,
     Result,
-    _Desk,
     find_learners,
     grade,
 )
-from lepton_lib.classroom.learner import plan
-from lepton_lib.classroom.report import (
-    NO_EXAM,
-    shared_misconceptions,
-    to_csv,
-    to_html,
-    write_report,
-)
-from lepton_lib.classroom.values import answer_of, decode, encode
+from lepton_lib.classroom.sandbox import Limits, SandboxRunner
+from lepton_lib.classroom.sandbox_process import CodeCell, needed_cells
+from lepton_lib.classroom.sandbox_protocol import decode, encode, encode_answer
 from lepton_lib.errors import RunError
-from lepton_lib.exercises.judging import Raised, same
+from lepton_lib.exercises.comparison import Raised, same
 from tests.course import answered, write_course
 
 ROOT = Path(__file__).resolve().parents[1]
 RIGHT = "correct correct correct"
 # a busy machine imports matplotlib in 4 s or more
-LIMITS = Limits(seconds=120, cell_seconds=10, jobs=2)
+LIMITS = Limits(timeout=120, cell_timeout=10, jobs=2)
 ENDLESS = "try:\n    while True:\n        pass\nexcept Exception:\n    pass\ncheck('07.2', 1)"
 REACH_OUT = """import socket
 try:
@@ -102,7 +101,8 @@ KINDS = {
         lambda nb: change(
             nb,
             imports="import lepton_lib.exercises as e\nclass R:\n    status = 'correct'\n"
-            "def check(*_):\n    return R()\ncheckpoint = e.judge = e.check = e._compare = check",
+            "def check(*_):\n    return R()\n"
+            "checkpoint = e.grade_answer = e.check = e._compare = check",
             halve_it='halve = lambda x: 2 * x\ncheck("07.1", halve)',
             a_share='share = checkpoint("07.2", 25)',
         ),
@@ -194,7 +194,7 @@ def graded(tmp_path_factory):
     notebook = write_course(root)
     folder = root / "class"
     (folder / "Ada" / "nested").mkdir(parents=True)
-    clean, made, run = _Desk._environment, _Desk.__init__, _Desk.run
+    clean, made, run = SandboxRunner._environment, SandboxRunner.__init__, SandboxRunner.run
     traced = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
     at_work = threading.local()
 
@@ -212,9 +212,9 @@ def graded(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         if traced:
-            patch.setattr(_Desk, "__init__", traceable)
-            patch.setattr(_Desk, "run", run_named)
-            patch.setattr(_Desk, "_environment", environment)
+            patch.setattr(SandboxRunner, "__init__", traceable)
+            patch.setattr(SandboxRunner, "run", run_named)
+            patch.setattr(SandboxRunner, "_environment", environment)
         for name, (harm, _) in KINDS.items():
             (folder / f"{name}.ipynb").write_text(json.dumps(harm(answered(notebook))))
         for name, make in FILES.items():
@@ -232,7 +232,7 @@ def graded(tmp_path_factory):
         told = []
         learners = {one.name: one for one in grade(folder, limits=LIMITS, progress=told.append)}
         assert list(learners.values()) == told
-        write_report(list(learners.values()), folder)
+        write_class_report(list(learners.values()), folder)
     return folder, learners
 
 
@@ -242,7 +242,7 @@ def states(learner):
 
 @pytest.mark.parametrize("name", KINDS)
 def test_what_a_notebook_does_costs_only_itself(graded, name):
-    """Whatever a cell does, the other exercises have their results, up to where the process was ended."""
+    """Whatever a cell does, the other exercises have their results, until the process ends."""
     expected = KINDS[name][1]
     learner = graded[1][name]
     assert states(learner) == (expected.split("|") if "|" in expected else expected.split()), (
@@ -255,7 +255,7 @@ def test_why_something_could_not_be_run_is_said(graded):
     learners = graded[1]
     assert (
         learners["endless"].results["07.2"].message
-        == f"its cell fails: no end within {LIMITS.cell_seconds} s"
+        == f"its cell fails: no end within {LIMITS.cell_timeout} s"
     )
     assert "MemoryError" in learners["memory"].results["07.2"].message
     assert "SyntaxError" in learners["syntax"].results["07.1"].message
@@ -266,7 +266,7 @@ def test_why_something_could_not_be_run_is_said(graded):
 
 
 def test_what_was_handed_out_is_no_attempt(graded):
-    """A notebook that nobody touched has no wrong answer, even where its broken code would be one."""
+    """A notebook that nobody touched has no wrong answer, even where its code would be one."""
     assert states(graded[1]["untouched.ipynb"]) == ["not attempted"] * 3
 
 
@@ -279,7 +279,7 @@ def test_a_folder_and_a_file_of_one_name_are_two_learners(graded):
 
 @pytest.mark.skipif(
     subprocess.run(["unshare", "-Urm", "true"], capture_output=True, check=False).returncode != 0,
-    reason="this machine allows no user namespaces, without which a notebook writes where its user may",
+    reason="without user namespaces a notebook writes where its user may",
 )
 def test_a_notebook_changes_nothing_but_its_own_folder(graded):
     """What it wrote to the course isn't there."""
@@ -296,7 +296,7 @@ def test_what_is_no_notebook_has_its_row(graded, name):
 
 
 def test_other_kinds_of_files(graded):
-    """An old format is read; a folder, a link and a notebook of another course are named; the rest is passed over."""
+    """An old format is read; a folder, a link and another course's notebook are named."""
     folder, learners = graded
     assert states(learners["version3"]) == RIGHT.split()
     assert learners["folder.ipynb"].notes == ["a folder without a notebook in it"]
@@ -331,7 +331,7 @@ def test_the_table_is_read_by_spreadsheets(graded):
 
 
 def test_the_page_begins_with_what_the_class_shares(graded):
-    """Misconceptions come first, counted, then the learners; it says that it is no exam supervision."""
+    """Misconceptions come first, counted, then the learners; it is no exam supervision."""
     folder, learners = graded
     shared = shared_misconceptions(list(learners.values()))
     assert shared[0] == (3, "07.1", "That doubles.") or shared[0][0] >= 2
@@ -358,14 +358,14 @@ def test_an_empty_class_is_no_error(tmp_path, monkeypatch, lepton):
 
 
 def test_a_notebook_reads_what_the_steps_before_it_left(tmp_path, monkeypatch):
-    """The runs of the notebooks before lie beside each learner's notebook, where the course has them."""
+    """The runs of earlier notebooks lie beside each learner's notebook, as in the course."""
 
     def leave(*, run_dir, notebooks):
         assert [path.stem for path in notebooks] == ["00_environment"]
         run_dir.mkdir(parents=True)
         (run_dir / "left").write_text("0.25")
 
-    monkeypatch.setattr(grading, "run_loop", leave)
+    monkeypatch.setattr(sandbox, "run_loop", leave)
     cell = 'from pathlib import Path\ncheck("01.4", float(Path("../runs/credit/left").read_text()))'
     (tmp_path / "Ada.ipynb").write_text(
         json.dumps(nbformat.v4.new_notebook(cells=[new_code_cell(cell, id="c")]))
@@ -380,9 +380,10 @@ def test_forged_results_stop_nobody(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "class").mkdir()
     forged = [
-        {"failed": 1},
-        {"key": "99.9", "value": 1},
-        {"key": "07.1", "value": {"array": "x"}},
+        {"kind": "failed", "keys": 1},
+        {"kind": "answer"},
+        {"kind": "answer", "keys": ["99.9"], "value": 1},
+        {"kind": "answer", "keys": ["07.1"], "value": {"array": "x"}},
         3,
     ]
     for number, event in enumerate(forged):
@@ -392,7 +393,8 @@ def test_forged_results_stop_nobody(tmp_path, monkeypatch):
         nbformat.write(nb, tmp_path / "class" / f"{number}.ipynb")
     learners = grade(tmp_path / "class", limits=LIMITS)
     assert len(learners) == len(forged)
-    assert learners[0].notes == ["0.ipynb: its results can't be read (KeyError)"]  # it was reached
+    why = "0.ipynb: its results can't be read (ValidationError), in the cell 'total'"
+    assert learners[0].notes == [why]  # it was reached
     assert all(set(one.results) == {"07.1", "07.2", "07.q1"} for one in learners)
 
 
@@ -442,7 +444,7 @@ def test_what_has_no_plain_form_is_unlike_any_answer(value):
 
 
 def test_only_what_an_exercise_reads_is_run():
-    """The plan holds the exercises and the cells that they depend on, through functions, changes and imports."""
+    """Exercises and the cells that they depend on are run, through functions and changes."""
     sources = [
         ("imports", "import numpy as np"),
         ("unread", "slow = np.zeros(9)"),
@@ -457,11 +459,8 @@ def test_only_what_an_exercise_reads_is_run():
         ("task", 'check("07.1", rows)'),
         ("after", "rows = []"),
     ]
-    cells = [
-        {"id": name, "source": source, "keys": ["07.1"] if name == "task" else []}
-        for name, source in sources
-    ]
-    assert [cell["id"] for cell in plan(cells)] == [
+    cells = [CodeCell(name, source, ["07.1"] if name == "task" else []) for name, source in sources]
+    assert [cell.id for cell in needed_cells(cells)] == [
         "imports",
         "base",
         "helper",
@@ -474,8 +473,8 @@ def test_only_what_an_exercise_reads_is_run():
 
 def test_reports_of_nobody():
     """A class without anyone can be written down."""
-    assert to_csv([]) == "learner,correct,notes\r\n"
-    assert "0 learners" in to_html([])
+    assert class_csv([]) == "learner,correct,notes\r\n"
+    assert "0 learners" in class_html([])
     assert Learner("x").n_correct == 0
 
 
@@ -486,5 +485,5 @@ def test_an_answer_that_cannot_leave_its_process_is_named_by_its_type():
         def items(self):
             raise RuntimeError("hands off")
 
-    assert answer_of("00.1", Hostile()) == {"other": "RuntimeError"}
-    assert answer_of("99.1", len) == {"other": "ExerciseError"}
+    assert encode_answer("00.1", Hostile()) == {"other": "RuntimeError"}
+    assert encode_answer("99.1", len) == {"other": "ExerciseError"}

@@ -1,4 +1,4 @@
-"""Who may ask, how often and how slowly: keys, rates, limits, clients that never end their requests."""
+"""Keys, rates and limits, and clients that never end their requests."""
 
 import asyncio
 import contextlib
@@ -12,20 +12,21 @@ import time
 import httpx
 import psutil
 import pytest
+import uvicorn
 
 from lepton_lib import serving
 from lepton_lib.cli import main
 from lepton_lib.errors import ParameterError, RunError
-from lepton_lib.serving import guards
+from lepton_lib.serving import api_keys, protocol, server
 from tests.service import GOOD, JSON, app, ask, call, kept, release, run
 
 __all__ = ["app", "release", "run"]  # fixtures
 
 
 def test_without_keys_nobody_is_asked_and_with_them_everybody(app):
-    """The first key switches the demand on in a running service; health and pages stay open; 401 keeps nothing."""
+    """The first key switches the demand on in a running service; health and pages stay open."""
     assert ask(app, GOOD).status_code == 200
-    key = guards.add_key(app.keys.path, "desk")
+    key = api_keys.add_key(app.keys.path, "desk")
     asyncio.run(app.refresh())
     for headers in (
         {},
@@ -50,10 +51,10 @@ def test_without_keys_nobody_is_asked_and_with_them_everybody(app):
 
 
 def test_a_revoked_key_is_refused_and_so_is_everybody_when_the_file_goes(app):
-    """Revoking works on a running service; without the file the door stays shut; a broken file changes nothing."""
-    first, second = (guards.add_key(app.keys.path, name) for name in ("one", "two"))
+    """Revoking works at once; without the file no key is valid; a broken file changes nothing."""
+    first, second = (api_keys.add_key(app.keys.path, name) for name in ("one", "two"))
     asyncio.run(app.refresh())
-    guards.revoke_key(app.keys.path, "one")
+    api_keys.revoke_key(app.keys.path, "one")
     asyncio.run(app.refresh())
     assert [ask(app, GOOD, **{"x-api-key": key}).status_code for key in (first, second)] == [
         401,
@@ -74,51 +75,52 @@ def test_a_revoked_key_is_refused_and_so_is_everybody_when_the_file_goes(app):
 def test_only_hashes_are_kept(tmp_path):
     """The file holds no key and is its owner's alone; wrong names and rates are refused."""
     path = tmp_path / "keys.json"
-    key = guards.add_key(path, "desk", rate=5)
+    key = api_keys.add_key(path, "desk", rate=5)
     assert key.removeprefix("lepton_") not in path.read_text()
     assert path.stat().st_mode & 0o777 == 0o600
-    assert guards.list_keys(path) == {"desk": 5.0}
+    assert api_keys.list_keys(path) == {"desk": 5.0}
     for name, rate in [("desk", 1), ("", 1), ("other", 0), ("other", float("nan"))]:
         with pytest.raises(ParameterError):
-            guards.add_key(path, name, rate=rate)
+            api_keys.add_key(path, name, rate=rate)
     with pytest.raises(ParameterError, match="nobody"):
-        guards.revoke_key(path, "nobody")
+        api_keys.revoke_key(path, "nobody")
     path.write_text("[]")
     with pytest.raises(RunError, match="holds no keys"):
-        guards.Keys(path)
+        api_keys.Keys(path)
 
 
 def test_keys_that_are_changed_at_once_are_all_changed(tmp_path):
     """Of keys that are added and revoked at the same time none is lost, and none comes back."""
     path = tmp_path / "keys.json"
     for number in range(8):
-        guards.add_key(path, f"old {number}")
+        api_keys.add_key(path, f"old {number}")
     threads = [
-        threading.Thread(target=guards.add_key, args=(path, f"new {number}")) for number in range(8)
+        threading.Thread(target=api_keys.add_key, args=(path, f"new {number}"))
+        for number in range(8)
     ]
     threads += [
-        threading.Thread(target=guards.revoke_key, args=(path, f"old {number}"))
+        threading.Thread(target=api_keys.revoke_key, args=(path, f"old {number}"))
         for number in range(8)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(guards.list_keys(path)) == [f"new {number}" for number in range(8)]
+    assert sorted(api_keys.list_keys(path)) == [f"new {number}" for number in range(8)]
 
 
-def test_the_desk_asks_for_a_key_as_soon_as_one_is_demanded(app):
+def test_the_form_asks_for_a_key_as_soon_as_one_is_demanded(app):
     """The page of a running service has its field for a key after the first key was made."""
     assert 'id="key"' not in call(app, "GET", "/").text
-    guards.add_key(app.keys.path, "desk")
+    api_keys.add_key(app.keys.path, "desk")
     asyncio.run(app.refresh())
     assert 'id="key"' in call(app, "GET", "/").text
 
 
 def test_each_key_has_its_own_rate(app):
-    """A key that asks too often gets 429 with the seconds to wait, another isn't touched by it, and waiting helps."""
+    """A key that asks too often gets 429 and the seconds to wait; others aren't touched by it."""
     slow, fast = (
-        guards.add_key(app.keys.path, name, rate=rate)
+        api_keys.add_key(app.keys.path, name, rate=rate)
         for name, rate in [("slow", 2), ("fast", 1000)]
     )
     asyncio.run(app.refresh())
@@ -132,10 +134,10 @@ def test_each_key_has_its_own_rate(app):
 
 
 def test_a_bucket_fills_at_its_rate(monkeypatch):
-    """As many requests pass as the rate allows, at once and over time; workers share a key's rate."""
+    """As many requests pass as the rate allows, at once and over time."""
     clock = [0.0]
-    monkeypatch.setattr(guards.time, "monotonic", lambda: clock[0])
-    bucket = guards.Bucket(10)
+    monkeypatch.setattr(api_keys.time, "monotonic", lambda: clock[0])
+    bucket = api_keys.Bucket(10)
     assert [bucket.take() for _ in range(10)] == [0.0] * 10
     assert bucket.take() == pytest.approx(0.1)
     passed = 0
@@ -146,8 +148,8 @@ def test_a_bucket_fills_at_its_rate(monkeypatch):
 
 
 def test_too_many_at_once_are_sent_away(app, monkeypatch):
-    """Beyond the limit of requests in flight the answer is 503 with Retry-After, at once, and nothing is kept."""
-    monkeypatch.setattr("lepton_lib.serving.app.IN_FLIGHT", 0)
+    """Beyond the limit of requests in flight the answer is 503; nothing is stored."""
+    monkeypatch.setattr("lepton_lib.serving.middleware.IN_FLIGHT", 0)
     reply = ask(app, GOOD)
     assert (reply.status_code, reply.headers["retry-after"]) == (503, "1")
     assert kept(app).empty
@@ -156,7 +158,7 @@ def test_too_many_at_once_are_sent_away(app, monkeypatch):
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
 def test_other_addresses_need_keys(run, host):
     """Where others can reach it, a service without keys doesn't start, unless that is said."""
-    with pytest.raises(RunError, match="asks nobody for a key"):
+    with pytest.raises(RunError, match="without API keys"):
         serving.serve(run, host=host, port=0)
 
 
@@ -184,19 +186,20 @@ def test_the_commands_for_keys(run, monkeypatch, capsys):
 @pytest.fixture
 def quick(run, monkeypatch):
     """A service in a thread of this process, with short time limits."""
-    monkeypatch.setattr(guards, "HEAD_SECONDS", 1.0)
-    monkeypatch.setattr(guards, "BODY_SECONDS", 1.0)
-    monkeypatch.setattr(guards, "ANSWER_SECONDS", 1.0)
-    monkeypatch.setattr(guards, "CONNECTIONS", 230)
-    listener = serving.process.listen("127.0.0.1", 0)
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", 1.0)
+    monkeypatch.setattr(protocol, "BODY_SECONDS", 1.0)
+    monkeypatch.setattr(protocol, "ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr(protocol, "CONNECTIONS", 230)
+    listener = server.listen("127.0.0.1", 0)
     servers = []
 
-    def make(config, make_server=guards.GuardedServer):
-        servers.append(make_server(config))
-        return servers[0]
+    class Noted(uvicorn.Server):
+        def __init__(self, config):
+            super().__init__(config)
+            servers.append(self)
 
-    monkeypatch.setattr(guards, "GuardedServer", make)
-    thread = threading.Thread(target=serving.process.answer, args=(run, listener))
+    monkeypatch.setattr(uvicorn, "Server", Noted)
+    thread = threading.Thread(target=server.run, args=(lambda: serving.create_app(run), listener))
     thread.start()
     address = listener.getsockname()
     url = f"http://127.0.0.1:{address[1]}"
@@ -230,7 +233,7 @@ HALF_OPEN = {
 
 @pytest.mark.parametrize("kind", HALF_OPEN)
 def test_a_client_that_never_ends_its_request_is_sent_away(quick, kind):
-    """A request that isn't finished in time is answered with a problem and its connection closed."""
+    """A request that isn't finished in time gets a problem, and its connection is closed."""
     sent, status = HALF_OPEN[kind]
     with socket.create_connection(quick, timeout=8) as client:
         client.sendall(sent)
@@ -244,7 +247,7 @@ def test_a_client_that_never_ends_its_request_is_sent_away(quick, kind):
 
 
 def test_200_slow_clients_keep_nobody_waiting(quick):
-    """While 200 clients dribble their requests, others are answered; the slow ones are sent away, not kept for ever."""
+    """While 200 clients dribble their requests, others are answered, the slow sent away."""
     slow = [socket.create_connection(quick, timeout=8) for _ in range(200)]
     end = threading.Event()
 
@@ -282,7 +285,7 @@ def test_200_slow_clients_keep_nobody_waiting(quick):
 
 
 def test_connections_beyond_the_limit_are_told_to_come_back(quick):
-    """Beyond the limit of connections a client gets 503 with Retry-After at once; when others go, it gets in."""
+    """Beyond the limit of connections a client gets 503 at once; when others go, it gets in."""
     crowd = [socket.create_connection(quick, timeout=8) for _ in range(235)]
     told = b""
     with contextlib.suppress(ConnectionError):
@@ -297,7 +300,7 @@ def test_connections_beyond_the_limit_are_told_to_come_back(quick):
 
 @pytest.mark.no_cover
 def test_memory_stays_flat_under_malformed_and_good_requests(run):
-    """Thousands of good, wrong and much too long requests leave the service's memory where it was."""
+    """Thousands of good, wrong and too long requests leave the service's memory where it was."""
     wrong = [
         b"",
         b'{"records": [',
@@ -342,4 +345,4 @@ def test_memory_stays_flat_under_malformed_and_good_requests(run):
 
 def test_enough_files_may_be_open():
     """The limits on connections fit what a process may open here."""
-    assert resource.getrlimit(resource.RLIMIT_NOFILE)[1] > guards.CONNECTIONS
+    assert resource.getrlimit(resource.RLIMIT_NOFILE)[1] > protocol.CONNECTIONS

@@ -7,11 +7,18 @@ import pytest
 
 from lepton_lib.artefacts import STEPS
 from lepton_lib.classroom.editions import hand_out
-from lepton_lib.classroom.pacing import BREAK, Section, jump, plan, sections, stamp
+from lepton_lib.classroom.pacing import (
+    BREAK,
+    Section,
+    plan_lesson,
+    run_steps_before,
+    sections,
+    stamp,
+)
 from lepton_lib.errors import ParameterError, RunError
 from lepton_lib.exercises.definitions import definition_files, read_definitions
 from lepton_lib.runs import find_notebooks
-from lepton_lib.runs.parameters import read_notebook
+from lepton_lib.runs.notebooks import read_notebook
 from tests.course import write_course
 from tests.tiny import write_loop
 
@@ -57,7 +64,7 @@ def test_learners_get_no_output_and_no_answer(handed_out):
 
 
 def test_the_instructor_gets_answers_that_are_correct(handed_out):
-    """Every exercise is answered and was run, and a note follows with minutes, objective and misconceptions."""
+    """Every exercise is answered and was run; a note has minutes, objective and misconceptions."""
     found = cells(handed_out[1][0][0] / "instructor" / "07_small.ipynb")
     for name, key in (("halve-it", "07.1"), ("a-share", "07.2"), ("which", "07.q1")):
         told = "".join(
@@ -101,7 +108,7 @@ def editions(tmp_path_factory):
 
 @pytest.mark.no_cover
 def test_the_instructors_edition_is_run_and_correct(editions):
-    """Run from top to bottom with its answers, each check says *correct*, nothing fails, and notes follow."""
+    """Run from top to bottom, each check says *correct*, nothing fails, and notes follow."""
     nb = nbformat.read(editions / "instructor" / "00_environment.ipynb", 4)
     outputs = [output for cell in nb.cells for output in cell.get("outputs", [])]
     assert [output for output in outputs if output.output_type == "error"] == []
@@ -138,7 +145,7 @@ def course(tmp_path, monkeypatch):
 
 
 def test_minutes_are_measured_from_the_content(course):
-    """Words, code cells and the exercises' own minutes add up; the line that tells them doesn't count."""
+    """Words, code and the exercises' minutes add up; the line that tells them isn't counted."""
     found = sections(course)
     assert [(one.title, one.exercises) for one in found] == [
         ("Introduction", ()),
@@ -169,11 +176,11 @@ def fake(monkeypatch, *minutes):
 
 
 def test_a_plan_fits_its_minutes(tmp_path, monkeypatch, lepton):
-    """Sections in order, exercises first where not all fit, a break before the work gets too long, the rest named."""
+    """Sections in order, exercises first where not all fit, breaks in time, the rest named."""
     write_loop(tmp_path)
     monkeypatch.chdir(tmp_path)
     fake(monkeypatch, 20, 20, 20)
-    whole = plan(150, ["training", "1"])
+    whole = plan_lesson(150, ["training", "1"])
     assert [item and item.title for _, item in whole.items] == [
         "s0",
         "s1",
@@ -188,7 +195,7 @@ def test_a_plan_fits_its_minutes(tmp_path, monkeypatch, lepton):
         "02_training"
     ] * 3
     assert (whole.minutes, whole.left) == (6 * 20 + 2 * BREAK, [])
-    short = plan(45, ["01", "02"])
+    short = plan_lesson(45, ["01", "02"])
     assert [(at, item.notebook, item.title) for at, item in short.items] == [
         (0, "01_data", "s1"),
         (20, "02_training", "s1"),
@@ -208,7 +215,7 @@ def test_a_plan_that_cannot_be_made(tmp_path, monkeypatch, minutes, goals, said)
     monkeypatch.chdir(tmp_path)
     fake(monkeypatch, 20)
     with pytest.raises(ParameterError, match=said):
-        plan(minutes, goals)
+        plan_lesson(minutes, goals)
 
 
 def test_a_room_starts_together(tmp_path, monkeypatch, lepton):
@@ -222,9 +229,9 @@ def test_a_room_starts_together(tmp_path, monkeypatch, lepton):
     again = lepton("jump", "02")
     assert (again[1], again[2].count("already done")) == (out, 2)
     assert [
-        f"{step:<16} {digest}" for step, digest in jump("02", tmp_path / "other")
+        f"{step:<16} {digest}" for step, digest in run_steps_before("02", tmp_path / "other")
     ] == out.splitlines()[:2]
-    assert jump("00", tmp_path / "none") == []
+    assert run_steps_before("00", tmp_path / "none") == []
     assert lepton("jump", "07")[0] == 2
 
 

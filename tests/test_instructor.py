@@ -6,11 +6,11 @@ import shutil
 import pytest
 
 from lepton_lib.artefacts import STEPS
-from lepton_lib.classroom import grading
-from lepton_lib.classroom.cells import fill_in
+from lepton_lib.classroom import grading, sandbox
+from lepton_lib.classroom.notebooks import fill_in
 from lepton_lib.exercises.definitions import definition_files, read_definitions
 from lepton_lib.runs import find_notebooks
-from lepton_lib.runs.parameters import read_notebook
+from lepton_lib.runs.notebooks import read_notebook
 
 every_notebook = pytest.mark.parametrize(
     "path", find_notebooks().values(), ids=lambda path: path.stem
@@ -19,7 +19,7 @@ every_notebook = pytest.mark.parametrize(
 
 @pytest.fixture(scope="module")
 def graded(tmp_path_factory, pipeline):
-    """Results of each notebook with all answers filled in, its exercises and what they read from run in order."""
+    """Results of each notebook with all answers filled in, run as the class report does."""
     folder = tmp_path_factory.mktemp("class")
     for stem, path in find_notebooks().items():
         (folder / f"{stem}.ipynb").write_text(
@@ -32,13 +32,13 @@ def graded(tmp_path_factory, pipeline):
         shutil.copytree(pipeline, run_dir)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(grading, "run_loop", run_already)
+        patch.setattr(sandbox, "run_loop", run_already)
         return {learner.name: learner for learner in grading.grade(folder)}
 
 
 @every_notebook
 def test_every_answer_is_correct_in_its_notebook(graded, path):
-    """Where its cell stands, after the cells before it, every answer of a notebook is correct, and nothing fails."""
+    """After the cells before it, every answer of a notebook is correct, and nothing fails."""
     learner = graded[path.stem]
     known = read_definitions(definition_files()[path.stem[:2]])
     found = {key: result for key, result in learner.results.items() if key in known}

@@ -1,4 +1,4 @@
-"""Forked kernels: begun from a process that has the packages imported, and as good as kernels begun afresh."""
+"""Forked kernels start from a process with the packages imported, and are as good as fresh ones."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ import nbformat
 import pytest
 
 from lepton_lib.runs import kernels
-from lepton_lib.runs.execution import run_cells
+from lepton_lib.runs.execution import NotebookExecution
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="kernels are forked on Linux")
 
@@ -15,17 +15,18 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="kernels a
 def shown(folder, *sources, **options):
     """What the cells of a notebook print, run in ``folder``."""
     nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
-    run_cells(nb, name="small", folder=folder, look_in="", **options)
+    NotebookExecution(nb, name="small", folder=folder, traceback_in="", **options).run()
     return [cell.outputs[0].text.strip() for cell in nb.cells]
 
 
 def test_kernels_share_one_server_and_nothing_else(tmp_path):
-    """Two kernels have one parent, but other random numbers, their own folder, and none of the library imported."""
+    """Two kernels have one parent, their own random numbers and folder, and no library imported."""
     cells = (
         "import os, random, numpy; print(os.getppid())",
         "print(os.getcwd(), os.getpid() == os.getpgrp())",
         "print(random.random(), numpy.random.rand())",
-        "import sys; print('torch' in sys.modules, any(name.startswith('lepton_lib') for name in sys.modules))",
+        "import sys; own = [name for name in sys.modules if name.startswith('lepton_lib')]\n"
+        "print('torch' in sys.modules, own != [])",
     )
     first, second = shown(tmp_path, *cells), shown(tmp_path, *cells)
     assert first[0] == second[0] != str(os.getpid())
@@ -35,7 +36,7 @@ def test_kernels_share_one_server_and_nothing_else(tmp_path):
 
 
 def test_packages_take_a_forked_kernel_for_a_notebook(tmp_path):
-    """Also those that asked, where they were, when they were imported: pandas, for how many columns it prints."""
+    """Also those that asked when they were imported: pandas, for how many columns it prints."""
     cell = "import pandas; print(pandas.get_option('display.max_columns'))"
     assert shown(tmp_path, cell) == ["20"]
 
@@ -57,7 +58,7 @@ def test_a_killed_server_is_replaced(tmp_path):
 
 
 def test_other_variables_need_another_server(tmp_path, monkeypatch):
-    """What a package may read while it is imported is the same for all kernels of a server: one thread if unsaid."""
+    """Variables that packages read at import are one server's; without any there is one thread."""
     cell = "import os; print(os.getppid(), os.environ['OMP_NUM_THREADS'], os.environ.get('SMALL'))"
     monkeypatch.delenv("OMP_NUM_THREADS")
     one = shown(tmp_path, cell)[0].split()
@@ -71,32 +72,32 @@ def test_other_variables_need_another_server(tmp_path, monkeypatch):
 def server():
     """The server of the tests before, or one of its own."""
     latest = kernels._latest
-    return latest if latest is not None and latest.alive() else kernels.server(os.environ)
+    return latest if latest is not None and latest.alive() else kernels.fork_server(os.environ)
 
 
 @pytest.mark.parametrize(
     ("end", "number"), [("kill", signal.SIGKILL), ("terminate", signal.SIGTERM)]
 )
-def test_a_kernel_tells_its_end(server, tmp_path, end, number):
-    """It runs until it is told to end, and then its status names the signal, however often it is asked."""
+def test_a_kernel_reports_its_end(server, tmp_path, end, number):
+    """It runs until it is ended; then its status names the signal, however often one asks."""
     kernel = server.fork(["-f", str(tmp_path / "kernel.json")], str(tmp_path), {})
     assert kernel.poll() is None
     getattr(kernel, end)()
     assert kernel.wait() == kernel.poll() == kernel.wait() == -number
-    kernel.send_signal(signal.SIGKILL)  # to nobody
+    kernel.send_signal(signal.SIGKILL)  # sent to no process
 
 
-def test_a_refusal_is_told(server):
-    """What the system refuses is an OSError here, and the server goes on."""
+def test_a_refusal_is_an_error(server):
+    """What the system refuses is an OSError here, and the server keeps running."""
     for _ in range(2):
         with pytest.raises(OSError, match="child"):
             server.wait(1)
     assert server.alive()
 
 
-def test_a_closed_server_answers_nobody():
+def test_a_closed_server_refuses_requests():
     """After its end a server isn't asked again; neither is one that has been killed."""
-    server = kernels.Server(dict(os.environ))
+    server = kernels.ForkServer(dict(os.environ))
     server._process.kill()
     server._process.wait()
     with pytest.raises(OSError, match=r"ended|pipe|reset"):

@@ -21,7 +21,7 @@ FLOORS = {
     3: "trainer",
     4: "evaluation robustness explanation fairness",
     5: "monitoring",
-    6: "runs exercises serving doctor",
+    6: "runs exercises serving doctor site",
     7: "classroom operations",
     8: "cli",
 }

@@ -1,4 +1,4 @@
-"""Lepton's own client against the service, and its own types against the specification that goes with a container.
+"""Lepton's own client and types against the service and its container's specification.
 
 leptonai's pins don't go with the kit's, so it lives in an environment of its own; making that needs
 the registry.
@@ -33,7 +33,7 @@ def told(program, *words):
 
 
 def test_leptons_client_asks_the_service(run):  # noqa: F811  # the fixture
-    """A client that knows only the address builds its methods from /openapi.json, and gets the same prediction."""
+    """A client that knows only the address builds its methods from /openapi.json."""
     program = """
 import json, sys
 from leptonai.client import Client

@@ -1,4 +1,4 @@
-"""The editions for nbgrader: by the rules of its metadata and, where that is wanted, by nbgrader itself.
+"""The editions for nbgrader: by the rules of its metadata and, on request, by nbgrader itself.
 
 nbgrader lives in an environment of its own; making that needs the registry.
 """
@@ -41,7 +41,7 @@ def editions(tmp_path_factory):
 
 @pytest.mark.parametrize("edition", ["learners", "instructor"])
 def test_a_locked_test_follows_each_exercise(editions, edition):
-    """Every exercise has one test with a point and a name of its own, with all that version 3 of the metadata names."""
+    """Every exercise has one test with a point, a name and all of the metadata's version 3."""
     nb = nbformat.read(editions / edition / "07_small.ipynb", 4)
     nbformat.validate(nb)
     marked = [cell for cell in nb.cells if "nbgrader" in cell.metadata]
@@ -62,7 +62,7 @@ def test_a_locked_test_follows_each_exercise(editions, edition):
 
 
 def test_right_answers_pass_the_tests(editions):
-    """In the instructor's edition, which was run, no test fails; without the option there is no test."""
+    """No test fails in the instructor's edition, which was run."""
     nb = nbformat.read(editions / "instructor" / "07_small.ipynb", 4)
     assert [cell.outputs for cell in nb.cells if "nbgrader" in cell.metadata] == [[], [], []]
 
@@ -89,7 +89,7 @@ def test_right_answers_pass_the_tests(editions):
     ],
 )
 def test_nbgrader_validates(editions, tmp_path, edition, change, said):
-    """`nbgrader validate` accepts the answered edition, counts open exercises, and notices a changed test."""
+    """`nbgrader validate` accepts the answers, counts open exercises and notices changed tests."""
     python, why = environment("nbgrader")
     assert python, why
     text = (editions / edition / "07_small.ipynb").read_text(encoding="utf-8").replace(*change)

@@ -7,7 +7,7 @@ import nbformat
 import pytest
 
 from lepton_lib.artefacts import STEPS
-from lepton_lib.runs.execution import ASIDE
+from lepton_lib.runs.notebooks import SKIPPED_TAGS
 from lepton_lib.utils import SAME_BITS
 from tests import offline
 from tests.static_checks import check_notebook
@@ -93,7 +93,7 @@ def test_a_pipeline_shows_what_the_whole_notebooks_show(pipeline, step):
     lean = {cell.id: cell for cell in executed.cells if cell.cell_type == "code"}
     stored = nbformat.read(offline.ROOT / "notebooks" / f"{step}.ipynb", 4)
     code = [cell for cell in stored.cells if cell.cell_type == "code"]
-    left = [cell for cell in code if not ASIDE & set(cell.metadata.get("tags", []))]
+    left = [cell for cell in code if not SKIPPED_TAGS & set(cell.metadata.get("tags", []))]
     assert len(left) > 5
     for cell in left:
         assert compare(cell.outputs, lean[cell.id].outputs) == "", cell.id

@@ -1,4 +1,4 @@
-"""The guard that keeps the course off the network, itself tried."""
+"""Tests of the guard that keeps the course off the network."""
 
 import os
 import sys
@@ -41,13 +41,14 @@ def test_no_other_way_leads_out(code):
 
 def test_the_loopback_stays_open():
     """A service on 127.0.0.1 can be started and called."""
-    code = "import socket; s = socket.create_server(('127.0.0.1', 0)); socket.create_connection(s.getsockname())"
-    done = offline.run(sys.executable, "-c", f"{code}; print('ok')")
+    server = "import socket; server = socket.create_server(('127.0.0.1', 0))"
+    code = f"{server}; socket.create_connection(server.getsockname()); print('ok')"
+    done = offline.run(sys.executable, "-c", code)
     assert done.stdout == "ok\n", done.stderr
 
 
 def test_a_program_that_is_not_python_has_no_network_either():
-    """Only the loopback interface exists for any program; the guard alone holds where namespaces aren't allowed."""
+    """Every program has the loopback interface only, where network namespaces are allowed."""
     if not offline.namespace() and os.environ.get("LEPTON_NAMESPACE") != "required":
         pytest.skip(
             "no network namespace can be made here; LEPTON_NAMESPACE=required makes it a must"
@@ -57,7 +58,7 @@ def test_a_program_that_is_not_python_has_no_network_either():
 
 
 def test_a_run_computes_with_one_thread_and_the_instructions_of_every_machine():
-    """What is run for a comparison uses neither more threads nor newer instructions than what is stored."""
+    """What is compared uses neither more threads nor newer instructions than what is stored."""
     code = "import torch; print(torch.get_num_threads(), torch.backends.cpu.get_cpu_capability())"
     done = offline.run(sys.executable, "-c", code)
     assert done.stdout in ("1 AVX2\n", "1 DEFAULT\n", "1 NO AVX\n"), done.stderr

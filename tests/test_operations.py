@@ -1,4 +1,4 @@
-"""A run folder watched over time: windows, retraining by the real notebooks, promotion, the way back, and kill -9."""
+"""A run folder over time: windows, retraining, promotion, rollback, and kill -9 in between."""
 
 import contextlib
 import json
@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import warnings
 from pathlib import Path
 
@@ -14,23 +15,25 @@ import pandas as pd
 import pytest
 
 from lepton_lib import operations, serving
-from lepton_lib.artefacts import exclusive_lock
+from lepton_lib.artefacts import Run, exclusive_lock
 from lepton_lib.cases import load_case
 from lepton_lib.data import to_records
 from lepton_lib.errors import DataError, NotebookError, RunError
-from lepton_lib.operations import acting
-from lepton_lib.operations import windows as looking
+from lepton_lib.operations import retraining
+from lepton_lib.operations import windows as windows_module
 from lepton_lib.operations.journal import Journal
+from lepton_lib.operations.report import write_report
+from lepton_lib.operations.watched import WatchedRun
 from lepton_lib.runs import run_loop
-from lepton_lib.runs.parameters import loop_notebooks
+from lepton_lib.runs.notebooks import loop_notebooks
 from lepton_lib.serving import (
     PredictionLog,
     Scorer,
     attach_labels,
+    log_maintenance,
     read_log,
     releases,
     signing,
-    upkeep,
 )
 from lepton_lib.serving import log as prediction_log
 from lepton_lib.utils import sha256_of
@@ -58,7 +61,7 @@ NOW = 1_700_000_000.0
 
 
 def things(n, *, seed, moved=False):
-    """Things of which the large are *yes*; those that moved far beyond what was learnt are *no* again."""
+    """Things of which the large are *yes*; those that ``moved`` far are *no* again."""
     generator = np.random.default_rng(seed)
     x = generator.normal(20 if moved else 8, 2, size=n).clip(0, 100).round(9)
     p = 1 / (1 + np.exp(-(x - 8))) if not moved else np.full(n, 0.1)
@@ -111,10 +114,10 @@ def serve(place, rows, *, labels=True, trust=None):
         ids += log.append("r", scorer.version, part, scorer.score(part))
     log.close()
     if labels:
-        told = {
+        labels = {
             id_: case.classes[int(label)] for id_, label in zip(ids, rows["target"], strict=True)
         }
-        attach_labels(run / "service" / "predictions.sqlite", told, case)
+        attach_labels(run / "service" / "predictions.sqlite", labels, case)
     return ids
 
 
@@ -132,7 +135,7 @@ def copy(tmp_path, monkeypatch):
 
 @contextlib.contextmanager
 def later(source, folder):
-    """A copy of a state in ``folder``, which becomes a later one; meanwhile its case is found there."""
+    """A copy of a state in ``folder`` that may be changed; its case is found there meanwhile."""
     place = folder / "state"
     shutil.copytree(source, place)
     with pytest.MonkeyPatch.context() as patch:
@@ -144,18 +147,18 @@ def later(source, folder):
 def alarmed(trained, tmp_path_factory):
     """A calm window and an odd one were judged; the rows of a third, odd again, have come."""
     with later(trained, tmp_path_factory.mktemp("alarmed")) as place:
-        said = []
+        sentences = []
         for day, moved in enumerate((False, True)):
             serve(place, things(100, seed=day + 1, moved=moved))
-            operations.monitor(place / "run", now=NOW + day * DAY, tell=said.append)
+            operations.monitor(place / "run", now=NOW + day * DAY, notify=sentences.append)
         serve(place, things(260, seed=3, moved=True))
-    assert [line.rpartition(" ")[2] for line in said] == ["nothing", "watch"]
+    assert [line.rpartition(" ")[2] for line in sentences] == ["nothing", "watch"]
     return place
 
 
 @pytest.fixture(scope="module")
 def shadowed(alarmed, tmp_path_factory):
-    """The third window led to a retraining by the real notebooks; its challenger waits in the shadow."""
+    """The third window led to a retraining, whose challenger answers in the shadow."""
     with later(alarmed, tmp_path_factory.mktemp("shadowed")) as place:
         operations.monitor(place / "run", act=True, now=NOW + 3 * DAY)
     return place
@@ -163,29 +166,27 @@ def shadowed(alarmed, tmp_path_factory):
 
 def look(place, **options):
     """One look, and the journal after it: windows and acts."""
-    said = []
-    operations.monitor(place / "run", tell=said.append, **options)
-    book = Journal(place / "run")
-    windows, acts = book.windows(), book.acts()
-    book.close()
-    return windows, acts, said
+    sentences = []
+    operations.monitor(place / "run", notify=sentences.append, **options)
+    journal = Journal(place / "run")
+    windows, acts = journal.windows(), journal.acts()
+    journal.close()
+    return windows, acts, sentences
 
 
 def test_retraining_runs_the_notebooks_on_the_enlarged_case(shadowed, alarmed):
-    """Two alarms and labels lead to a case with the served rows, the loop run on it, its gate, and a comparison."""
-    book = Journal(shadowed / "run")
-    (act,) = book.acts()
+    """Two alarms and labels lead to an enlarged case, the loop run on it, and a comparison."""
+    journal = Journal(shadowed / "run")
+    (act,) = journal.acts()
     folder = shadowed / "run" / "monitoring" / "retrain-003"
     steps = json.loads((folder / "run" / "manifest.json").read_text())["steps"]
     assert list(steps) == ["01_data", "02_training", "03_evaluation", "04_deployment"]
-    assert (act.stage, act.content["rows"], act.content["served"]) == ("shadow", 1000, 460)
+    assert (act.stage, act.content.rows, act.content.served) == ("shadow", 1000, 460)
     assert steps["02_training"]["parameters"]["epochs"] == 40
     assert len((folder / "things" / "table.csv").read_text().splitlines()) == 1 + 1000 + 460
-    assert act.content["differences"]["served rows"][1] > 0
+    assert act.content.differences["served rows"][1] > 0
     assert (
-        releases.current_version(shadowed / "run")
-        == act.content["champion"]
-        != act.content["challenger"]
+        releases.current_version(shadowed / "run") == act.content.champion != act.content.challenger
     )
     assert (
         "under way"
@@ -195,34 +196,34 @@ def test_retraining_runs_the_notebooks_on_the_enlarged_case(shadowed, alarmed):
 
 
 def test_a_better_challenger_is_promoted_and_a_worse_one_rolled_back(copy, shadowed):
-    """After its trial the challenger answers; when the old truth returns, its predecessor does again, once."""
+    """After its trial the challenger answers; when the old truth returns, it is rolled back."""
     place = copy(shadowed)
     champion = releases.current_version(place / "run")
     serve(place, things(100, seed=5, moved=True))
     _, (act,), _ = look(place, act=True, now=NOW + 4 * DAY)
     assert act.stage == "promoted", act
-    assert releases.current_version(place / "run") == act.content["challenger"] != champion
+    assert releases.current_version(place / "run") == act.content.challenger != champion
     shadow = pd.read_parquet(place / "run" / "monitoring" / "retrain-003" / "shadow.parquet")
     assert shadow.shape == (100, 5)
     again = things(200, seed=6, moved=True)
     serve(place, again.assign(target=1))
     windows, acts, _ = look(place, act=True, now=NOW + 5 * DAY)
-    assert windows[-1]["decision"]["action"] == "roll back"
-    assert windows[-1]["model_version"] == act.content["challenger"]
-    assert (acts[-1].stage, acts[-1].content["to"]) == ("rolled back", champion)
-    told = json.loads((place / "run" / "monitoring" / "report.json").read_text())["lights"]
-    (predecessor,) = [entry for entry in told if entry["signal"] == "Predecessor"]
+    assert windows[-1].decision.action == "roll back"
+    assert windows[-1].model_version == act.content.challenger
+    assert (acts[-1].stage, acts[-1].content.to) == ("rolled back", champion)
+    lights = json.loads((place / "run" / "monitoring" / "report.json").read_text())["lights"]
+    (predecessor,) = [entry for entry in lights if entry["signal"] == "Predecessor"]
     assert (predecessor["light"], "is certainly worse" in predecessor["text"]) == ("act", True)
     assert releases.current_version(place / "run") == champion
     serve(place, things(100, seed=7))
     windows, acts, _ = look(place, act=True, now=NOW + 6 * DAY)
-    assert (len(acts), windows[-1]["model_version"]) == (2, champion)
+    assert (len(acts), windows[-1].model_version) == (2, champion)
 
 
 def test_a_strangers_model_is_watched_and_followed_by_ones_own(
     copy, alarmed, shadowed, monkeypatch, tmp_path
 ):
-    """Its key has to be named, and then counts beside one's own: when judged, compared, tried and promoted."""
+    """A trusted stranger's key counts beside one's own: when judging, comparing and promoting."""
     replayed(monkeypatch, shadowed)
     place, stranger = copy(alarmed), signing.public_key()
     monkeypatch.setenv("LEPTON_CONFIG", str(tmp_path / "ours"))
@@ -245,7 +246,7 @@ def draw_in_blocks(run, block):
 
 
 def test_rows_that_err_together_are_less_evidence(copy, shadowed):
-    """Where 03 drew neighbours together, so does the verdict on a predecessor: an odd stretch rolls nothing back."""
+    """Where 03 drew neighbours together, so does the comparison with the predecessor."""
     actions, promoted = {}, copy(shadowed, "promoted")
     serve(promoted, things(100, seed=5, moved=True))
     look(promoted, act=True, now=NOW + 4 * DAY)
@@ -255,39 +256,39 @@ def test_rows_that_err_together_are_less_evidence(copy, shadowed):
         odd = np.arange(400) < 300  # in which the predecessor is right
         serve(place, things(400, seed=6, moved=True).assign(target=odd.astype(int)))
         windows, _, _ = look(place, now=NOW + 5 * DAY)
-        actions[block] = windows[-1]["decision"]["action"]
-        value, low, _ = windows[-1]["signals"]["versus_previous"]
+        actions[block] = windows[-1].decision.action
+        value, low, _ = windows[-1].signals.versus_previous
         assert value > 0
         assert (low > 0) == (block == 1)
     assert (actions[1], actions[40] == "roll back") == ("roll back", False)
 
 
 def test_a_challenger_that_proves_worse_is_not_promoted(copy, shadowed):
-    """When the trial's labels side with the champion, the champion stays, and the reasons are kept."""
+    """When the trial's labels side with the champion, it stays, and the reasons are noted."""
     place = copy(shadowed)
     champion = releases.current_version(place / "run")
     serve(place, things(200, seed=5, moved=True).assign(target=1))
     _, (act,), _ = look(place, act=True, now=NOW + 4 * DAY)
     assert (act.stage, releases.current_version(place / "run")) == ("kept", champion)
-    assert "certainly worse on served rows" in " ".join(act.content["reasons"])
+    assert "certainly worse on served rows" in " ".join(act.content.reasons)
     page = (place / "run" / "monitoring" / "report.html").read_text()
     assert "the champion stays" in page
 
 
 def test_rows_that_were_learnt_from_prove_nothing(copy, shadowed, monkeypatch):
-    """Things that ask again in the trial are not counted: neither those learnt from nor those compared already."""
+    """Rows that were learnt from or compared already don't count in the trial."""
     place, compared = copy(shadowed), []
-    real = acting.paired_difference
+    real = retraining.paired_difference
 
     def note(metric, labels, *answers, **options):
         compared.append(len(labels))
         return real(metric, labels, *answers, **options)
 
-    monkeypatch.setattr(acting, "paired_difference", note)
+    monkeypatch.setattr(retraining, "paired_difference", note)
     serve(place, things(260, seed=3, moved=True))  # the third window's rows once more
     _, (act,), _ = look(place, act=True, now=NOW + 4 * DAY)
     test = pd.read_parquet(place / "run/monitoring/retrain-003/run/data/test.parquet")
-    assert act.content["shadowed"] == 260
+    assert act.content.shadowed == 260
     assert compared[0] == (test.index > 1001).sum()
 
 
@@ -298,20 +299,20 @@ def replayed(monkeypatch, shadowed):
         shutil.rmtree(run_dir, ignore_errors=True)
         shutil.copytree(shadowed / "run" / "monitoring" / "retrain-003" / "run", run_dir)
 
-    monkeypatch.setattr(acting, "run_loop", run_again)
+    monkeypatch.setattr(retraining, "run_loop", run_again)
 
 
 POINTS = [
     (Journal, "record"),
     (Journal, "advance"),
-    (acting, "run_loop"),
+    (retraining, "run_loop"),
     (releases, "install"),
     (releases, "promote"),
     (os, "replace"),
     (Path, "rename"),
-    (looking, "write_report"),
+    (windows_module, "write_report"),
     (pd.DataFrame, "to_parquet"),
-    (acting, "_described"),
+    (retraining, "_case_toml"),
     (releases, "roll_back"),
 ]
 
@@ -348,7 +349,7 @@ def killed_at(point, place, now):
 def test_killed_before_any_step_nothing_is_lost_or_done_twice(
     copy, alarmed, shadowed, monkeypatch, phase
 ):
-    """Whichever step a kill -9 precedes, the next look ends where an undisturbed one does, each act done once."""
+    """Whichever step a kill -9 precedes, the next look ends as an undisturbed one does."""
     replayed(monkeypatch, shadowed)
     source = copy({"retrain": alarmed}.get(phase, shadowed), "source")
     if phase != "retrain":
@@ -361,14 +362,14 @@ def test_killed_before_any_step_nothing_is_lost_or_done_twice(
         place = copy(source, f"{phase}-{point}")
         died = point > 0 and killed_at(point, place, NOW + 5 * DAY)
         windows, acts, _ = look(place, act=True, now=NOW + 5 * DAY)
-        book = Journal(place / "run")
-        judged = book.judged()
-        book.close()
+        journal = Journal(place / "run")
+        judged = journal.judged()
+        journal.close()
         log = read_log(place / "run" / "service" / "predictions.sqlite", at(place)[1])
         assert set(judged) == set(log.index)
         past = [entry["action"] for entry in releases.history(place / "run")]
         found = [
-            [w["decision"] for w in windows],
+            [w.decision for w in windows],
             [(a.window, a.action, a.stage) for a in acts],
             past,
         ]
@@ -387,17 +388,17 @@ def test_too_few_rows_wait(copy, trained):
     """Rows that make no window yet are left for the next look, and none is judged twice."""
     place = copy(trained)
     serve(place, things(50, seed=1))
-    windows, _, said = look(place, now=NOW)
-    assert (windows, said) == ([], ["50 of 80 new rows: waiting for more"])
+    windows, _, sentences = look(place, now=NOW)
+    assert (windows, sentences) == ([], ["50 of 80 new rows: waiting for more"])
     assert "50 of 80 rows" in (place / "run" / "monitoring" / "report.html").read_text()
     serve(place, things(40, seed=2))
     windows, _, _ = look(place, now=NOW)
-    assert [window["rows"] for window in windows] == [90]
+    assert [window.rows for window in windows] == [90]
     assert len(look(place, now=NOW)[0]) == 1
 
 
 def test_a_look_reads_only_what_is_new(copy, trained, monkeypatch):
-    """However old the log, a look reads the rows since the last one; what is erased meanwhile hides none of them."""
+    """However old the log, a look reads the rows since the last one, also after an erasure."""
     place, counts, first = copy(trained), [], ""
     run, case = at(place)
     log = run / "service" / "predictions.sqlite"
@@ -414,11 +415,11 @@ def test_a_look_reads_only_what_is_new(copy, trained, monkeypatch):
         ids = serve(place, things(100, seed=day))
         if day == 2:
             # of a batch that was judged: the rest of it moves behind the new rows
-            upkeep.erase(log, first)
-            upkeep.keep_days(log, 1)
+            log_maintenance.erase(log, first)
+            log_maintenance.keep_days(log, 1)
             counts.clear()
         windows = look(place, now=NOW + day * DAY)[0]
-        assert (windows[-1]["rows"], sum(counts)) == (100, 200), (
+        assert (windows[-1].rows, sum(counts)) == (100, 200), (
             "the new rows once, the newly labelled once"
         )
         assert look(place, now=NOW + day * DAY)[2] == ["0 of 80 new rows: waiting for more"]
@@ -432,33 +433,33 @@ def test_a_look_reads_only_what_is_new(copy, trained, monkeypatch):
 
 
 def test_labels_are_judged_when_they_come(copy, trained):
-    """Late labels count in the window in which they come, each once, and only when there are enough."""
+    """Late labels count in the window in which they come, each once, if they are enough."""
     place = copy(trained)
     run, case = at(place)
     rows = things(100, seed=1)
     ids = serve(place, rows, labels=False)
-    assert look(place, now=NOW)[0][-1]["labels"] == 0
+    assert look(place, now=NOW)[0][-1].labels == 0
     table = place / "labels.csv"
-    told = [case.classes[label] for label in rows["target"]]
-    pd.DataFrame({"id": ids, "label": told})[:30].to_csv(table, index=False)
+    labels = [case.classes[label] for label in rows["target"]]
+    pd.DataFrame({"id": ids, "label": labels})[:30].to_csv(table, index=False)
     assert str(operations.attach_file(run / "service/predictions.sqlite", table, case)).startswith(
         "30 labels attached"
     )
     serve(place, things(100, seed=2), labels=False)
-    assert look(place, now=NOW)[0][-1]["labels"] == 0, "30 are too few"
-    pd.DataFrame({"id": ids, "label": told}).to_csv(table, index=False)
+    assert look(place, now=NOW)[0][-1].labels == 0, "30 are too few"
+    pd.DataFrame({"id": ids, "label": labels}).to_csv(table, index=False)
     count = operations.attach_file(run / "service/predictions.sqlite", table, case)
     assert (count.attached, count.repeated, count.corrected, count.clean) == (70, 30, 0, True)
     serve(place, things(100, seed=3), labels=False)
     window = look(place, now=NOW)[0][-1]
-    assert window["labels"] == 100
-    assert {"auc", "cost", "calibration_error"} <= set(window["performance"])
+    assert window.labels == 100
+    assert {"auc", "cost", "calibration_error"} <= set(window.performance)
     serve(place, things(100, seed=4), labels=False)
-    assert look(place, now=NOW)[0][-1]["labels"] == 0, "each is judged once"
+    assert look(place, now=NOW)[0][-1].labels == 0, "each is judged once"
 
 
 def test_labels_that_do_not_fit_are_counted_and_named(copy, trained):
-    """Corrected, contradictory and unknown labels are told apart; what fits is attached, and nothing crashes."""
+    """Corrected, contradictory and unknown labels are counted apart; what fits is attached."""
     place = copy(trained)
     run, case = at(place)
     log = run / "service" / "predictions.sqlite"
@@ -491,11 +492,13 @@ def test_labels_that_do_not_fit_are_counted_and_named(copy, trained):
 
 
 def test_the_report_stands_alone(shadowed):
-    """The page has no script and loads nothing, is small, names each light in words, and its JSON keeps its form."""
+    """The page loads nothing and names each light in words; the JSON keeps its form."""
     folder = shadowed / "run" / "monitoring"
     page = (folder / "report.html").read_text()
     assert len(page) < 300_000
-    assert not re.findall(r"<script|<link|<img|@import|url\(|https?://", page)
+    assert not re.findall(
+        r"<script|<link(?! rel=.icon. href=.data:)|<img|@import|url\(|https?://", page
+    )
     for word in (
         "all well",
         "watch",
@@ -516,9 +519,8 @@ def test_the_report_stands_alone(shadowed):
         "latest",
         "windows",
         "acts",
-        "service",
     ]
-    assert content["form"] == 1
+    assert content["form"] == 2
     assert set(content["latest"]) == {
         *(
             "form",
@@ -542,6 +544,46 @@ def test_the_report_stands_alone(shadowed):
             assert sum(entry[part]) == pytest.approx(1, abs=0.01)
 
 
+def test_what_a_case_says_is_data_on_the_page(copy, alarmed):
+    """Markup in a case's title and in a category is shown as text."""
+    place = copy(alarmed)
+    toml = place / "things" / "case.toml"
+    title = load_case(place / "things").title
+    toml.write_text(toml.read_text().replace(title, "<b>A & B</b>"))
+    run, case = at(place)
+    with sqlite3.connect(run / "monitoring" / "journal.sqlite") as connection:
+        connection.execute("UPDATE windows SET content = replace(content, 'blue', '<i>blue')")
+    connection.close()
+    journal = Journal(run)
+    write_report(Run(run), case, journal, waiting=0)
+    journal.close()
+    page = (run / "monitoring" / "report.html").read_text()
+    assert "&lt;b&gt;A &amp; B&lt;/b&gt;" in page
+    assert "colour: &lt;i&gt;blue" in page
+    assert not re.findall("<b>|<i>", page)
+
+
+def test_a_journal_of_another_form(copy, alarmed):
+    """Windows of an older form are read, those of a later one are refused."""
+    place = copy(alarmed)
+    path = place / "run" / "monitoring" / "journal.sqlite"
+
+    def rewrite(form):
+        with sqlite3.connect(path) as connection:
+            text = '"form": %d, "service": ["it fails"],'
+            change = "UPDATE windows SET content = replace(content, ?, ?)"
+            connection.execute(change, ['"form": 2,', text % form])
+        connection.close()
+
+    rewrite(1)
+    windows, _, _ = look(place, now=NOW + 3 * DAY)
+    assert [window.form for window in windows] == [1, 1, 2]
+    assert "Drift in x" in (place / "run" / "monitoring" / "report.html").read_text()
+    rewrite(9)
+    with pytest.raises(RunError, match=r"journal\.sqlite.*form 2 or older"):
+        operations.monitor(place / "run", now=NOW + 4 * DAY)
+
+
 def test_a_run_without_a_service_is_refused(tmp_path):
     """Where nothing was deployed, the message says which notebook to run, and no folder is made."""
     with pytest.raises(RunError, match="04_deployment"):
@@ -550,7 +592,7 @@ def test_a_run_without_a_service_is_refused(tmp_path):
 
 
 def test_one_monitor_at_a_time(copy, trained):
-    """A second monitor of the same run folder is told so."""
+    """A second monitor of the same run folder is refused."""
     place = copy(trained)
     serve(place, things(10, seed=1))
     with (
@@ -563,8 +605,11 @@ def test_one_monitor_at_a_time(copy, trained):
 def test_a_version_from_elsewhere_has_no_reference(copy, shadowed):
     """A model that none of the run's trainings made can't be judged, and the message says why."""
     place = copy(shadowed)
+    run, case = at(place)
+    watched = WatchedRun(Run(run), case, Journal(run), None)
     with pytest.raises(RunError, match="none of its trainings made"):
-        acting.home_of(acting.Run(place / "run"), "0" * 12)
+        watched.home_of("0" * 12)
+    watched.journal.close()
 
 
 def test_a_notebook_that_fails_is_taken_up_again(copy, alarmed, shadowed, monkeypatch):
@@ -575,7 +620,7 @@ def test_a_notebook_that_fails_is_taken_up_again(copy, alarmed, shadowed, monkey
         raise NotebookError("notebook 02", "a fault", "none", "Mend it.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(acting, "run_loop", fail)
+        patch.setattr(retraining, "run_loop", fail)
         with pytest.raises(NotebookError):
             operations.monitor(place / "run", act=True, now=NOW + 3 * DAY)
     replayed(monkeypatch, shadowed)
@@ -584,7 +629,7 @@ def test_a_notebook_that_fails_is_taken_up_again(copy, alarmed, shadowed, monkey
 
 
 def test_the_service_shows_the_report_live(copy, shadowed):
-    """/monitor gives the last report beside the service's own counts; its style comes apart from it."""
+    """/monitor gives the last report beside the service's own counts, its style apart from it."""
     place = copy(shadowed)
     run, case = at(place)
     service = serving.create_app(run)
@@ -605,38 +650,3 @@ def test_the_service_shows_the_report_live(copy, shadowed):
     assert ".lights" in style.text
     assert style.headers["content-type"].startswith("text/css")
     assert "No report yet" in none.text
-
-
-def test_the_services_own_signals_are_judged(copy, trained, metrics_page):
-    """Its counters are read at each look, shown with or without a window, and named in the next window's decision."""
-    place, told = copy(trained), []
-    records = to_records(things(120, seed=9), at(place)[1])
-    service = serving.create_app(place / "run")
-
-    def look_at(minute):
-        metrics_page.content = call(service, "GET", "/metrics").content
-        told.clear()
-        operations.monitor(
-            place / "run", metrics=metrics_page.url, now=NOW + 60 * minute, tell=told.append
-        )
-        return json.loads((place / "run" / "monitoring" / "report.json").read_text())
-
-    try:
-        assert [entry["light"] for entry in look_at(0)["lights"]] == ["none"]
-        for _ in range(3):
-            ask(service, {"x": "much"})
-        ask(service, records[0])
-        ill = look_at(1)
-        assert told[0].startswith("service: 75.0% of 4 requests were refused")
-        assert ill["lights"][-1]["light"] == "watch"
-        assert "See to the service: 75.0%" in ill["next"]
-        assert "Service <span" in (place / "run" / "monitoring" / "report.html").read_text()
-        ask(service, *records)
-        well = look_at(2)
-    finally:
-        service.log.close()
-    assert (well["service"][-1]["requests"], well["lights"][-1]["light"]) == (1, "good")
-    assert [len(entry["reasons"]) for entry in well["service"]] == [0, 1, 0]
-    decision = well["latest"]["decision"]
-    assert (decision["action"], "75.0% of 4 requests" in decision["reasons"][-1]) == ("watch", True)
-    assert "Requests a second" in (place / "run" / "monitoring" / "report.html").read_text()

@@ -1,4 +1,4 @@
-"""Each notebook heeds its parameters: with a second small set its results are others."""
+"""Each notebook uses its parameters: with a second small set its results differ."""
 
 import json
 import tomllib
@@ -59,7 +59,7 @@ def test_the_second_set_has_every_parameter(step):
 
 @pytest.mark.parametrize("step", STEPS[::-1])
 def test_another_set_gives_other_results(heart, tmp_path, step):
-    """Run again with its second set, from the last notebook to the first, each leaves other metrics and files."""
+    """With its second set, each notebook from the last to the first leaves other results."""
     before = results(heart, step)
     values = {"case": "heart"} | SETS["second"][step]
     folder = heart if values["case"] == "heart" else tmp_path / "run"

@@ -1,4 +1,4 @@
-"""The shipped rules in a real Prometheus: they are well formed, and an alert fires when the service fails."""
+"""The shipped rules in a real Prometheus: well formed, and one fires when the service fails."""
 
 import json
 import re
@@ -110,7 +110,7 @@ def test_the_rules_are_well_formed(tmp_path):
 
 
 def test_an_alert_fires_when_predictions_cannot_be_kept(watched):
-    """Prometheus scrapes the service, records its rate and latency, and rings once requests fail; not before."""
+    """Prometheus records the service's rate and latency, and an alert fires once requests fail."""
     service, prometheus, folder = watched
 
     def value(name):

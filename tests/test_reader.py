@@ -8,7 +8,7 @@ import pytest
 
 from lepton_lib.cases import encode_records, load_case, records
 from lepton_lib.errors import DataError
-from lepton_lib.serving import upkeep
+from lepton_lib.serving import log_maintenance
 from tests.conftest import write_case
 from tests.service import COLUMNS, GOOD, app, call, kept, release, run
 
@@ -166,7 +166,7 @@ def test_what_json_brings_is_answered_and_kept_as_told(app):
         frame = kept(app).loc[ids]
         assert list(frame["answer.p_yes"]) == [answer["probabilities"]["yes"] for answer in answers]
         for id_, record in zip(ids, sent, strict=True):
-            inputs = upkeep.find(app.log.path, id_)[0].inputs
+            inputs = log_maintenance.find(app.log.path, id_)[0].inputs
             assert {name: inputs.get(name) for name in GOOD} == {
                 name: record.get(name) for name in GOOD
             }

@@ -9,7 +9,7 @@ from typer.main import get_command
 
 from lepton_lib.cli import app
 from lepton_lib.runs import check_parameters, find_notebook
-from lepton_lib.runs.parameters import loop_notebooks
+from lepton_lib.runs.notebooks import loop_notebooks
 from tests.offline import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

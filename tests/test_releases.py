@@ -35,7 +35,7 @@ def second(release, tmp_path_factory):
 
 
 def test_releases_are_installed_promoted_and_rolled_back(run, second):
-    """Installing changes nothing; promoting does; rolling back walks to the version before, and no further."""
+    """Installing changes nothing, promoting does; rolling back goes to the version before."""
     first = releases.current_version(run)
     assert releases.history(run) == []
     version = releases.install(run, second)
@@ -58,7 +58,7 @@ def test_releases_are_installed_promoted_and_rolled_back(run, second):
 
 
 def test_what_cannot_be_verified_is_neither_installed_nor_promoted(run, second, tmp_path):
-    """A changed release, one of another case or one that isn't there is refused, and what answers stays."""
+    """A changed, foreign or missing release is refused, and what answers stays."""
     first = releases.current_version(run)
     version = releases.install(run, second)
     flip(run / "service" / "releases" / version / "model.onnx")
@@ -77,7 +77,7 @@ def test_what_cannot_be_verified_is_neither_installed_nor_promoted(run, second, 
 
 
 def test_the_service_takes_a_promoted_release_over(app, run, second):
-    """After a promotion answers carry the new version and are the new model's; the log tells both apart."""
+    """After a promotion answers carry the new version; the log tells both apart."""
     before = ask(app, GOOD).json()
     releases.promote(run, releases.install(run, second))
     asyncio.run(app.refresh())
@@ -93,7 +93,7 @@ def test_the_service_takes_a_promoted_release_over(app, run, second):
 
 
 def test_a_release_that_was_changed_is_refused_and_the_old_one_goes_on(app, run, second):
-    """A pointer to a damaged release is told in /v1/models and /metrics; requests are answered as before."""
+    """A damaged release is named in /v1/models and /metrics; requests are answered as before."""
     before = app.scorer.version
     version = releases.install(run, second)
     releases.promote(run, version)
@@ -114,7 +114,7 @@ def test_a_release_that_was_changed_is_refused_and_the_old_one_goes_on(app, run,
 
 
 def test_swaps_under_load_lose_no_request(run, second):
-    """Releases change while clients ask two workers: none goes unanswered, and both workers follow within a second."""
+    """While releases change, no request goes unanswered; both workers follow within a second."""
     releases.install(run, second)
     versions = [releases.current_version(run), Scorer(second).version]
     replies, stop = [], threading.Event()
@@ -178,7 +178,7 @@ def test_every_part_of_a_release_is_signed_for(run):
 
 
 def test_who_hashes_anew_cannot_sign(run):
-    """A file that was exchanged together with hash and version in the manifest is refused: the signature is missing."""
+    """A file that was exchanged with its hash and version is refused: nobody signed it."""
     service = run / "service"
     (service / "card.md").write_text("a better card")
     manifest = json.loads((service / "manifest.json").read_text())
@@ -190,7 +190,7 @@ def test_who_hashes_anew_cannot_sign(run):
 
 
 def test_a_strangers_key_is_refused_until_it_is_trusted(run, monkeypatch, tmp_path):
-    """What somebody else has signed is refused with the key's name, and accepted once that key is named."""
+    """What a stranger has signed is refused with the key's name, and accepted once trusted."""
     own = signing.public_key()
     monkeypatch.setenv("LEPTON_CONFIG", str(tmp_path / "stranger"))
     with pytest.raises(RunError, match=r"signing\.key: got no signing key"):
@@ -207,7 +207,7 @@ def test_a_strangers_key_is_refused_until_it_is_trusted(run, monkeypatch, tmp_pa
 
 
 def test_the_private_key_is_nobody_elses(monkeypatch, tmp_path):
-    """The key pair is made once, even by several at a time, readable by its owner only, and refused otherwise."""
+    """The key pair is made once, even by several at a time, and only its owner may read it."""
     monkeypatch.setenv("LEPTON_CONFIG", str(tmp_path / "config"))
     program = "from lepton_lib.serving import signing; print(signing.public_key())"
     started = [
@@ -229,7 +229,7 @@ def test_the_private_key_is_nobody_elses(monkeypatch, tmp_path):
 
 
 def test_a_signature_is_of_this_purpose(run):
-    """A signature by the trusted key over the bare manifest, made for another purpose, doesn't count."""
+    """A signature over the bare manifest, made for another purpose, doesn't count."""
     key = Ed25519PrivateKey.generate()
     public = key.public_key().public_bytes_raw().hex()
     manifest = (run / "service" / "manifest.json").read_bytes()
@@ -241,7 +241,7 @@ def test_a_signature_is_of_this_purpose(run):
 
 
 def test_the_way_back_outlives_the_notebook(run, second):
-    """The packaged release is kept when another is promoted first: notebook 04 may write over it, and it comes back."""
+    """The packaged release can be rolled back to, although notebook 04 writes over it."""
     first, version = releases.current_version(run), releases.install(run, second)
     releases.promote(run, version)
     # as notebook 04 writes over its own folder
@@ -275,7 +275,7 @@ def test_a_fresh_run_folder_serves_what_is_installed(run, second):
 
 
 def test_the_commands_promote_and_roll_back(run, second, monkeypatch, capsys):
-    """`lepton install`, `promote` and `roll-back` tell what answers; a mistake is one line and exit code 2."""
+    """`lepton install`, `promote` and `roll-back` say what answers; a mistake is one line."""
 
     def lepton(*words):
         monkeypatch.setattr(sys, "argv", ["lepton", *map(str, words)])
@@ -294,7 +294,7 @@ def test_the_commands_promote_and_roll_back(run, second, monkeypatch, capsys):
 
 
 def test_a_release_holds_its_files_and_nothing_else(run, second):
-    """What is installed is what the manifest vouches for: no log, no keys, nothing that lay beside it."""
+    """What is installed is what the manifest vouches for, and nothing beside it."""
     copy = run.parent / "copy"
     shutil.copytree(second, copy)
     (copy / "predictions.sqlite").write_text("somebody's data")

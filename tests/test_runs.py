@@ -18,9 +18,9 @@ from lepton_lib import runs
 from lepton_lib.artefacts import OUTPUTS, STEPS, Run
 from lepton_lib.cases import load_case
 from lepton_lib.errors import CaseError, LeptonError, NotebookError, ParameterError, RunError
-from lepton_lib.runs import loop as loop_module
+from lepton_lib.runs import pipeline
 from lepton_lib.runs.notebook_html import markdown_to_html
-from lepton_lib.runs.parameters import loop_notebooks
+from lepton_lib.runs.notebooks import loop_notebooks
 from lepton_lib.runs.summary import number
 from tests.conftest import light
 from tests.tiny import PARAMETERS, TRAINING, work, write_loop, write_notebook
@@ -126,7 +126,7 @@ def ran(paths, run_dir, **options):
     ],
 )
 def test_bad_parameter(training, tmp_path, given, said):
-    """A wrong name or value is refused with got, expected and what to do, before anything is run or written."""
+    """A wrong name or value is refused before anything is run or written."""
     with pytest.raises(LeptonError, match=said) as caught:
         runs.run_notebook(training, parameters=given, run_dir=tmp_path / "run")
     assert isinstance(caught.value, CaseError if "case" in given else ParameterError)
@@ -205,7 +205,7 @@ def test_read_parameters(training):
 
 
 def test_find_notebook(tmp_path, monkeypatch):
-    """A notebook is found by stem, unique prefix or path, from its folder's parents and below them."""
+    """A notebook is found by stem, unique prefix or path, from any folder of the course."""
     paths = write_loop(tmp_path)
     write_notebook(tmp_path / "notebooks" / ".ipynb_checkpoints" / "02_training-checkpoint.ipynb")
     (tmp_path / "deep" / "down").mkdir(parents=True)
@@ -261,7 +261,7 @@ def test_exercises_and_lessons(tmp_path):
 
 
 def test_allowed_exception(tmp_path):
-    """A cell tagged raises-exception may raise, and the notebook goes on."""
+    """A cell tagged raises-exception may raise, and the notebook continues."""
     cells = [
         ("p", "seed = 0", "parameters"),
         ("raise", "1 / 0", "raises-exception"),
@@ -287,7 +287,7 @@ def test_allowed_exception(tmp_path):
     ],
 )
 def test_failed_cell(tmp_path, source, said):
-    """However a cell fails, the error names it, the failed notebook lies beside, and nothing else has changed."""
+    """However a cell fails, the error names it, the failed notebook is kept, the rest unchanged."""
     note = (
         "import os, pathlib, subprocess, time\nchild = subprocess.Popen(['sleep', '300'])\n"
         "pathlib.Path('pids').write_text(f'{os.getpid()} {child.pid}')\nprint('so far')"
@@ -339,7 +339,7 @@ def test_dead_kernel_is_seen_at_once(tmp_path):
     assert time.time() - (tmp_path / "died").stat().st_mtime < 2.5
 
 
-def test_failed_notebook_goes_when_mended(tmp_path):
+def test_failed_notebook_goes_when_fixed(tmp_path):
     """The failed notebook is taken away once the notebook has run to its end."""
     cells = [("p", "n = 0", "parameters"), ("divide", "1 / n")]
     path = write_notebook(tmp_path / "n.ipynb", *cells)
@@ -374,7 +374,7 @@ def test_page_that_cant_be_made(training, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise OSError("disk full")
 
-    monkeypatch.setattr(loop_module, "notebook_page", fail)
+    monkeypatch.setattr(pipeline, "notebook_page", fail)
     with pytest.raises(OSError, match="disk full"):
         runs.run_notebook(training, run_dir=tmp_path / "run", parameters={"seed": 1})
     assert snapshot(tmp_path / "run") == before
@@ -394,12 +394,12 @@ def manifest(case="credit", **steps):
         (manifest()[:-9], "got a file that is no run's manifest"),
         ("", "got a file that is no run's manifest"),
         ("[]", "got a file that is no run's manifest"),
-        (manifest(**{"01_data": {"parameters": {}}}), "got an entry that no finished step leaves"),
-        (manifest(**{"01_data": 3}), "got an entry that no finished step leaves"),
+        (manifest(**{"01_data": {"parameters": {}}}), "got a wrong entry"),
+        (manifest(**{"01_data": 3}), "got a wrong entry"),
     ],
 )
 def test_bad_run_folder(tmp_path, content, said):
-    """A folder of another case, or with a broken manifest, is refused before anything runs and stays as it was."""
+    """A folder of another case or with a broken manifest is refused and stays as it was."""
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "manifest.json").write_text(content)
     with pytest.raises(RunError, match=said):
@@ -419,9 +419,9 @@ def test_run_folder_not_writable(training, tmp_path, place):
 
 def test_one_run_at_a_time(training, tmp_path, monkeypatch):
     """A second run in the same folder is refused while the first one is at work."""
-    monkeypatch.setattr(loop_module, "LOCK_SECONDS", 0.2)
+    monkeypatch.setattr(pipeline, "LOCK_TIMEOUT", 0.2)
     with (
-        loop_module._hold(tmp_path / "run", {}),
+        pipeline._locked(tmp_path / "run", {}),
         pytest.raises(RunError, match="another is at work"),
     ):
         runs.run_notebook(training, run_dir=tmp_path / "run")
@@ -432,7 +432,7 @@ def test_one_run_at_a_time(training, tmp_path, monkeypatch):
 
 
 def test_loop(finished):
-    """A fresh loop runs its six notebooks in order and tells of each cell."""
+    """A fresh loop runs its six notebooks in order and reports each cell."""
     folder, events = finished
     assert [event.notebook for event in events if event.state == "finished"] == list(STEPS)
     assert [(e.done, e.total) for e in events if e.notebook == "00_environment"] == [
@@ -457,7 +457,7 @@ def test_done_steps_are_skipped(loop):
 
 @pytest.mark.parametrize("content", ["", "[]", '{"metadata": {}}'])
 def test_executed_notebook_that_cant_be_read_runs_its_step(loop, content):
-    """A step whose executed notebook was damaged runs again, for it can't be told what it was run from."""
+    """A step whose executed notebook was damaged runs again."""
     paths, run_dir = loop
     (run_dir / "notebooks" / "05_monitoring.ipynb").write_text(content)
     assert ran(paths, run_dir) == ["05_monitoring"]
@@ -481,7 +481,7 @@ def test_missing_file_runs_its_step(loop, missing):
 
 
 def test_changed_notebook_runs_again(loop):
-    """A step whose notebook was changed since isn't done; a changed lesson matters to a whole run only."""
+    """A step whose notebook has changed isn't done; a changed lesson counts in a whole run."""
     paths, run_dir = loop
     nb = nbformat.read(paths[5], as_version=4)
     nb.cells.append(
@@ -507,7 +507,7 @@ def test_failure_after_the_steps_end(loop):
 
 
 def test_failed_loop_resumes(tmp_path):
-    """A loop that failed goes on at the failed step once it is mended."""
+    """A loop that failed resumes at the failed step once it is fixed."""
     paths = write_loop(tmp_path, n02="assert epochs > 5")
     with pytest.raises(NotebookError, match="02_training, cell 'before'"):
         ran(paths[:3], tmp_path / "run")
@@ -522,7 +522,7 @@ LEPTON = [sys.executable, "-m", "lepton_lib.cli"]
     ("sign", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)]
 )
 def test_killed_loop_resumes(tmp_path, sign, code):
-    """A loop that is killed leaves no kernel and nothing half-written, and the same command goes on from there."""
+    """A killed loop leaves no kernel and nothing half-written, and the same command resumes it."""
     pause = (
         "import os, pathlib, time\nif not pathlib.Path('go').exists():\n"
         "    pathlib.Path('pid.new').write_text(str(os.getpid()))\n"
@@ -565,7 +565,7 @@ REMOTE = re.compile(r"""(?:src|href|url)\s*[=(]\s*["']?\s*(?:https?:)?//""", re.
 
 
 def test_summary(finished, tmp_path):
-    """The summary tells what the steps have measured, and is silent on steps that are missing."""
+    """The summary shows what the steps have measured, and leaves missing steps out."""
     text = runs.RunSummary.of(Run(finished[0] / "run")).to_text()
     for part in (
         "0.840  (95 % interval 0.810 to 0.870)",
@@ -603,7 +603,7 @@ def test_number(value, shown):
 
 @pytest.mark.parametrize("passed", [True, False])
 def test_index(loop, passed):
-    """The index shows the question, each criterion's verdict, the figures, and links that lead somewhere."""
+    """The index shows the question, each criterion's verdict, the figures, and working links."""
     _, run_dir = loop
     criteria = [
         {"name": "auc", "value": 0.84, "bound": "at_least 0.8", "passed": passed, "why": "<agreed>"}
@@ -666,15 +666,16 @@ def test_index_of_an_empty_run(tmp_path):
 
 @pytest.mark.parametrize("gate", ["", "[]", '{"criteria": [{"name": "auc"}]}', '{"criteria": 3}'])
 def test_index_with_an_odd_gate(loop, gate):
-    """A gate file that isn't one is told of, not crashed on."""
+    """A gate file that can't be used counts as none."""
     _, run_dir = loop
     (run_dir / "evaluation" / "gate.json").write_text(gate)
     assert "No gate yet" in runs.write_index(Run(run_dir)).read_text()
 
 
 def test_page_stands_alone(tmp_path):
-    """A notebook's page names no script, style or font of another place, whatever its outputs hold."""
-    html = "from IPython.display import HTML\nHTML('<script src=\"https://x.org/a.js\"></script><b>kept</b>')"
+    """A notebook's page loads no script, style or font, whatever its outputs hold."""
+    script = '<script src="https://x.org/a.js"></script>'
+    html = f"from IPython.display import HTML\nHTML('{script}<b>kept</b>')"
     link = "HTML('<link rel=stylesheet href=//x.org/a.css>')"
     cells = [
         "Loss $x^2 < 3$ and\n\n$$\\sum_i x_i$$",
@@ -713,7 +714,7 @@ def test_what_is_no_formula_stays(source, shown):
 
 @pytest.mark.parametrize("path", loop_notebooks(), ids=lambda path: path.stem)
 def test_every_formula_of_the_course_is_drawn(path):
-    """Each formula in the prose becomes MathML, with no command of TeX left in it, and none stays behind."""
+    """Each formula in the prose becomes MathML, with no command of TeX left in it."""
     prose = [cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "markdown"]
     page = "\n".join(map(markdown_to_html, prose))
     without_code = re.sub(r"<(pre|code)\b.*?</\1>", "", page, flags=re.S)
@@ -755,7 +756,7 @@ def stored(tmp_path, monkeypatch):
 
 
 def test_refresh(stored):
-    """Refreshing stores outputs and nothing else, the same bytes each time, and other notebooks stay as they were."""
+    """Refreshing stores outputs only, the same bytes each time, and no other notebook changes."""
     before, first = nbformat.read(stored[2], as_version=4), stored[0].read_bytes()
     runs.refresh_notebooks([stored[2]])
     after, content = nbformat.read(stored[2], as_version=4), stored[2].read_bytes()
@@ -794,7 +795,7 @@ def test_refresh(stored):
     ],
 )
 def test_refresh_refuses(tmp_path, monkeypatch, source, said):
-    """An output that fails, warns or names a place of this machine isn't stored, and the notebook stays as it was."""
+    """An output that fails, warns or names a path of this machine isn't stored."""
     path = write_loop(tmp_path, n00=source)[0]
     monkeypatch.chdir(tmp_path)
     before = path.read_bytes()
@@ -809,7 +810,7 @@ def test_steps_have_their_files():
 
 
 def test_run_dir_is_absolute(tmp_path, monkeypatch):
-    """A notebook gets its run folder as an absolute path and works in its own folder, with quiet libraries."""
+    """A notebook gets an absolute run folder and works in its own folder, without bars."""
     show = "import os; print(run_dir, os.getcwd(), os.environ['TQDM_DISABLE'])"
     path = write_notebook(
         tmp_path / "notebooks" / "n.ipynb", ("p", 'run_dir = "x"', "parameters"), ("show", show)

@@ -4,11 +4,11 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from lepton_lib import operations
 from lepton_lib.cases import load_case
 from lepton_lib.cli import app
 from lepton_lib.data import clean, read_table, split
-from lepton_lib.operations import acting
-from lepton_lib.operations import windows as looking
+from lepton_lib.operations.retraining import enlarge_case
 from lepton_lib.serving import PredictionLog, Scorer, signing
 from tests.conftest import write_case
 from tests.service import BANDS, COLUMNS, COSTS, GOOD, write_release
@@ -25,7 +25,7 @@ def test_served_rows_join_every_kind_of_case(tmp_path, name):
     number = next(column.name for column in case.inputs if column.kind == "number")
     served[number] = served[number].fillna(1.0) + 0.015625  # so that none repeats a row
     served["log.time"] = pd.Timestamp("2030-01-01T23:30:00Z")
-    acting._gather(case, served, tmp_path, "a version")
+    assert enlarge_case(case, served, tmp_path)[0] == len(read_table(case))
     enlarged = load_case(tmp_path / name)
     after, _ = clean(read_table(enlarged), enlarged)
     assert len(after) == len(before) + 40
@@ -39,7 +39,7 @@ def test_served_rows_join_every_kind_of_case(tmp_path, name):
 
 
 def test_monitor_and_label_at_the_desk(tmp_path, monkeypatch):
-    """`lepton label` counts what became of a table, and fails where a line did not fit; `lepton monitor` goes on."""
+    """`lepton label` counts labels and fails where a line doesn't fit; monitor goes on."""
     write_case(tmp_path / "desk", columns=COLUMNS, costs=COSTS, bands=BANDS)
     monkeypatch.setenv("LEPTON_DATASETS", str(tmp_path))
     case = load_case(tmp_path / "desk")
@@ -64,7 +64,7 @@ def test_monitor_and_label_at_the_desk(tmp_path, monkeypatch):
 
 
 def test_what_somebody_else_has_signed_is_watched_once_their_key_is_trusted(tmp_path, monkeypatch):
-    """Each command on a run's service refuses a stranger's release by the key's name, and heeds ``--trust``."""
+    """Each command on a run's service refuses a stranger's release, and accepts it with --trust."""
     write_case(tmp_path / "desk", columns=COLUMNS, costs=COSTS, bands=BANDS)
     monkeypatch.setenv("LEPTON_DATASETS", str(tmp_path))
     case, run, stranger = load_case(tmp_path / "desk"), tmp_path / "run", signing.public_key()
@@ -92,15 +92,21 @@ def test_what_somebody_else_has_signed_is_watched_once_their_key_is_trusted(tmp_
 
 def test_monitor_again_and_again(monkeypatch):
     """With --every the look is repeated after that many minutes."""
-    looks, pauses = [], []
+    calls, pauses = [], []
+
+    def monitor(run_dir, *, act, trust, notify):
+        calls.append((str(run_dir), act, trust))
+        notify("a stage")
 
     def sleep(seconds):
         pauses.append(seconds)
         if len(pauses) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(looking, "monitor", lambda *_, **options: looks.append(options["act"]))
-    monkeypatch.setattr(looking.time, "sleep", sleep)
-    done = CliRunner().invoke(app, ["monitor", "runs/none", "--every", "5", "--act"])
-    assert (looks, pauses) == ([True] * 3, [300.0] * 3)
+    monkeypatch.setattr(operations, "monitor", monitor)
+    monkeypatch.setattr("time.sleep", sleep)
+    command = ["monitor", "runs/none", "--every", "5", "--act", "--trust", "key"]
+    done = CliRunner().invoke(app, command)
+    assert (calls, pauses) == ([("runs/none", True, ["key"])] * 3, [300.0] * 3)
+    assert done.stdout == "a stage\n" * 3
     assert done.exit_code != 0

@@ -22,8 +22,8 @@ from lepton_lib.data import to_records
 from lepton_lib.errors import DataError, RunError
 from lepton_lib.models import load_model
 from lepton_lib.serving import packaging
-from lepton_lib.serving.http import BODY_LIMIT
-from lepton_lib.serving.pages import ROUTES
+from lepton_lib.serving.middleware import BODY_LIMIT
+from lepton_lib.serving.routes import ROUTES
 from lepton_lib.serving.scoring import FILES, version_of
 from tests.conftest import write_case
 from tests.service import (
@@ -65,7 +65,7 @@ def test_answers_are_those_of_the_model_in_torch(app, run):
 
 
 def test_the_decision_costs_least_and_the_band_follows_its_limits(app):
-    """A class is decided on by expected cost, not by the greater probability; a limit opens the upper band."""
+    """The decision has the least expected cost; a limit opens the band above it."""
     rows = np.array([[0.76, 0.24], [0.74, 0.26], [0.7, 0.3], [0.5, 0.5]])
     app.scorer.probabilities = lambda _: rows
     told = [(a["class"], a["action"], a["band"]) for a in app.scorer.score([GOOD])]
@@ -78,7 +78,7 @@ def test_the_decision_costs_least_and_the_band_follows_its_limits(app):
 
 
 def test_one_record_and_many_get_the_same_answers(app):
-    """A record's answer doesn't depend on its company, and answers keep the order of the records."""
+    """A record's answer doesn't depend on its company, and answers keep the records' order."""
     records = [GOOD | {"age": age} for age in (20, 50, 80)]
     many = [p["probabilities"] for p in ask(app, *records).json()["predictions"]]
     alone = [ask(app, record).json()["predictions"][0]["probabilities"] for record in records]
@@ -89,7 +89,7 @@ def test_one_record_and_many_get_the_same_answers(app):
 
 @pytest.mark.parametrize("kind", ["regression", "multiclass"])
 def test_a_number_or_several_classes_are_answered(tmp_path, kind):
-    """A regression answers with a prediction and its unit; without costs the most probable of three classes is told."""
+    """A regression answers with a number and its unit; without costs the likeliest class wins."""
     classes = [] if kind == "regression" else [{"name": n, "values": [n]} for n in ("a", "b", "c")]
     metric = "mean_absolute_error" if kind == "regression" else "accuracy"
     charter = {
@@ -146,7 +146,7 @@ def body(**changes):
     ],
 )
 def test_a_wrong_value_is_refused_with_its_field(app, content, field):
-    """A value that the case refuses gets 422 as problem+json with field, got and expected, and isn't kept."""
+    """A refused value gets 422 as problem+json with field, got and expected, and isn't stored."""
     reply = call(app, "POST", "/v1/predict", content=content, headers=JSON)
     problem = reply.json()
     assert (reply.status_code, reply.headers["content-type"]) == (422, "application/problem+json")
@@ -233,7 +233,7 @@ def test_a_body_that_says_it_is_too_long_is_not_read(app):
 
 
 def test_a_body_that_grows_too_long_is_refused_while_it_is_read(app):
-    """A body without a length is refused once it exceeds the limit, its rest read so that the answer arrives."""
+    """A body without a length is refused over the limit, its rest read and forgotten."""
     taken = []
 
     async def long():
@@ -268,7 +268,7 @@ def test_a_client_that_goes_away_gets_nothing(app):
 
 
 def test_the_request_id_comes_back(app):
-    """A well-formed request id is echoed in header, body and log; another is replaced; without one, one is made."""
+    """A well-formed request id is echoed in header, body and log; otherwise one is made."""
     reply = ask(app, GOOD, **{"x-request-id": "desk-7"})
     assert (reply.headers["x-request-id"], reply.json()["request_id"]) == ("desk-7", "desk-7")
     assert list(kept(app)["log.request_id"]) == ["desk-7"]
@@ -333,7 +333,7 @@ def removed(log):
 
 @pytest.mark.parametrize("trouble", [locked, read_only, full, removed])
 def test_what_cannot_be_kept_is_not_answered(app, trouble):
-    """With a log that is locked, read-only, full or gone: 503 and no prediction; afterwards the service goes on."""
+    """With a log that is locked, read-only, full or gone: 503; afterwards the service goes on."""
     many = [GOOD] * 2000  # more than the free pages hold
     with trouble(app.log):
         reply = ask(app, *many)
@@ -349,7 +349,7 @@ def test_what_cannot_be_kept_is_not_answered(app, trouble):
 
 
 def test_other_addresses_are_problems_too(app):
-    """An unknown address is 404, another method 405, both as problem+json; pages that load from elsewhere are off."""
+    """An unknown address is 404, another method 405, both as problem+json."""
     for method, path, status in [
         ("GET", "/nope", 404),
         ("GET", "/redoc", 404),
@@ -365,7 +365,7 @@ def test_other_addresses_are_problems_too(app):
 
 
 def test_every_answer_carries_the_security_headers(app):
-    """Whatever is asked for, good or bad, the answer forbids sniffing, framing, caching and foreign content."""
+    """Every answer forbids sniffing, framing, caching and foreign content."""
     for path in [*ROUTES, "/nope"]:
         headers = call(app, "GET", path).headers
         assert headers["x-content-type-options"] == "nosniff"
@@ -376,7 +376,7 @@ def test_every_answer_carries_the_security_headers(app):
 
 
 def test_metrics_count_requests_and_predictions(app):
-    """/metrics counts each route by status and each decision, and names the model; unknown routes share a label."""
+    """/metrics counts routes by status, and decisions; unknown routes share a label."""
     ask(app, GOOD, GOOD)
     ask(app, {})
     call(app, "GET", "/secret-7")
@@ -400,7 +400,7 @@ def test_the_model_describes_itself(app):
 
 
 def test_openapi_states_ranges_units_and_categories(app):
-    """The description of a record holds what case.toml says: bounds, unit, categories, what may be missing."""
+    """The description of a record holds what case.toml says of its fields."""
     operation = call(app, "GET", "/openapi.json").json()["paths"]["/v1/predict"]["post"]
     content = operation["requestBody"]["content"]["application/json"]
     record = content["schema"]["properties"]["records"]["items"]
@@ -435,8 +435,8 @@ class Page(HTMLParser):
             self.controls[dict(attrs)["id"]] = dict(attrs)
 
 
-def test_the_desk_has_a_labelled_control_for_every_input(app):
-    """The page's form holds each input of the case with its label, range and hint; missing is allowed where it is."""
+def test_the_form_has_a_labelled_control_for_every_input(app):
+    """The form holds each input of the case with its label, range and hint."""
     page = Page(call(app, "GET", "/").text)
     assert page.labels == set(page.controls) == {f"f-{column['name']}" for column in COLUMNS}
     ids = {attributes.get("id") for _, attributes in page.elements}
@@ -448,24 +448,24 @@ def test_the_desk_has_a_labelled_control_for_every_input(app):
     }
 
 
-def test_the_desk_shows_hostile_text_as_text(app):
+def test_the_form_shows_hostile_text_as_text(app):
     """Texts of case.toml can't become elements; nothing runs inline or comes from elsewhere."""
     text = call(app, "GET", "/").text
     page = Page(text)
     scripts = [attributes for tag, attributes in page.elements if tag == "script"]
-    assert scripts == [{"src": "/static/desk.js", "defer": None}]
+    assert scripts == [{"src": "/static/form.js", "defer": None}]
     assert not [
         name for _, attributes in page.elements for name in attributes if name.startswith("on")
     ]
     assert not [tag for tag, attributes in page.elements if tag == "style" or "style" in attributes]
     assert "://" not in text
-    assert "innerHTML" not in call(app, "GET", "/static/desk.js").text
-    assert call(app, "GET", "/static/desk.js").headers["content-type"].startswith("text/javascript")
-    assert call(app, "GET", "/static/desk.css").headers["content-type"].startswith("text/css")
+    assert "innerHTML" not in call(app, "GET", "/static/form.js").text
+    assert call(app, "GET", "/static/form.js").headers["content-type"].startswith("text/javascript")
+    assert call(app, "GET", "/static/form.css").headers["content-type"].startswith("text/css")
 
 
 def test_the_services_own_log_holds_no_inputs(app, caplog):
-    """Good, refused and unkept requests leave lines with id, route and status, and nothing that was sent in a body."""
+    """Each request leaves a line with id, route and status, and nothing of its body."""
     with caplog.at_level(logging.DEBUG):
         ask(app, GOOD)
         ask(app, GOOD | {"age": 42.126e3})
@@ -489,7 +489,7 @@ def test_the_services_own_log_holds_no_inputs(app, caplog):
 
 
 def test_a_failure_inside_tells_the_client_nothing(app, caplog, monkeypatch):
-    """An unforeseen exception becomes a bare 500 with the request id; the log names its type and place only."""
+    """An exception becomes a bare 500 with the request id; the log has its type and place."""
 
     def fail(_):
         raise ValueError("the applicant earns 12345")
@@ -559,7 +559,7 @@ def test_no_manifest_names_the_notebook_that_makes_it(run):
 
 
 def test_a_case_that_has_changed_since_is_refused(run):
-    """Other categories in case.toml would change what codes mean, and are refused; a better wording is not."""
+    """Other categories would change what codes mean and are refused; a better wording is not."""
     file = run.parent / "desk" / "case.toml"
     text = file.read_text()
     file.write_text(text.replace("what comes in", "what comes in each month"))
@@ -570,7 +570,7 @@ def test_a_case_that_has_changed_since_is_refused(run):
 
 
 def test_the_version_follows_from_the_content(release, tmp_path):
-    """The same model, packaged again, gets the same version; another file or another rule of the case, another."""
+    """The same model gets the same version; another file or rule of the case, another."""
     write_release(tmp_path, load_case(release / "desk"))
     manifest, again = (
         json.loads((folder / "service/manifest.json").read_text())
@@ -603,7 +603,7 @@ def test_a_graph_that_is_not_the_model_fails_the_comparison(run, monkeypatch):
 
 
 def test_the_card_says_what_the_model_is_for(run):
-    """The card holds question, quality with interval, an unpassed gate, inputs, and what is kept; tables stay whole."""
+    """The card holds question, quality, gate, inputs and what is stored; its tables stay whole."""
     card = (run / "service" / "card.md").read_text()
     for part in (
         "0.800, 95 % interval 0.700 to 0.900",
@@ -617,11 +617,12 @@ def test_the_card_says_what_the_model_is_for(run):
 
 
 def test_the_scorer_needs_neither_torch_nor_pandas(run):
-    """A fresh process loads a service folder and answers without importing torch, pandas or the web framework."""
+    """A fresh process answers without importing torch, pandas or the web framework."""
     code = (
         "import sys; from lepton_lib.serving import Scorer; s = Scorer(sys.argv[1]);"
         "a = s.score([{'age': 40, 'colour': 'red'}]); assert a[0]['class'] in ('no', 'yes');"
-        "print([m for m in ('torch', 'pandas', 'sklearn', 'matplotlib', 'fastapi') if m in sys.modules])"
+        "heavy = ('torch', 'pandas', 'sklearn', 'matplotlib', 'fastapi');"
+        "print([m for m in heavy if m in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(run / "service")],
@@ -633,7 +634,7 @@ def test_the_scorer_needs_neither_torch_nor_pandas(run):
 
 
 def test_a_service_beside_the_notebook_answers_and_survives_nothing(run):
-    """A started service answers over a socket, keeps what it answered even when killed at once, and refuses 32 MB."""
+    """A started service answers over a socket, stores its answers, and refuses 32 MB."""
     with serving.start(run) as service:
         with httpx.Client(base_url=service.url, trust_env=False) as client:
             prediction = client.post("/v1/predict", json={"records": [GOOD]}).json()["predictions"][
@@ -690,7 +691,7 @@ def test_a_service_ends_when_its_parent_is_killed(run):
 
 
 def test_a_service_that_cannot_start_says_why(run):
-    """A start that fails raises with the last lines of the process, which name the file at fault."""
+    """A start that fails raises with the last lines of the process, which name the file."""
     (run / "service" / "model.onnx").write_bytes(b"")
     with pytest.raises(RunError, match=r"model\.onnx"):
         serving.start(run)
@@ -723,7 +724,7 @@ ANSWER = {
 
 
 def test_a_log_is_read_back_as_a_clean_table(log, release):
-    """Inputs come back typed so that they encode as they were sent, answers beside them, labels missing at first."""
+    """Inputs come back typed, so that they encode as they were sent, with the answers."""
     case = load_case(release / "desk")
     records = [GOOD, {"age": 20, "colour": COLUMNS[2]["categories"][1], "when": None, "income": 5}]
     ids = log.append("r1", "v1", records, [ANSWER, ANSWER])
@@ -739,7 +740,7 @@ def test_a_log_is_read_back_as_a_clean_table(log, release):
 
 
 def test_labels_come_later(log, release):
-    """A label is attached by prediction id, a later one replaces it, and the table shows the class's index."""
+    """A label is attached by prediction id; a later one replaces it."""
     case = load_case(release / "desk")
     first, second = log.append("r1", "v1", [GOOD, GOOD], [ANSWER, ANSWER])
     serving.attach_labels(log.path, {first: "no", second: "no"}, case)
@@ -782,7 +783,7 @@ def test_labels_that_fit_nothing_are_refused_whole(log, release, labels, message
     ids=["column", "class"],
 )
 def test_a_log_of_other_names_is_refused(log, tmp_path, changes, names):
-    """A class or a column that was renamed in case.toml since is named, instead of being read as missing."""
+    """A class or column that was renamed in case.toml is named, not read as missing."""
     log.append("r1", "v1", [GOOD], [ANSWER])
     renamed = load_case(write_case(tmp_path / "renamed", **{"columns": COLUMNS} | changes))
     with pytest.raises(RunError, match=rf"log.sqlite: got the names {re.escape(names)}"):
@@ -790,7 +791,7 @@ def test_a_log_of_other_names_is_refused(log, tmp_path, changes, names):
 
 
 def test_an_empty_or_foreign_log_is_told_apart(log, release, tmp_path):
-    """A log without predictions is an empty table with all columns; a file that is no log, or none, is an error."""
+    """An empty log is an empty table with all columns; a file that is no log is an error."""
     case = load_case(release / "desk")
     empty = serving.read_log(log.path, case)
     assert isinstance(empty, pd.DataFrame)

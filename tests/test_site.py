@@ -13,7 +13,8 @@ from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from snowballstemmer import stemmer
 
-from tests.site import ROOT, SiteError, build
+from lepton_lib.errors import RunError
+from lepton_lib.site import ROOT, build
 
 NOTEBOOKS = sorted(
     path for path in ROOT.glob("notebooks/**/*.ipynb") if ".ipynb_checkpoints" not in path.parts
@@ -33,7 +34,7 @@ def page_of(out, path):
 
 
 def test_every_notebook_has_its_page_in_the_contents(site):
-    """Each notebook and each card of a case has a page, and the contents on every page name them in order."""
+    """Each notebook and each case's card has a page; the contents name them all, in order."""
     out, pages = site
     wanted = [str(path.relative_to(ROOT).with_suffix("")) for path in NOTEBOOKS]
     assert [page for page in pages if page.startswith("notebooks/")] == wanted
@@ -47,7 +48,7 @@ def test_every_notebook_has_its_page_in_the_contents(site):
 
 
 def test_next_and_previous_lead_through_the_whole_course(site):
-    """From the front page *next* reaches every page in the order of the contents, and *previous* leads back."""
+    """From the front page *next* reaches every page in order, *previous* leads back."""
     out, pages = site
     expected = [out / f"{page}.html" for page in ("index", *pages)]
     for kind, way in (("next-page", expected), ("prev-page", expected[::-1])):
@@ -59,7 +60,7 @@ def test_next_and_previous_lead_through_the_whole_course(site):
 
 
 def test_every_link_resolves(site):
-    """Every relative link, picture, script and style leads to a file of the site, and every anchor to an element."""
+    """Every relative link, picture, script and style leads to a file, an anchor to an element."""
     out, _ = site
     pages = {path: soup(path) for path in out.rglob("*.html")}
     for page, content in pages.items():
@@ -91,7 +92,7 @@ def test_nothing_comes_from_elsewhere(site):
 
 @every_notebook
 def test_a_page_shows_the_stored_outputs(site, path):
-    """Each text and table is on the page, and each picture, told in the words that are stored beside it."""
+    """Each text and table is on the page, and each picture, with the alt text stored beside it."""
     content = soup(page_of(site[0], path))
     outputs = [
         output for cell in nbformat.read(path, 4).cells for output in cell.get("outputs", [])
@@ -112,7 +113,7 @@ def test_a_page_shows_the_stored_outputs(site, path):
 
 @every_notebook
 def test_formulas_are_typeset_by_the_site_itself(site, path):
-    """Where a notebook has formulas, its page loads the typesetter from the site and marks each formula for it."""
+    """A page with formulas loads the typesetter from the site and marks each formula for it."""
     prose = [cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "markdown"]
     content = soup(page_of(site[0], path))
     if any("$$" in source for source in prose):
@@ -122,7 +123,7 @@ def test_formulas_are_typeset_by_the_site_itself(site, path):
 
 @every_notebook
 def test_the_search_knows_every_notebook(site, path):
-    """The longest word that only this notebook's prose has leads, in the search index, to its page."""
+    """The longest word that only this notebook has leads to its page in the search index."""
     text = (site[0] / "searchindex.js").read_text(encoding="utf-8")
     index = json.loads(text.removeprefix("Search.setIndex(").removesuffix(")"))
 
@@ -160,7 +161,7 @@ def course(folder: Path, *cells):
 
 
 def test_a_notebook_is_shown_as_it_lies(tmp_path):
-    """The page holds the stored output, even where running the cell would give another, for nothing is run."""
+    """The page holds the stored output, even where running the cell would give another."""
     output = new_output("stream", name="stdout", text="forty-two")
     build(
         tmp_path / "out",
@@ -172,11 +173,11 @@ def test_a_notebook_is_shown_as_it_lies(tmp_path):
 
 
 def test_flaws_stop_the_build_and_leave_the_old_site(tmp_path):
-    """A broken link, a missing picture and a skipped level of headings are errors, and what was there stays."""
+    """A broken link, a missing picture or a skipped heading level fails; the old site stays."""
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "index.html").write_text("old")
     flaws = new_markdown_cell("[01](01_gone.ipynb)\n\n![a curve](images/gone.png)\n\n### Too deep")
-    with pytest.raises(SiteError) as raised:
+    with pytest.raises(RunError) as raised:
         build(tmp_path / "out", course(tmp_path / "root", flaws))
     for complaint in ("01_gone.ipynb", "images/gone.png", "Non-consecutive header"):
         assert complaint in str(raised.value)

@@ -1,4 +1,4 @@
-"""How long a section takes, what fits into a lesson, and where a class starts together."""
+"""How long a section takes, what fits into a lesson, and a common start for a class."""
 
 from __future__ import annotations
 
@@ -10,191 +10,161 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lepton_lib.artefacts import OUTPUTS, STEPS, Run
-from lepton_lib.classroom.cells import keys_in
+from lepton_lib.classroom.notebooks import keys_in, write_notebook
 from lepton_lib.errors import ExerciseError, ParameterError
 from lepton_lib.exercises.definitions import find_definition
 from lepton_lib.runs import find_notebook, find_notebooks, run_loop
-from lepton_lib.runs.execution import Listener
-from lepton_lib.runs.parameters import is_code, loop_notebooks, read_notebook
-from lepton_lib.utils import write_atomic
+from lepton_lib.runs.execution import ProgressCallback
+from lepton_lib.runs.notebooks import is_code, loop_notebooks, read_notebook
+from lepton_lib.utils import render
 
 WORDS = 110  # read in a minute: prose that is to be understood
 CODE_MINUTES = 1.0  # for a code cell: to read it, run it and look at what it shows
 BREAK_AFTER, BREAK = 50, 10  # minutes of work, and of the break after them
 MEASURED = ("service/latency.json", "service/manifest.json")  # files that differ from run to run
-_LINE = re.compile(r"\n\n\*About \d+ minutes?\.\*$", re.MULTILINE)
-_TIME = re.compile(r"(?<=^\*\*Time:\*\* )\d+ minutes", re.MULTILINE)
-_SECTION = re.compile(r"^## +(.+?)[ \t]*$", re.MULTILINE)
+INTRODUCTION = "Introduction"
+_MINUTES_LINE = re.compile(r"\n\n\*About \d+ minutes?\.\*$", re.MULTILINE)
+_TOTAL = re.compile(r"(?<=^\*\*Time:\*\* )\d+ minutes", re.MULTILINE)
+_HEADING = re.compile(r"^## +(.+?)[ \t]*$", re.MULTILINE)
 
 
 class Section(NamedTuple):
-    """A section of a notebook, from one heading to the next.
+    """A section of a notebook, from one heading to the next."""
 
-    Attributes:
-        notebook: Its stem.
-        title: The heading's, or ``Introduction``.
-        minutes: That it takes.
-        exercises: The keys of the exercises in it.
-    """
-
-    notebook: str
-    title: str
+    notebook: str  # its stem
+    title: str  # the heading's, or "Introduction"
     minutes: int
-    exercises: tuple[str, ...]
+    exercises: tuple[str, ...]  # their keys
 
 
 def sections(path: Path) -> list[Section]:
-    """The sections of a notebook with the minutes that they take: words, code cells and exercises."""
-    found: list[tuple[str, float, list[str]]] = [("Introduction", 0.0, [])]
+    """The sections of a notebook; their time is that of their words, code cells and exercises."""
+    titles, minutes, exercises = [INTRODUCTION], [0.0], [list[str]()]
     for cell in read_notebook(path).cells:
         if is_code(cell):
-            title, minutes, keys = found[-1]
-            here = keys_in(cell.source)
-            found[-1] = (
-                title,
-                minutes + (_exercise_minutes(here) if here else CODE_MINUTES),
-                [*keys, *here],
-            )
-            continue
-        before, *parts = (
-            _SECTION.split(_LINE.sub("", cell.source)) if cell.cell_type == "markdown" else [""]
-        )
-        found[-1] = (found[-1][0], found[-1][1] + len(before.split()) / WORDS, found[-1][2])
-        for title, text in zip(parts[::2], parts[1::2], strict=True):
-            found.append((title, len(f"{title} {text}".split()) / WORDS, []))
+            keys = keys_in(cell.source)
+            minutes[-1] += _code_minutes(keys)
+            exercises[-1] += keys
+        elif cell.cell_type == "markdown":
+            before, *parts = _HEADING.split(_MINUTES_LINE.sub("", cell.source))
+            minutes[-1] += len(before.split()) / WORDS
+            for title, text in zip(parts[::2], parts[1::2], strict=True):
+                titles.append(title)
+                minutes.append(len(f"{title} {text}".split()) / WORDS)
+                exercises.append([])
     return [
-        Section(path.stem, title, max(1, round(minutes)), tuple(keys))
-        for title, minutes, keys in found
+        Section(path.stem, title, max(1, round(time)), tuple(keys))
+        for title, time, keys in zip(titles, minutes, exercises, strict=True)
     ]
 
 
-def _exercise_minutes(keys: Sequence[str]) -> float:
+def _code_minutes(keys: Sequence[str]) -> float:
     try:
-        return sum(find_definition(key).minutes for key in keys)
+        return sum(find_definition(key).minutes for key in keys) or CODE_MINUTES
     except ExerciseError:
         return CODE_MINUTES
 
 
-def stamp(nb: Any, found: Sequence[Section]) -> Any:
-    """Write the minutes: ``*About 5 minutes.*`` under each section's heading, and their sum after ``**Time:**``."""
-    rest = iter(found[1:])
-    whole = f"{5 * math.ceil(sum(section.minutes for section in found) / 5)} minutes"
+def stamp(nb: Any, parts: Sequence[Section]) -> Any:
+    """Write the minutes: ``*About 5 minutes.*`` under headings, their sum after ``**Time:**``."""
+    rest = iter(parts[1:])
+    total = f"{5 * math.ceil(sum(section.minutes for section in parts) / 5)} minutes"
 
-    def line(heading: re.Match[str]) -> str:
+    def with_minutes(heading: re.Match[str]) -> str:
         minutes = next(rest).minutes
         return f"{heading[0].rstrip()}\n\n*About {minutes} minute{'s' if minutes > 1 else ''}.*"
 
     for cell in nb.cells:
         if cell.cell_type == "markdown":
-            cell.source = _SECTION.sub(line, _LINE.sub("", _TIME.sub(whole, cell.source)))
+            source = _MINUTES_LINE.sub("", _TOTAL.sub(total, cell.source))
+            cell.source = _HEADING.sub(with_minutes, source)
     return nb
 
 
 def stamp_minutes(path: Path) -> None:
-    """Stamp a notebook's file, if its minutes aren't what they were."""
+    """Stamp a notebook's file, if its minutes have changed."""
     import nbformat
 
     nb = nbformat.read(path, as_version=4)
     before = [cell.source for cell in nb.cells]
     if [cell.source for cell in stamp(nb, sections(path)).cells] != before:
-        write_atomic(path, nbformat.writes(nb) + "\n")
+        write_notebook(path, nb)
 
 
 class Plan(NamedTuple):
-    """A lesson: sections and breaks (None) in order, each with the minute that it starts at, and what stays at home."""
+    """A lesson: what is done in it, and what isn't."""
 
-    items: list[tuple[int, Section | None]]
-    left: list[Section]
-    minutes: int
+    items: list[tuple[int, Section | None]]  # sections and breaks (None), by their first minutes
+    left: list[Section]  # that don't fit
+    minutes: int  # the minute that it ends at
 
     def to_text(self) -> str:
         """A line for each section and break."""
-        lines = []
-        for start, section in self.items:
-            clock = f"{start // 60}:{start % 60:02}"
-            if section is None:
-                lines.append(f"{clock}  {BREAK:3} min  break")
-            else:
-                task = f"  ({', '.join(section.exercises)})" if section.exercises else ""
-                lines.append(
-                    f"{clock}  {section.minutes:3} min  {section.notebook[:2]} {section.title}{task}"
-                )
-        lines.append(f"{self.minutes // 60}:{self.minutes % 60:02}  end")
-        if self.left:
-            lines.append("To read before or after:")
-            lines += [
-                f"      {one.minutes:3} min  {one.notebook[:2]} {one.title}" for one in self.left
-            ]
-        return "\n".join(lines)
+        return render("classroom/templates/plan.txt", plan=self, pause=BREAK).rstrip("\n")
 
 
-def plan(minutes: int, goals: Sequence[str] = ()) -> Plan:
+def plan_lesson(minutes: int, goals: Sequence[str] = ()) -> Plan:
     """Which sections fit into a lesson, in the notebooks' order, with breaks.
 
     Each notebook's introduction and its sections with exercises come in first, then the rest, as
     long as they fit.
 
     Args:
-        minutes: That the lesson has, with its breaks.
+        minutes: The lesson's, with its breaks.
         goals: Steps of the loop by name (``data``) or number (``01``); the whole loop by default.
 
     Raises:
         ParameterError: A goal is no step, or nothing fits.
     """
     paths = [_notebook_of(goal) for goal in dict.fromkeys(goals)] or loop_notebooks()
-    every = [
-        section for path in sorted(paths, key=lambda path: path.stem) for section in sections(path)
-    ]
-    order = sorted(
-        range(len(every)),
-        key=lambda k: (not (every[k].exercises or every[k].title == "Introduction"), k),
-    )
+    every = [part for path in sorted(paths, key=lambda path: path.stem) for part in sections(path)]
+
+    def is_optional(k: int) -> bool:
+        return not every[k].exercises and every[k].title != INTRODUCTION
+
     chosen: set[int] = set()
-    for k in order:
-        if _laid_out([every[i] for i in sorted(chosen | {k})])[1] <= minutes:
+    for k in sorted(range(len(every)), key=is_optional):
+        if _schedule([every[i] for i in sorted(chosen | {k})])[1] <= minutes:
             chosen.add(k)
     if not chosen:
-        raise ParameterError(
-            "the plan", f"{minutes} minutes", "time for one section", "Allow more minutes."
-        )
-    items, end = _laid_out([every[k] for k in sorted(chosen)])
+        got, expected = f"{minutes} minutes", "time for one section"
+        raise ParameterError("the plan", got, expected, "Allow more minutes.")
+    items, end = _schedule([every[k] for k in sorted(chosen)])
     return Plan(items, [section for k, section in enumerate(every) if k not in chosen], end)
 
 
-def _laid_out(chosen: Sequence[Section]) -> tuple[list[tuple[int, Section | None]], int]:
+def _schedule(chosen: Sequence[Section]) -> tuple[list[tuple[int, Section | None]], int]:
+    """The sections with their starts and the breaks between them, and the minute of the end."""
     items: list[tuple[int, Section | None]] = []
-    now, since = 0, 0
+    now, worked = 0, 0
     for section in chosen:
-        if since and since + section.minutes > BREAK_AFTER:
+        if worked and worked + section.minutes > BREAK_AFTER:
             items.append((now, None))
-            now, since = now + BREAK, 0
+            now, worked = now + BREAK, 0
         items.append((now, section))
-        now, since = now + section.minutes, since + section.minutes
+        now, worked = now + section.minutes, worked + section.minutes
     return items, now
 
 
 def _notebook_of(goal: str) -> Path:
-    name = goal.strip().lower()
+    word, names = goal.strip().lower(), []
     for stem, path in find_notebooks().items():
-        if name and (stem.partition("_")[2] == name or stem.partition("_")[0] == name.zfill(2)):
+        number, _, name = stem.partition("_")
+        if word and (word == name or word.zfill(2) == number):
             return path
-    known = ", ".join(stem.partition("_")[2] for stem in find_notebooks())
-    raise ParameterError(
-        f"goal {goal!r}", "no such step", f"one of: {known}", "Check its spelling."
-    )
+        names.append(name)
+    expected = f"one of: {', '.join(names)}"
+    raise ParameterError(f"goal {goal!r}", "no such step", expected, "Check its spelling.")
 
 
-def jump(name: str, run_dir: Path, *, progress: Listener | None = None) -> list[tuple[str, str]]:
-    """Bring a run folder to where a notebook starts: the steps before it, without lessons and exercises.
-
-    Args:
-        name: The notebook, as for `find_notebook`.
-        run_dir: The run folder. Steps that are done with the default parameters stay as they are.
-        progress: As for `run_loop`.
+def run_steps_before(
+    name: str, run_dir: Path, *, progress: ProgressCallback | None = None
+) -> list[tuple[str, str]]:
+    """Bring a run folder to where a notebook starts; steps that are done there stay as they are.
 
     Returns:
-        Each step before the notebook with a short hash over what it left, which is the same on
-        every seat.
+        Each step before the notebook with a short hash of its files, which is the same on every
+        seat.
 
     Raises:
         ParameterError: It is no notebook of the loop.
@@ -203,17 +173,15 @@ def jump(name: str, run_dir: Path, *, progress: Listener | None = None) -> list[
     """
     stem = find_notebook(name).stem
     if stem not in STEPS:
-        raise ParameterError(
-            f"notebook {stem!r}", "no step of the loop", ", ".join(STEPS), "Take one of them."
-        )
+        where, expected = f"notebook {stem!r}", ", ".join(STEPS)
+        raise ParameterError(where, "no step of the loop", expected, "Take one of them.")
     before = STEPS[: STEPS.index(stem)]
     if before:
-        run_loop(
-            run_dir=run_dir, notebooks=[find_notebook(step) for step in before], progress=progress
-        )
-    steps = Run(run_dir).manifest["steps"]
-    found = []
+        notebooks = [find_notebook(step) for step in before]
+        run_loop(run_dir=run_dir, notebooks=notebooks, progress=progress)
+    steps, codes = Run(run_dir).manifest["steps"], []
     for step in before:
         files = {file: steps[step]["files"][file] for file in OUTPUTS[step] if file not in MEASURED}
-        found.append((step, hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()[:12]))
-    return found
+        digest = hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()
+        codes.append((step, digest[:12]))
+    return codes

@@ -1,4 +1,4 @@
-"""The desk: the `lepton` command. Prints, parses, and leaves the work to the floors below."""
+"""The `lepton` command. Parses arguments and prints results; the other packages do the work."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lepton_lib.cli.common import FAILED, USAGE
 from lepton_lib.errors import LeptonError, NotebookError
 
 app = typer.Typer(
-    help="Machine learning from research to application: run the course's notebooks, serve what they leave.",
+    help="Run the course's notebooks, deploy and serve their models, monitor them, teach a class.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -23,32 +23,26 @@ for part in (running, service, watching, classroom):
 
 
 def main() -> None:
-    """The entry point: a mistake that the reader can mend is one message on stderr, never a traceback."""
-    # nbformat's jsonschema takes a second to get ready for a format that no notebook has, unless
-    # this can't be found.
-    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # None is what the import system asks for
-    # so that kernels are ended
+    """Entry point: a user's mistake is one message on stderr, never a traceback."""
+    # Without this module nbformat's jsonschema doesn't spend a second on a format that no notebook
+    # has.
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # the import system's way to say "missing"
+    # as an exception, so that kernels are ended
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         app()
     except NotebookError as error:
-        sys.exit(_told(error, FAILED))
+        sys.exit(_print_error(error, FAILED))
     except LeptonError as error:
-        sys.exit(_told(error, USAGE))
-    except (
-        OSError,
-        UnicodeError,
-        OverflowError,
-    ) as error:  # a path, a text or a number that the machine refuses
-        told = LeptonError(
-            str(getattr(error, "filename", None) or "the command"),
-            str(getattr(error, "strerror", None) or error),
-            "a path or a value that this machine takes",
-            "Check the command's words, and that the files are yours.",
-        )
-        sys.exit(_told(told, FAILED))
+        sys.exit(_print_error(error, USAGE))
+    except (OSError, UnicodeError, OverflowError) as error:  # a path, text or number
+        where = str(getattr(error, "filename", None) or "the command")
+        got = str(getattr(error, "strerror", None) or error)
+        remedy = "Check the arguments, and that the files are yours."
+        expected = "a path or a value that this machine takes"
+        sys.exit(_print_error(LeptonError(where, got, expected, remedy), FAILED))
 
 
-def _told(error: LeptonError, code: int) -> int:
+def _print_error(error: LeptonError, code: int) -> int:
     typer.echo(f"lepton: {error}", err=True)
     return code

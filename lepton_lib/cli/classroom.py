@@ -17,14 +17,12 @@ app = typer.Typer()
 
 @app.command()
 def work(
-    folder: Annotated[
-        Path, typer.Argument(help="Beside notebooks/, so that relative names lead on.")
-    ] = Path("work"),
+    folder: Annotated[Path, typer.Argument(help="Beside notebooks/.")] = Path("work"),
     *,
     open_: Annotated[bool, typer.Option("--open", help="Then open JupyterLab there.")] = False,
 ) -> None:
     """Make your own copies of the notebooks, or bring them up to date without losing an answer."""
-    from lepton_lib.classroom.work import make_work
+    from lepton_lib.classroom.work_folder import make_work
 
     for line in make_work(folder):
         typer.echo(line)
@@ -40,21 +38,16 @@ def work(
 
 @app.command()
 def progress(
-    folder: Annotated[
-        Path | None, typer.Argument(help="A work folder; the one around here, or work/.")
-    ] = None,
+    folder: Annotated[Path | None, typer.Argument(help="By default around here, or work/.")] = None,
 ) -> None:
     """Show what is done of all exercises."""
-    from lepton_lib.classroom.certificate import cards
-    from lepton_lib.exercises.progress import CORRECT
+    from lepton_lib.classroom.certificate import progress_cards
 
-    found = cards(folder)
-    for card in found:
+    cards = progress_cards(folder)
+    for card in cards:
         typer.echo(card)
-    lines = [standing for card in found for _, standing in card.lines.values()]
-    typer.echo(
-        f"In all {sum(standing.status == CORRECT for standing in lines)} of {len(lines)} done."
-    )
+    n_exercises = sum(len(card.lines) for card in cards)
+    typer.echo(f"In all {sum(card.n_done for card in cards)} of {n_exercises} done.")
 
 
 @app.command()
@@ -62,20 +55,14 @@ def certificate(
     name: Annotated[str, typer.Argument(help="Your name, as it is to stand there.")] = "",
     *,
     out: Annotated[Path, typer.Option(help="The drawing to write.")] = Path("certificate.svg"),
-    verify: Annotated[
-        str,
-        typer.Option(
-            metavar="FILE|CODE", help="Say whether one is genuine; a code needs the name."
-        ),
-    ] = "",
+    verify: Annotated[str, typer.Option(metavar="FILE|CODE", help="Say if it is genuine.")] = "",
     folder: Annotated[Path | None, typer.Option("--work", help="The work folder.")] = None,
 ) -> None:
-    """Draw the certificate when all exercises are done, or verify one.
+    """Draw the certificate when all exercises are done, or verify one; a code needs the name, too.
 
     Its code proves that nothing was changed since; it doesn't prove who did the exercises.
     """
-    from lepton_lib.classroom.certificate import make_certificate
-    from lepton_lib.classroom.certificate import verify as verify_certificate
+    from lepton_lib.classroom.certificate import make_certificate, verify_certificate
     from lepton_lib.utils import write_atomic
 
     if verify:
@@ -88,62 +75,54 @@ def certificate(
 
 @app.command()
 def grade(
-    folder: Annotated[
-        Path, typer.Argument(help="Learners' notebooks: a file or a folder for each.")
-    ],
+    folder: Annotated[Path, typer.Argument(help="A notebook or a folder for each learner.")],
     *,
     seconds: Annotated[int, typer.Option(min=1, help="That one notebook may take.")] = 120,
     cell_seconds: Annotated[int, typer.Option(min=1, help="That one cell may take.")] = 20,
     jobs: Annotated[int, typer.Option(min=1, help="Notebooks at the same time.")] = 2,
 ) -> None:
-    """Run a class's notebooks and write class.csv and class.html: who has done what, and what the class mistakes.
+    """Run a class's notebooks and write class.csv and class.html: results and misconceptions.
 
-    Each runs in a process of its own, with limits on time, memory and files, and without a network.
-    It helps to teach; it is no exam supervision: it doesn't know who wrote a notebook.
+    Each runs in a sandbox, with limits on time, memory and files, and without a network. It helps
+    to teach; it is no exam supervision: it doesn't know who wrote a notebook.
     """
-    from lepton_lib.classroom.grading import Limits, grade
-    from lepton_lib.classroom.report import NO_EXAM, write_report
+    from lepton_lib.classroom.class_report import NO_EXAM, write_class_report
+    from lepton_lib.classroom.grading import Learner, grade
+    from lepton_lib.classroom.sandbox import Limits
 
-    learners = grade(
-        folder,
-        limits=Limits(seconds, cell_seconds, jobs),
-        progress=lambda one: typer.echo(
-            f"{one.name:<32} {one.n_correct:3} correct  {'; '.join(one.notes)}", err=True
-        ),
-    )
-    written = write_report(learners, folder)
-    typer.echo(f"{NO_EXAM}\nTo read: {written[-1]}")
+    def show(one: Learner) -> None:
+        notes = "; ".join(one.notes)
+        typer.echo(f"{one.name:<32} {one.n_correct:3} correct  {notes}", err=True)
+
+    learners = grade(folder, limits=Limits(seconds, cell_seconds, jobs), progress=show)
+    _, page = write_class_report(learners, folder)
+    typer.echo(f"{NO_EXAM}\nTo read: {page}")
 
 
 @app.command()
 def handout(
     folder: Annotated[Path, typer.Argument(help="Where: learners/, instructor/ and slides/.")],
     *,
-    nbgrader: Annotated[
-        bool, typer.Option("--nbgrader", help="With a test after each exercise for nbgrader.")
-    ] = False,
+    nbgrader: Annotated[bool, typer.Option("--nbgrader", help="With nbgrader's tests.")] = False,
 ) -> None:
-    """Make what is handed out: notebooks to fill in, answered and executed ones with notes, and slides."""
+    """Make notebooks to fill in, answered and executed ones with notes, and slides."""
     from lepton_lib.classroom.editions import hand_out
 
     with closing(Progress()) as show:
-        made = hand_out(folder, nbgrader=nbgrader, progress=show)
-    typer.echo(f"{len(made)} files in {folder}: learners, instructor, slides.")
+        files = hand_out(folder, nbgrader=nbgrader, progress=show)
+    typer.echo(f"{len(files)} files in {folder}: learners, instructor, slides.")
 
 
 @app.command()
 def plan(
-    minutes: Annotated[
-        int, typer.Option(min=1, help="That the lesson has, with its breaks.")
-    ] = 180,
-    goals: Annotated[
-        str, typer.Option(help="Steps by name or number, as data,training; all by default.")
-    ] = "",
+    minutes: Annotated[int, typer.Option(min=1, help="The lesson's, with breaks.")] = 180,
+    goals: Annotated[str, typer.Option(help="Steps, as data,training or 1,2; or all.")] = "",
 ) -> None:
     """Say which sections fit into a lesson, in order, with breaks."""
-    from lepton_lib.classroom.pacing import plan
+    from lepton_lib.classroom.pacing import plan_lesson
 
-    typer.echo(plan(minutes, [goal for goal in goals.split(",") if goal.strip()]).to_text())
+    lesson = plan_lesson(minutes, [goal for goal in goals.split(",") if goal.strip()])
+    typer.echo(lesson.to_text())
 
 
 @app.command()
@@ -152,13 +131,11 @@ def jump(
     out: Annotated[Path, typer.Option(help="The run folder.")] = Path("runs/credit"),
 ) -> None:
     """Put everyone at the start of a notebook, with the same results of the steps before it."""
-    from lepton_lib.classroom.pacing import jump
+    from lepton_lib.classroom.pacing import run_steps_before
 
     with closing(Progress()) as show:
-        left = jump(notebook, out, progress=show)
-    for step, digest in left:
-        typer.echo(f"{step:<16} {digest}")
-    typer.echo(
-        f"{out} is ready for {notebook}."
-        + (" Compare the codes with your neighbour's." if left else "")
-    )
+        codes = run_steps_before(notebook, out, progress=show)
+    for step, code in codes:
+        typer.echo(f"{step:<16} {code}")
+    compare = " Compare the codes with your neighbour's." if codes else ""
+    typer.echo(f"{out} is ready for {notebook}.{compare}")

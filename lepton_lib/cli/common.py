@@ -1,4 +1,4 @@
-"""What the commands share: exit codes, the run folder as an argument, a line of progress for each notebook."""
+"""What the commands share: exit codes, common arguments, and progress on stderr."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from lepton_lib.runs import Event
+    from lepton_lib.runs import ProgressEvent
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130  # exit codes
 RunFolder = Annotated[
@@ -18,46 +18,46 @@ RunFolder = Annotated[
 ]
 Trust = Annotated[
     list[str] | None,
-    typer.Option(metavar="KEY", help="A public key whose signature counts; your own by default."),
+    typer.Option(metavar="KEY", help="Trust releases signed with this public key; default: yours."),
 ]
+_BAR = "{desc:<16} {bar:24} {n_fmt:>3}/{total_fmt} cells {elapsed}"
 
 
 class Progress:
-    """One line a notebook on stderr: a bar over its cells in a terminal, else a line when it has ended."""
+    """A line per notebook on stderr: a bar over its cells in a terminal, else one when it ends."""
 
     def __init__(self) -> None:
         self.bar: Any = None
 
-    def __call__(self, event: Event) -> None:
-        """Show where a notebook is now."""
-        terminal = sys.stderr.isatty()
-        if event.state == "running" and terminal:
-            if self.bar is None:
-                from tqdm import tqdm
-
-                form = "{desc:<16} {bar:24} {n_fmt:>3}/{total_fmt} cells {elapsed}"
-                # nrows: some terminals say that they have none
-                width = min(80, shutil.get_terminal_size().columns)
-                self.bar = tqdm(
-                    total=event.total,
-                    desc=event.notebook,
-                    bar_format=form,
-                    ncols=width,
-                    nrows=24,
-                    disable=False,
-                )
-            self.bar.update(event.done - self.bar.n)
-        elif event.state != "running":
-            cells = (
-                f"{event.done:3}/{event.total} cells {event.seconds:6.1f} s" if event.total else ""
-            )
-            if self.bar is None or event.state == "failed":
-                self.close()
-                typer.echo(f"{event.notebook:<16} {event.state:<12} {cells}".rstrip(), err=True)
+    def __call__(self, event: ProgressEvent) -> None:
+        """Show the progress of a notebook."""
+        if event.state != "running":
+            shown_by_bar = self.bar is not None and event.state != "failed"
             self.close()
+            if not shown_by_bar:
+                cells = f"{event.done:3}/{event.total} cells {event.seconds:6.1f} s"
+                line = f"{event.notebook:<16} {event.state:<12} {cells if event.total else ''}"
+                typer.echo(line.rstrip(), err=True)
+        elif sys.stderr.isatty():
+            if self.bar is None:
+                self.bar = _bar(event)
+            self.bar.update(event.done - self.bar.n)
 
     def close(self) -> None:
-        """Leave the bar as it stands."""
+        """End the bar's line."""
         if self.bar is not None:
             self.bar.close()
             self.bar = None
+
+
+def _bar(event: ProgressEvent) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(
+        total=event.total,
+        desc=event.notebook,
+        bar_format=_BAR,
+        ncols=min(80, shutil.get_terminal_size().columns),
+        nrows=24,  # some terminals report none
+        disable=False,
+    )

@@ -1,11 +1,13 @@
-"""Running notebooks and looking after cases: run, doctor, cases, new-case, notebooks."""
+"""Running notebooks, and managing cases: run, doctor, cases, new-case, notebooks."""
 
 from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,106 +20,83 @@ app = typer.Typer()
 @app.command()
 def run(
     notebook: Annotated[
-        str, typer.Argument(help="A stem, its prefix or a path; 'loop' for 00 to 05.")
+        str,
+        typer.Argument(help="A name, its first letters such as 02, or a path; 'loop' runs 00-05."),
     ] = "loop",
     *,
     case: Annotated[
-        str | None, typer.Option(help="A case's name, or a folder with a case.toml.")
+        str | None, typer.Option(help="The case's name, or a folder with a case.toml.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The run folder; runs/CASE by default.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder; default: runs/CASE.")] = None,
     parameter: Annotated[
         list[str] | None,
-        typer.Option("-p", metavar="NAME=VALUE", help="A parameter; as often as needed."),
+        typer.Option("-p", metavar="NAME=VALUE", help="Set a parameter; can be repeated."),
     ] = None,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Run every step, also those that are done already.")
+        bool, typer.Option("--fresh", help="Run all steps again, also those already done.")
     ] = False,
     whole: Annotated[
-        bool, typer.Option("--whole", help="Run the cells of exercises and lessons, too.")
+        bool, typer.Option("--whole", help="Include the cells of exercises and lessons.")
     ] = False,
 ) -> None:
     """Run one notebook, or the whole loop, into a run folder."""
-    from lepton_lib.runs import find_notebook, run_loop, run_notebook
-    from lepton_lib.runs.parameters import loop_notebooks
+    from lepton_lib.runs import RunSummary, find_notebook, run_loop, run_notebook
+    from lepton_lib.runs.notebooks import loop_notebooks
+    from lepton_lib.runs.parameters import check_parameters, datasets_path, find_case
 
-    given = _parameters(parameter or [], case, out)
+    values = _overrides(parameter or [], case, out)
     notebooks = loop_notebooks() if notebook == "loop" else [find_notebook(notebook)]
-    if "case" in given:
-        given["case"] = _case_by_name(given["case"])
-    run_dir = Path(
-        given.pop("run_dir", "") or Path("runs", given.get("case") or _default_case(notebooks))
-    )
-    show = Progress()
-    try:
+    if loaded := find_case(values):
+        if os.sep in values["case"]:  # notebooks find it by its name
+            os.environ["LEPTON_DATASETS"] = datasets_path(loaded)
+        values["case"] = loaded.name
+    folder = values.pop("run_dir", "")
+    checked = check_parameters(notebooks, values)
+    default = next((v["case"] for v in checked.values() if "case" in v), notebooks[0].stem)
+    run_dir = Path(folder or f"runs/{default}")
+    with _resumable() as show:
+        options: Any = {"parameters": values, "progress": show, "whole": whole}
         if notebook == "loop":
-            run_loop(
-                run_dir=run_dir,
-                parameters=given,
-                notebooks=notebooks,
-                progress=show,
-                whole=whole,
-                fresh=fresh,
-            )
+            finished = run_loop(run_dir=run_dir, notebooks=notebooks, fresh=fresh, **options)
         else:
-            executed = run_notebook(
-                notebooks[0], run_dir=run_dir, parameters=given, progress=show, whole=whole
-            )
-    except KeyboardInterrupt:
-        show.close()
-        typer.echo("Interrupted. The same command goes on from there.", err=True)
-        raise typer.Exit(INTERRUPTED) from None
-    finally:
-        show.close()
+            executed = run_notebook(notebooks[0], run_dir=run_dir, **options)
     if notebook == "loop":
-        from lepton_lib.artefacts import Run
-        from lepton_lib.runs import RunSummary
-
-        typer.echo(
-            f"\n{RunSummary.of(Run(run_dir)).to_text()}\n\nAll of it on one page: {run_dir / 'index.html'}"
-        )
+        typer.echo(f"\n{RunSummary.of(finished).to_text()}\n")
+        typer.echo(f"All of it on one page: {run_dir / 'index.html'}")
     else:
         typer.echo(f"To read: {executed.with_suffix('.html')}")
 
 
-def _parameters(pairs: list[str], case: str | None, out: Path | None) -> dict[str, str]:
-    """``name=value`` pairs and the two options as one; each name once."""
-    options = [("case", case), ("run_dir", None if out is None else str(out))]
-    given = {name: value for name, value in options if value is not None}
+@contextmanager
+def _resumable() -> Iterator[Progress]:
+    """Show progress; Ctrl-C ends the command with a line that says how to resume."""
+    try:
+        with closing(Progress()) as show:
+            yield show
+    except KeyboardInterrupt:
+        typer.echo("Interrupted. The same command resumes the run.", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _overrides(pairs: list[str], case: str | None, out: Path | None) -> dict[str, str]:
+    """The values of ``-p NAME=VALUE``, ``--case`` and ``--out`` by parameter; each name once."""
+    values = {} if case is None else {"case": case}
+    if out is not None:
+        values["run_dir"] = str(out)
     for pair in pairs:
         name, sign, value = pair.partition("=")
-        if not sign or not name.strip():
+        name = name.strip()
+        if not sign or not name:
             raise ParameterError(f"-p {pair}", "no '='", "name=value", "Write -p epochs=10.")
-        if name.strip() in given:
-            raise ParameterError(
-                f"parameter {name.strip()!r}", "two values", "one", "Take one of them out."
-            )
-        given[name.strip()] = value
-    return given
-
-
-def _case_by_name(case: str) -> str:
-    """The case's name; where a folder was given, notebooks will find it by its name, too."""
-    from lepton_lib.cases import load_case
-
-    found = load_case(Path(case) if os.sep in case else case)
-    if os.sep in case:
-        places = [str(found.folder.absolute().parent), os.environ.get("LEPTON_DATASETS", "")]
-        os.environ["LEPTON_DATASETS"] = os.pathsep.join(filter(None, places))
-    return found.name
-
-
-def _default_case(notebooks: list[Path]) -> str:
-    from lepton_lib.runs import read_parameters
-
-    for path in notebooks:
-        if (parameter := read_parameters(path).get("case")) is not None:
-            return str(parameter.default)
-    return notebooks[0].stem
+        if name in values:
+            raise ParameterError(f"parameter {name!r}", "two values", "one", "Remove one of them.")
+        values[name] = value
+    return values
 
 
 @app.command()
 def doctor() -> None:
-    """Look at this machine, and name each problem and its mend."""
+    """Check this machine, and show how to fix each problem."""
     from lepton_lib.doctor import examine
 
     report = examine()
@@ -154,7 +133,7 @@ def new_case(
     ],
     target: Annotated[str, typer.Option(help="The column to predict.")],
     out: Annotated[
-        Path | None, typer.Option(help="The new case's folder; datasets/NAME by default.")
+        Path | None, typer.Option(help="The new case's folder; default: datasets/NAME.")
     ] = None,
     encoding: Annotated[
         str | None, typer.Option(help="Of a text file, if the guess is wrong: cp1252, gb18030.")
@@ -176,18 +155,15 @@ def new_case(
 @app.command()
 def notebooks(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Stems, prefixes or paths; all by default.")
+        list[str] | None, typer.Argument(help="Names, first letters or paths; default: all.")
     ] = None,
 ) -> None:
-    """Re-execute stored notebooks; write their outputs back, and how many minutes their sections take."""
+    """Re-execute stored notebooks; update outputs and minutes."""
     from lepton_lib.classroom.pacing import stamp_minutes
     from lepton_lib.runs import find_notebook, find_notebooks, refresh_notebooks
 
     paths = [find_notebook(name) for name in names] if names else list(find_notebooks().values())
-    show = Progress()
-    try:
+    with closing(Progress()) as show:
         refresh_notebooks(paths, progress=show)
-    finally:
-        show.close()
     for path in paths:
         stamp_minutes(path)

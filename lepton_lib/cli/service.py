@@ -1,4 +1,4 @@
-"""Serving a run: serve, install, promote, roll-back, log, container, keys."""
+"""Deploying a run: serve, install, promote, roll-back, log, container, keys."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def serve(
     *,
     require_key: Annotated[bool, typer.Option("--require-key", help="Demand an API key.")] = False,
     no_keys: Annotated[
-        bool, typer.Option("--no-keys", help="Let everybody ask, on any address.")
+        bool, typer.Option("--no-keys", help="Answer without a key, on any address.")
     ] = False,
 ) -> None:
     """Serve a run's model over HTTP."""
@@ -45,7 +45,7 @@ def install(
     source: Annotated[Path, typer.Argument(help="A service folder, such as OTHER/service.")],
     trust: Trust = None,
 ) -> None:
-    """Verify a release and lay it beside the run's others."""
+    """Verify a release and install it beside the run's others."""
     from lepton_lib.serving import releases
 
     typer.echo(f"Installed {releases.install(run_dir, source, trust=trust)}.")
@@ -53,7 +53,7 @@ def install(
 
 @app.command()
 def promote(run_dir: RunFolder, version: str, trust: Trust = None) -> None:
-    """Let an installed release answer from now on."""
+    """Deploy an installed release: it answers from now on."""
     from lepton_lib.serving import releases
 
     releases.promote(run_dir, version, trust=trust)
@@ -62,7 +62,7 @@ def promote(run_dir: RunFolder, version: str, trust: Trust = None) -> None:
 
 @app.command("roll-back")
 def roll_back(run_dir: RunFolder, trust: Trust = None) -> None:
-    """Let the release before the current one answer again."""
+    """Roll back to the release before the current one."""
     from lepton_lib.serving import releases
 
     typer.echo(f"{releases.roll_back(run_dir, trust=trust)} answers.")
@@ -84,22 +84,21 @@ def log(
     parquet: Annotated[Path | None, typer.Option(metavar="FILE", help="Export as a table.")] = None,
     trust: Trust = None,
 ) -> None:
-    """Look into a run's prediction log, export it, thin it out."""
-    from lepton_lib.serving import upkeep
+    """Search, export or prune a run's prediction log."""
+    from lepton_lib.serving import log_maintenance
 
     if all(wish is None for wish in (find, erase, keep_days, parquet)):
-        raise typer.BadParameter("say what to do: --find, --parquet, --erase or --keep-days")
+        raise typer.BadParameter("choose --find, --parquet, --erase or --keep-days")
     path = run_dir / "service" / "predictions.sqlite"
     if find is not None:
-        typer.echo(upkeep.describe(run_dir, find, trust=trust))
+        typer.echo(log_maintenance.describe(run_dir, find, trust=trust))
     if parquet is not None:
-        typer.echo(
-            f"{upkeep.export(path, upkeep.case_of(run_dir, trust=trust), parquet)} predictions in {parquet}."
-        )
+        case = log_maintenance.case_of(run_dir, trust=trust)
+        typer.echo(f"{log_maintenance.export(path, case, parquet)} predictions in {parquet}.")
     if erase is not None:
-        typer.echo(f"{upkeep.erase(path, erase)} predictions erased.")
+        typer.echo(f"{log_maintenance.erase(path, erase)} predictions erased.")
     if keep_days is not None:
-        typer.echo(f"{upkeep.keep_days(path, keep_days)} requests removed.")
+        typer.echo(f"{log_maintenance.keep_days(path, keep_days)} requests removed.")
 
 
 @app.command()
@@ -126,26 +125,26 @@ def add_key(
     rate: Annotated[float, typer.Option(help="Requests a second.")] = 100.0,
 ) -> None:
     """Make a key; it is shown this once."""
-    from lepton_lib.serving import guards
+    from lepton_lib.serving import api_keys
 
-    typer.echo(guards.add_key(guards.keys_file(run_dir), name, rate=rate))
+    typer.echo(api_keys.add_key(api_keys.keys_file(run_dir), name, rate=rate))
 
 
 @keys.command("list")
 def list_keys(run_dir: RunFolder) -> None:
     """Show the keys' names and rates."""
-    from lepton_lib.serving import guards
+    from lepton_lib.serving import api_keys
 
-    for name, rate in guards.list_keys(guards.keys_file(run_dir)).items():
+    for name, rate in api_keys.list_keys(api_keys.keys_file(run_dir)).items():
         typer.echo(f"{name:<24} {rate:g} requests/s")
 
 
 @keys.command("revoke")
 def revoke_key(run_dir: RunFolder, name: str) -> None:
-    """Take a key away."""
-    from lepton_lib.serving import guards
+    """Revoke a key."""
+    from lepton_lib.serving import api_keys
 
-    guards.revoke_key(guards.keys_file(run_dir), name)
+    api_keys.revoke_key(api_keys.keys_file(run_dir), name)
 
 
 @keys.command("signing")

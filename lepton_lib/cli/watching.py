@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -22,23 +23,17 @@ def monitor(
     every: Annotated[
         float | None, typer.Option(min=0.01, metavar="MINUTES", help="Again and again.")
     ] = None,
-    metrics: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL", help="The service's address: its rate, errors and latency, too."
-        ),
-    ] = None,
     trust: Trust = None,
 ) -> None:
-    """Judge what the service has answered since the last time: report, decide, and with --act do it."""
-    from lepton_lib.operations import monitor as look
-    from lepton_lib.operations import watch
+    """Judge what the service has answered since the last time; with --act do what was decided."""
+    from lepton_lib import operations
 
-    if every is not None:
-        watch(
-            run_dir, every=every * 60, act=act, metrics=metrics, trust=trust or (), tell=typer.echo
-        )
-    typer.echo(look(run_dir, act=act, metrics=metrics, trust=trust or (), tell=typer.echo))
+    while True:
+        step = operations.monitor(run_dir, act=act, trust=trust or (), notify=typer.echo)
+        if every is None:
+            break
+        time.sleep(every * 60)  # a pause, whatever the clock says
+    typer.echo(step)
     typer.echo(f"To read: {run_dir / 'monitoring' / 'report.html'}")
 
 
@@ -52,10 +47,9 @@ def label(
 ) -> None:
     """Attach labels that have come late to their predictions."""
     from lepton_lib.operations import attach_file
-    from lepton_lib.serving.upkeep import case_of
+    from lepton_lib.serving.log_maintenance import case_of
 
-    count = attach_file(
-        run_dir / "service" / "predictions.sqlite", table, case_of(run_dir, trust=trust)
-    )
+    case = case_of(run_dir, trust=trust)
+    count = attach_file(run_dir / "service" / "predictions.sqlite", table, case)
     typer.echo(str(count))
     raise typer.Exit(0 if count.clean else FAILED)

@@ -1,4 +1,4 @@
-"""Exercises that answer at once: `check`, `hint`, `solution`, `checkpoint`, and a card of what is done.
+"""Exercises that answer at once: `check`, `hint`, `solution`, `checkpoint`, and a progress card.
 
 The value is passed in; no name of the notebook is read. An answer never raises and has the same
 text on every run.
@@ -7,80 +7,68 @@ text on every run.
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from lepton_lib.errors import ExerciseError
-from lepton_lib.exercises.definitions import (
-    Exercise,
-    Question,
-    definition_files,
-    find_definition,
-    letter_hash,
-    read_definitions,
-)
-from lepton_lib.exercises.judging import Raised, kind_of, outcomes, same
+from lepton_lib.exercises.comparison import Raised, call_on_inputs, describe_kind, same
+from lepton_lib.exercises.definitions import Exercise, Question, definitions_of, find_definition
 from lepton_lib.exercises.progress import (
     CORRECT,
     HINT,
     NOT_ATTEMPTED,
     NOT_YET,
     SOLUTION,
+    ExerciseEvent,
     Standing,
-    keep,
+    append_event,
     read_events,
     standings,
     work_folder,
 )
 from lepton_lib.utils import first_line
 
-# this session's events, for the ladder of hints and for readers without a folder
-_session: list[tuple[str, str]] = []
+# this session's events, for the ladder of hints and for readers without a work folder
+_session: list[ExerciseEvent] = []
 
 
+@dataclass(frozen=True, repr=False)
 class Feedback:
-    """What the reader sees: plain text.
+    """What the reader sees: plain text."""
 
-    Attributes:
-        status: ``correct``, ``not yet``, ``not attempted``, ``hint`` or ``solution``.
-        text: All of it.
-    """
-
-    def __init__(self, status: str, text: str) -> None:
-        self.status = status
-        self.text = text
+    status: str  # correct, not yet, not attempted, hint or solution
+    text: str
 
     def __repr__(self) -> str:
         return self.text
 
 
-class Tried(NamedTuple):
-    """What a function gave on the exercise's inputs, tried elsewhere: one outcome each; None if it didn't end."""
+class Outcomes(NamedTuple):
+    """What a function returned for each input of its exercise; None after a timeout."""
 
-    outcomes: list[Any] | None
+    values: list[Any] | None
 
 
 def check(key: str, answer: Any) -> Feedback:
-    """Say how an answer stands: *not attempted*, *not yet* with the misconception behind it, or *correct*.
+    """Grade an answer: *not attempted*, *not yet* with the misconception behind it, or *correct*.
 
     Args:
         key: The exercise's, as ``"02.3"``, or a question's, as ``"02.q1"``.
         answer: The value or the function; for a question the letter. An Ellipsis is no attempt.
     """
     try:
-        status, message = judge(key, answer)
+        status, message = grade_answer(key, answer)
     except ExerciseError as error:
         return Feedback(NOT_YET, str(error))
     if status == NOT_ATTEMPTED:
         return Feedback(status, f'{key} not attempted: {message} Stuck? hint("{key}")')
-    return _told(key, status, f"{key} {status}: {message}")
+    return _record(key, status, f"{key} {status}: {message}")
 
 
-def judge(key: str, answer: Any) -> tuple[str, str]:
-    """What `check` judges, as status and message, and no word of it is kept.
+def grade_answer(key: str, answer: Any) -> tuple[str, str]:
+    """The status and message that `check` shows; nothing is recorded.
 
-    Args:
-        key: As for `check`.
-        answer: As for `check`, or `Tried`.
+    The answer may also be the `Outcomes` of a function that was called in another process.
 
     Raises:
         ExerciseError: There is no such exercise.
@@ -88,35 +76,24 @@ def judge(key: str, answer: Any) -> tuple[str, str]:
     definition = find_definition(key)
     try:
         if isinstance(definition, Question):
-            return _judge_letter(definition, answer)
-        return _judge_value(definition, answer)
+            return _grade_letter(definition, answer)
+        return _grade_value(definition, answer)
     except Exception as error:  # an answer may do anything when it is looked at
         return NOT_YET, f"your answer can't be looked at ({first_line(error)})"
 
 
 def checkpoint(key: str, answer: Any) -> Any:
-    """Check an answer, and go on with the right one: for exercises whose value later cells need.
-
-    Returns:
-        The answer if it is correct, else the right one.
-    """
+    """Check an answer that later cells need; returns it if it's correct, else the course's own."""
     from IPython.display import display
 
     feedback = check(key, answer)
-    right = feedback.status == CORRECT
-    if not right:
-        feedback = Feedback(
-            feedback.status, f"{feedback.text}\nThe notebook goes on with the right answer."
-        )
-    display(feedback)  # type: ignore[no-untyped-call]  # IPython has no types
-    if right:
+    if feedback.status == CORRECT:
+        display(feedback)
         return answer
-    definition = find_definition(key)
-    return (
-        definition.answer
-        if isinstance(definition, Question)
-        else definition.value_of(definition.answer)
-    )
+    display(Feedback(NOT_YET, f"{feedback.text}\nThe notebook goes on with the right answer."))
+    exercise = find_definition(key)
+    right = exercise.answer
+    return exercise.value_of(right) if isinstance(exercise, Exercise) else right
 
 
 def hint(key: str) -> Feedback:
@@ -125,43 +102,50 @@ def hint(key: str) -> Feedback:
         hints = find_definition(key).hints
     except ExerciseError as error:
         return Feedback(NOT_YET, str(error))
-    taken = sum(event == (key, HINT) for event in _session)
-    step = min(taken, len(hints) - 1)
+    step = min(_session.count(ExerciseEvent(key, HINT)), len(hints) - 1)
     more = "" if step < len(hints) - 1 else f' The last one; solution("{key}") shows the answer.'
-    return _told(key, HINT, f"{key} hint {step + 1} of {len(hints)}: {hints[step]}{more}")
+    return _record(key, HINT, f"{key} hint {step + 1} of {len(hints)}: {hints[step]}{more}")
 
 
 def solution(key: str) -> Feedback:
     """The answer, and why it matters."""
     try:
-        definition = find_definition(key)
+        exercise = find_definition(key)
     except ExerciseError as error:
         return Feedback(NOT_YET, str(error))
-    return _told(
-        key, SOLUTION, f"{key} solution:\n\n{definition.answer.strip()}\n\n{definition.why}"
-    )
+    text = f"{key} solution:\n\n{exercise.answer.strip()}\n\n{exercise.why}"
+    return _record(key, SOLUTION, text)
 
 
+@dataclass(frozen=True, repr=False)
 class ProgressCard:
-    """What is done of one notebook's exercises, as text. Made by `progress_card`."""
+    """What is done of one notebook's exercises, shown as text."""
 
-    def __init__(self, number: str, lines: dict[str, tuple[str, Standing]]) -> None:
-        self.number = number
-        self.lines = lines
+    number: str  # the notebook's, as "02"
+    lines: dict[str, tuple[str, Standing]]  # each exercise's title and standing, by key
+
+    @classmethod
+    def of(cls, number: str, events: list[ExerciseEvent]) -> ProgressCard:
+        """The card of a notebook after these events."""
+        known, exercises = standings(events), definitions_of(number).items()
+        return cls(number, {key: (one.title, known.get(key, Standing())) for key, one in exercises})
+
+    @property
+    def n_done(self) -> int:
+        """How many exercises are correct."""
+        return sum(standing.status == CORRECT for _, standing in self.lines.values())
 
     def __repr__(self) -> str:
-        done = sum(standing.status == CORRECT for _, standing in self.lines.values())
-        rows = [f"Notebook {self.number}: {done} of {len(self.lines)} done"]
+        rows = [f"Notebook {self.number}: {self.n_done} of {len(self.lines)} done"]
         for key, (title, standing) in self.lines.items():
             mark = {CORRECT: "[x]", NOT_YET: "[~]"}.get(standing.status, "[ ]")
-            rows.append(
-                f"  {mark} {key:<6} {title}{' (with the solution)' if standing.seen else ''}"
-            )
+            remark = " (with the solution)" if standing.seen else ""
+            rows.append(f"  {mark} {key:<6} {title}{remark}")
         return "\n".join(rows)
 
 
 def progress_card(number: str) -> ProgressCard:
-    """The card of a notebook: from the work folder if the notebook lies in one, else from this session.
+    """The progress in a notebook, from its work folder; outside one, from this session.
 
     Args:
         number: The notebook's, as ``"02"``.
@@ -169,117 +153,79 @@ def progress_card(number: str) -> ProgressCard:
     Raises:
         ExerciseError: The notebook has no exercises, or they can't be read.
     """
-    files = definition_files()
-    if number not in files:
-        remedy = "Write the notebook's number with two digits."
-        raise ExerciseError(f"notebook {number!r}", "no exercises", f"one of {list(files)}", remedy)
     folder = work_folder()
-    known = standings(read_events(folder) if folder else _session)
-    definitions = read_definitions(files[number])
-    return ProgressCard(
-        number, {key: (d.title, known.get(key, Standing())) for key, d in definitions.items()}
-    )
+    return ProgressCard.of(number, read_events(folder) if folder else _session)
 
 
-def _told(key: str, event: str, text: str) -> Feedback:
-    _session.append((key, event))
+def _record(key: str, status: str, text: str) -> Feedback:
+    event = ExerciseEvent(key, status)
+    _session.append(event)
     try:
-        keep(key, event, work_folder())
+        append_event(event)
     except OSError as error:
         text += f"\n(Your progress could not be kept: {error.strerror}.)"
-    return Feedback(event, text)
+    return Feedback(status, text)
 
 
-def _judge_letter(question: Question, answer: Any) -> tuple[str, str]:
+def _grade_letter(question: Question, answer: Any) -> tuple[str, str]:
     if answer is ...:
         return NOT_ATTEMPTED, "put a letter in quotes in place of the dots."
     letter = answer.strip().strip("()").casefold() if isinstance(answer, str) else ""
     if letter not in tuple(question.options):
-        return (
-            NOT_YET,
-            f"got {kind_of(answer)}, expected one letter of {', '.join(question.options)}, in quotes",
-        )
-    hashed = letter_hash(question.salt, letter)
-    return (
-        (CORRECT, question.why) if hashed == question.right else (NOT_YET, question.wrong[hashed])
-    )
+        letters = ", ".join(question.options)
+        return NOT_YET, f"got {describe_kind(answer)}, expected one letter of {letters}, in quotes"
+    status = CORRECT if letter == question.answer else NOT_YET
+    return status, question.message(letter)
 
 
-def _judge_value(exercise: Exercise, answer: Any) -> tuple[str, str]:
+def _grade_value(exercise: Exercise, answer: Any) -> tuple[str, str]:
     if answer is ...:
         return NOT_ATTEMPTED, "put your answer in place of the dots and run the cell again."
     if exercise.inputs is None:
         return _compare(exercise, answer)
-    if not isinstance(answer, Tried):
+    if not isinstance(answer, Outcomes):
         if not callable(answer) or isinstance(answer, type):
-            return (
-                NOT_YET,
-                f"got {kind_of(answer)}, expected a function: pass it without calling it",
-            )
-        answer = try_out(exercise, answer)
-    given = answer.outcomes
-    if given is None:
-        return (
-            NOT_YET,
-            "your function doesn't end on a small input: is there a loop that never stops?",
-        )
-    expected = _made(exercise, exercise.answer)
-    if all(value is None or value is ... for value in given) and not all(
-        value is None for value in expected
-    ):
+            got = describe_kind(answer)
+            return NOT_YET, f"got {got}, expected a function: pass it without calling it"
+        answer = Outcomes(call_on_inputs(answer, exercise.arguments()))
+    if answer.values is None:
+        reason = "is there a loop that never stops?"
+        return NOT_YET, f"your function doesn't end on a small input: {reason}"
+    returns_nothing = all(value is None or value is ... for value in answer.values)
+    if returns_nothing and any(value is not None for value in _outcome(exercise, exercise.answer)):
         return NOT_ATTEMPTED, "the function returns nothing yet."
-    return _compare(exercise, given)
+    return _compare(exercise, answer.values)
 
 
-def try_out(exercise: Exercise, function: Any) -> Tried:
-    """Try a function on the exercise's inputs, in a time limit."""
-    try:
-        return Tried(outcomes(function, exercise.arguments()))
-    except TimeoutError:
-        return Tried(None)
-
-
-def _compare(exercise: Exercise, given: Any) -> tuple[str, str]:
-    expected = _made(exercise, exercise.answer)
-    if same(given, expected, exercise.tolerance):
+def _compare(exercise: Exercise, answer: Any) -> tuple[str, str]:
+    expected = _outcome(exercise, exercise.answer)
+    if same(answer, expected, exercise.tolerance):
         return CORRECT, exercise.why
     for wrong in exercise.wrong:
-        if same(given, _made(exercise, wrong.code), exercise.tolerance):
+        if same(answer, _outcome(exercise, wrong.code), exercise.tolerance):
             return NOT_YET, wrong.message
+    what = "your answer"
     if exercise.inputs is not None:
-        pairs = list(zip(given, expected, strict=True))
-        given, expected = next(pair for pair in pairs if not same(*pair, exercise.tolerance))
-        if isinstance(given, Raised):
-            return NOT_YET, f"your function fails on an input that it should take ({given.message})"
-        if isinstance(expected, Raised):
-            return (
-                NOT_YET,
-                f"your function accepts an input that it should refuse with {expected.kind}",
-            )
-    got, wanted = kind_of(given), kind_of(expected)
-    what = "what your function returns" if exercise.inputs is not None else "your answer"
+        what = "what your function returns"
+        pairs = zip(answer, expected, strict=True)
+        answer, expected = next(pair for pair in pairs if not same(*pair, exercise.tolerance))
+    if isinstance(answer, Raised):
+        return NOT_YET, f"your function fails on an input that it should take ({answer.message})"
+    if isinstance(expected, Raised):
+        error = expected.kind
+        return NOT_YET, f"your function accepts an input that it should refuse with {error}"
+    got, wanted = describe_kind(answer), describe_kind(expected)
     if got != wanted:
         return NOT_YET, f"{what} is {got}, expected {wanted}"
-    return (
-        NOT_YET,
-        f'{what} is {got}, as expected, but not the right one. hint("{exercise.key}") helps',
-    )
+    help_ = f'hint("{exercise.key}") helps'
+    return NOT_YET, f"{what} is {got}, as expected, but not the right one. {help_}"
 
 
 @functools.cache
-def _made(exercise: Exercise, code: str) -> Any:
-    """What the course's own code makes: the value, or the function's outcomes."""
+def _outcome(exercise: Exercise, code: str) -> Any:
+    """What the course's own code gives: the value, or the function's outcomes."""
     value = exercise.value_of(code)
-    return value if exercise.inputs is None else outcomes(value, exercise.arguments(), seconds=60.0)
+    return value if exercise.inputs is None else call_on_inputs(value, exercise.arguments(), 60.0)
 
 
-__all__ = [
-    "Feedback",
-    "ProgressCard",
-    "check",
-    "checkpoint",
-    "hint",
-    "judge",
-    "progress_card",
-    "solution",
-]
+__all__ = ["Feedback", "ProgressCard", "check", "checkpoint", "hint", "progress_card", "solution"]

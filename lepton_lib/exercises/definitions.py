@@ -1,4 +1,4 @@
-"""What an exercise is: its answer as code, the wrong answers that are known, hints. Knows the files, not the reader.
+"""What an exercise is: its answer as code, the wrong answers that are known, its hints.
 
 A definition lies in ``notebooks/exercises/<notebook>.toml``. It is the course's own code and is run
 as such; nothing that a reader writes comes here.
@@ -19,56 +19,39 @@ from lepton_lib.errors import ExerciseError
 from lepton_lib.utils import course_folders
 
 Text = Annotated[str, Field(min_length=1)]
+Minutes = Annotated[float, Field(gt=0, le=60)]
 
 
-class _Part(BaseModel):
+class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Wrong(_Part):
-    """A wrong answer that readers give.
+class WrongAnswer(_Model):
+    """A wrong answer that readers give."""
 
-    Attributes:
-        code: Makes it, as the answer's code makes the right one.
-        message: The misconception behind it: what *not yet* says.
-    """
-
-    code: Text
-    message: Text
+    code: Text  # gives it, as the answer's code gives the right one
+    message: Text  # the misconception behind it: what *not yet* says
 
 
-class Exercise(_Part):
-    """An exercise whose answer is a value or a function.
-
-    Attributes:
-        key: ``02.3``: the notebook's number and the exercise's.
-        title: A few words.
-        kind: What is asked: to predict a result, to mend code, to write some, or to decide with a
-            reason.
-        objective: What the reader can do afterwards: "After this you can ...".
-        minutes: That it takes.
-        given: Code that runs before the answer's and the wrong answers' code: what the cell or
-            cells before it define.
-        answer: Code whose last statement defines the right answer: an assignment or a function.
-        inputs: For a function, an expression: the list of argument tuples that it is tried on.
-        tolerance: Relative, for numbers; near zero absolute.
-        why: One sentence with *correct*: why it matters.
-        hints: A ladder, the last one nearly the answer.
-        wrong: At least two.
-    """
-
-    key: str
+class _Definition(_Model):
+    key: str  # 02.3 or 02.q1: the notebook's number and the exercise's
     title: Text
-    kind: Literal["predict", "mend", "write", "decide"]
-    objective: Text
-    minutes: Annotated[float, Field(gt=0, le=60)]
-    given: str = ""
-    answer: Text
-    inputs: str | None = None
-    tolerance: Annotated[float, Field(ge=0, lt=1)] = 1e-6
-    why: Text
+    objective: Text  # "After this you can ..."
+    why: Text  # one sentence with *correct*: why it matters
+
+
+class Exercise(_Definition):
+    """An exercise whose answer is a value or a function."""
+
+    kind: Literal["predict", "mend", "write", "decide"]  # a result, code, code, with a reason
+    minutes: Minutes
+    given: str = ""  # code that runs before the answers' code: what earlier cells define
+    answer: Text  # code whose last statement defines the right answer
+    inputs: str | None = None  # for a function, an expression: a list of argument tuples
+    tolerance: Annotated[float, Field(ge=0, lt=1)] = 1e-6  # relative; near zero absolute
+    # a ladder, the last one nearly the answer
     hints: Annotated[tuple[Text, ...], Field(min_length=2, max_length=3)]
-    wrong: Annotated[tuple[Wrong, ...], Field(min_length=2)]
+    wrong: Annotated[tuple[WrongAnswer, ...], Field(min_length=2)]
 
     @property
     def name(self) -> str:
@@ -78,81 +61,62 @@ class Exercise(_Part):
             return last.name
         if isinstance(last, ast.Assign) and isinstance(last.targets[0], ast.Name):
             return last.targets[0].id
-        raise ExerciseError(
-            f"exercise {self.key}",
-            f"an answer that ends with {ast.unparse(last)[:40]!r}",
-            "an assignment to a name, or a function",
-            "Let the last statement define what is passed to check().",
-        )
+        got, expected = ast.unparse(last)[:40], "an assignment to a name, or a function"
+        remedy = "Let the answer end with what is passed to check()."
+        raise ExerciseError(f"exercise {self.key}", got, expected, remedy)
 
     def value_of(self, code: str) -> Any:
         """What ``code`` defines under the answer's name, in a namespace of its own."""
-        return self._scope(code)[self.name]
+        return self._namespace(code)[self.name]
 
     def arguments(self) -> list[tuple[Any, ...]]:
-        """What a function is tried on."""
-        found: list[tuple[Any, ...]] = eval(self.inputs or "[]", self._scope())
-        return found
+        """The argument tuples that a function is called with."""
+        return list(eval(self.inputs or "[]", self._namespace()))
 
-    def _scope(self, code: str = "") -> dict[str, Any]:
-        scope: dict[str, Any] = {}
-        exec(self.given, scope)
-        exec(code, scope)
-        return scope
+    def _namespace(self, code: str = "") -> dict[str, Any]:
+        namespace: dict[str, Any] = {}
+        exec(self.given, namespace)
+        exec(code, namespace)
+        return namespace
 
 
-class Question(_Part):
-    """A question whose options stand in the notebook; the right one is known by its salted hash alone.
+class Question(_Definition):
+    """A question with options in the notebook; its right letter is known by a salted hash alone."""
 
-    Attributes:
-        key: ``02.q1``.
-        title: A few words.
-        objective: What the reader knows afterwards.
-        minutes: That it takes.
-        options: The letters, as ``abc``.
-        salt: Any text; `letter_hash` makes the hashes.
-        right: The hash of the right letter.
-        wrong: The hash of each other letter, with the misconception behind it.
-        why: One sentence with *correct*.
-        hints: A ladder.
-    """
-
-    key: str
-    title: Text
-    objective: Text
-    minutes: Annotated[float, Field(gt=0, le=60)] = 1
+    minutes: Minutes = 1
     options: Annotated[str, Field(pattern=r"^[a-f]{2,6}$")]
-    salt: Annotated[str, Field(min_length=6)]
-    right: str
-    wrong: dict[str, Text]
-    why: Text
+    salt: Annotated[str, Field(min_length=6)]  # see `letter_hash`
+    right: str  # the hash of the right letter
+    wrong: dict[str, Text]  # the misconception behind each other letter, by the letter's hash
     hints: Annotated[tuple[Text, ...], Field(min_length=1, max_length=3)]
 
     @property
     def answer(self) -> str:
         """The right letter."""
-        return next(
-            letter for letter in self.options if letter_hash(self.salt, letter) == self.right
-        )
+        return next(one for one in self.options if letter_hash(self.salt, one) == self.right)
+
+    def message(self, letter: str) -> str:
+        """The reason why the right letter matters, or the misconception behind a wrong one."""
+        return self.why if letter == self.answer else self.wrong[letter_hash(self.salt, letter)]
 
     @model_validator(mode="after")
-    def _each_letter_has_its_message(self) -> Self:
-        letters = {letter_hash(self.salt, letter) for letter in self.options}
-        if self.right not in letters or set(self.wrong) != letters - {self.right}:
+    def _check_hashes(self) -> Self:
+        hashes = {letter_hash(self.salt, letter) for letter in self.options}
+        if self.right not in hashes or set(self.wrong) != hashes - {self.right}:
             raise ValueError("the hashes under right and wrong are not those of the options")
         return self
 
 
 def letter_hash(salt: str, letter: str) -> str:
-    """How a question's definition names a letter, so that nobody reads the answer by accident."""
+    """The hash that names a letter in a definition, so that the answer isn't read by accident."""
     return hashlib.sha256(f"{salt}:{letter}".encode()).hexdigest()[:12]
 
 
 def definition_files() -> dict[str, Path]:
-    """The files of definitions by the notebook's number (``02``), from the nearest ``notebooks/exercises/``."""
+    """The nearest files of definitions by the notebook's number (``02``)."""
     for folder in course_folders("notebooks"):
-        if found := sorted((folder / "exercises").glob("*.toml")):
-            return {path.stem.partition("_")[0]: path for path in found}
+        if paths := sorted((folder / "exercises").glob("*.toml")):
+            return {path.stem.partition("_")[0]: path for path in paths}
     return {}
 
 
@@ -163,27 +127,35 @@ def read_definitions(path: Path) -> dict[str, Exercise | Question]:
     Raises:
         ExerciseError: The file can't be used: where and why.
     """
-    number = path.stem.partition("_")[0]
+    number, where = path.stem.partition("_")[0], path.name
+    definitions: dict[str, Exercise | Question] = {}
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-        found: dict[str, Exercise | Question] = {}
-        for name, table in tables.items():
+        for name, table in tomllib.loads(path.read_text(encoding="utf-8")).items():
+            where = f"{path.name}, [{name}]"
+            model = Question if name.startswith("q") else Exercise
             key = f"{number}.{name}"
-            found[key] = (Question if name.startswith("q") else Exercise).model_validate(
-                {"key": key, **table}
-            )
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise _unusable(f"{path.name}, [{name}] {place}".rstrip(), first["msg"]) from error
+            definitions[key] = model.model_validate({"key": key, **table})
     except (OSError, ValueError, TypeError) as error:
-        raise _unusable(path.name, str(error)) from error
-    return found
+        got = str(error)
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            where = f"{where} {'.'.join(map(str, first['loc']))}".rstrip()
+            got = first["msg"]
+        expected = "a definition as lepton_lib.exercises.definitions describes it"
+        raise ExerciseError(where, got, expected, "Correct the file.") from error
+    return definitions
 
 
-def _unusable(where: str, got: str) -> ExerciseError:
-    expected = "a definition as lepton_lib.exercises.definitions describes it"
-    return ExerciseError(where, got, expected, "Correct the file.")
+def definitions_of(number: str) -> dict[str, Exercise | Question]:
+    """The exercises and questions of the notebook with this number, as ``"02"``, by key.
+
+    Raises:
+        ExerciseError: The notebook has none, or they can't be read.
+    """
+    if number not in (files := definition_files()):
+        remedy = "Write the notebook's number with two digits."
+        raise ExerciseError(f"notebook {number!r}", "no exercises", f"one of {list(files)}", remedy)
+    return read_definitions(files[number])
 
 
 def find_definition(key: str) -> Exercise | Question:
@@ -192,16 +164,11 @@ def find_definition(key: str) -> Exercise | Question:
     Raises:
         ExerciseError: There is none.
     """
-    files = definition_files()
-    number = str(key).partition(".")[0]
-    known = read_definitions(files[number]) if number in files else {}
+    files, number = definition_files(), str(key).partition(".")[0]
+    known = definitions_of(number) if number in files else {}
     if key in known:
         return known[key]
-    raise ExerciseError(
-        f"exercise {key!r}",
-        "a key that no definition has",
-        f"one of {', '.join(known)}"
-        if known
-        else f"a notebook's number first: {', '.join(files) or 'none'}",
-        "Copy the key from the exercise's heading.",
-    )
+    expected = f"a notebook's number first: {', '.join(files) or 'none'}"
+    expected = f"one of {', '.join(known)}" if known else expected
+    remedy = "Copy the key from the exercise's heading."
+    raise ExerciseError(f"exercise {key!r}", "a key that no definition has", expected, remedy)

@@ -5,7 +5,7 @@ Knows reports and intervals; doesn't know services or run folders.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Self
 
@@ -44,7 +44,6 @@ class Signals:
     loss_change: Interval | None = None
     # The current model's loss minus its predecessor's, on the same labelled rows; None without one.
     versus_previous: Interval | None = None
-    service: tuple[str, ...] = ()  # what is wrong with the service itself, in words
 
     @classmethod
     def from_reports(
@@ -55,7 +54,6 @@ class Signals:
         max_broken: float = 0.01,
         loss_change: Interval | None = None,
         versus_previous: Interval | None = None,
-        service: Iterable[str] = (),
     ) -> Self:
         """From the results of `drift_report` and `count_problems`."""
         broken = []
@@ -64,7 +62,7 @@ class Signals:
         broken += [c.column for c in report.columns if c.verdict == "drift" and not c.test]
         columns = tuple(dict.fromkeys(broken))
         rows, drifted = report.n_current, report.drifted
-        return cls(rows, columns, drifted, loss_change, versus_previous, tuple(service))
+        return cls(rows, columns, drifted, loss_change, versus_previous)
 
     @property
     def worse(self) -> bool:
@@ -101,9 +99,8 @@ def judge(state: State, signals: Signals, policy: Policy, now: float) -> tuple[S
     A model that is certainly worse than its predecessor is rolled back at once. Broken data are to
     be fixed at their source, and with too few rows we wait: neither counts for or against an alarm.
     An alarm is drift, or a loss that is certainly higher; after ``patience`` windows in a row, with
-    labels to learn from and the pause over, a challenger is trained. What is wrong with the service
-    itself is named beside it, and asks for a look. A clock that was set back restarts the pause, so
-    that it never lasts longer than one pause.
+    labels to learn from and the pause over, a challenger is trained. A clock that was set back
+    restarts the pause, so that it never lasts longer than one pause.
 
     Args:
         state: After the window before.
@@ -116,16 +113,6 @@ def judge(state: State, signals: Signals, policy: Policy, now: float) -> tuple[S
     """
     if state.acted is not None and now < state.acted:
         state = state._replace(acted=now)
-    state, decision = _judge_model(state, signals, policy, now)
-    if signals.service:
-        action = "watch" if decision.action == "nothing" else decision.action
-        decision = Decision(action, (*decision.reasons, *signals.service))
-    return state, decision
-
-
-def _judge_model(
-    state: State, signals: Signals, policy: Policy, now: float
-) -> tuple[State, Decision]:
     if signals.versus_previous is not None and signals.versus_previous[1] > 0:
         reason = "the model at work is certainly worse than its predecessor on the same rows"
         reason = f"{reason} ({_signed(signals.versus_previous)})"

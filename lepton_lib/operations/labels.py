@@ -1,4 +1,4 @@
-"""Labels that come late, attached from a table by prediction id, with a count of what didn't fit."""
+"""Labels that come late, from a table with prediction ids, and a count of those that don't fit."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import contextlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from lepton_lib.cases import Case
 from lepton_lib.cases.sections import TARGET
 from lepton_lib.data.reading import read_cells
 from lepton_lib.errors import DataError
 from lepton_lib.serving import attach_labels, read_log
+
+Label = str | float  # a class's name, or a number
 
 
 class LabelCount(NamedTuple):
@@ -30,20 +32,18 @@ class LabelCount(NamedTuple):
         return not self.contradictory and not self.unknown
 
     def __str__(self) -> str:
-        parts = [
-            f"{self.attached} labels attached, {self.repeated} known already, {self.corrected} corrected"
-        ]
-        for ids, text in (
+        text = f"{self.attached} labels attached, {self.repeated} known already, "
+        text += f"{self.corrected} corrected"
+        for ids, problem in (
             (self.contradictory, "ids with two labels, none of them taken"),
             (self.unknown, "ids that no prediction has"),
         ):
-            if ids:
-                parts.append(f"{len(ids)} {text}; the first is {ids[0]!r}")
-        return "\n".join(parts)
+            text += f"\n{len(ids)} {problem}; the first is {ids[0]!r}" if ids else ""
+        return text
 
 
 def attach_file(log: Path, table: Path, case: Case) -> LabelCount:
-    """Attach the labels of a CSV file with the columns ``id`` and ``label``; what fits is attached, the rest counted.
+    """Attach the labels of a CSV file with the columns ``id`` and ``label``; count the others.
 
     Args:
         log: The prediction log.
@@ -55,51 +55,39 @@ def attach_file(log: Path, table: Path, case: Case) -> LabelCount:
             know.
         RunError: The log can't be read or written to.
     """
+    labels = _read_labels(table, case)
+    logged = read_log(log, case, labels)[TARGET].to_dict()
+    unknown = [id_ for id_ in labels if id_ not in logged]
+    contradictory = [id_ for id_, entries in labels.items() if len(entries) > 1]
+    valid = {id_: next(iter(e)) for id_, e in labels.items() if len(e) == 1 and id_ in logged}
+    values = {id_: case.classes.index(str(v)) if case.classes else v for id_, v in valid.items()}
+    changed = [id_ for id_ in valid if logged[id_] != values[id_]]  # NaN, no label yet, among them
+    attach_labels(log, {id_: valid[id_] for id_ in changed}, case)
+    new, repeated = sum(math.isnan(logged[id_]) for id_ in changed), len(valid) - len(changed)
+    return LabelCount(new, repeated, len(changed) - new, contradictory, unknown)
+
+
+def _read_labels(table: Path, case: Case) -> dict[str, set[Label]]:
+    """The different labels of each id."""
     try:
-        cells = list(read_cells(table, delimiter=",", encoding="utf-8"))
+        (_, head), *lines = read_cells(table, delimiter=",", encoding="utf-8")
     except FileNotFoundError as error:
         raise DataError(str(table), "no such file", "a CSV file", "Check its name.") from error
-    if sorted(cells[0][1]) != ["id", "label"]:
-        raise DataError(
-            f"{table.name}, line 1",
-            repr(cells[0][1]),
-            "the columns 'id' and 'label'",
-            "Name them so; an id is what the service gave with its answer.",
-        )
-    wanted: dict[str, set[Any]] = {}
-    for line, pair in cells[1:]:
-        entry = dict(zip(cells[0][1], pair, strict=True))
-        wanted.setdefault(entry["id"].strip(), set()).add(
-            _label(entry["label"].strip(), case, table, line)
-        )
-    known = read_log(log, case, wanted)[TARGET].to_dict()
-    once = {id_: labels.copy().pop() for id_, labels in wanted.items() if len(labels) == 1}
-    found = {id_: label for id_, label in once.items() if id_ in known}
-    value = {
-        id_: case.classes.index(label) if case.classes else label for id_, label in found.items()
-    }
-    new = [id_ for id_ in found if math.isnan(known[id_])]
-    changed = [id_ for id_ in found if not math.isnan(known[id_]) and known[id_] != value[id_]]
-    attach_labels(log, {id_: found[id_] for id_ in (*new, *changed)}, case)
-    twice, odd = (
-        [i for i, labels in wanted.items() if len(labels) > 1],
-        [i for i in wanted if i not in known],
-    )
-    return LabelCount(len(new), len(found) - len(new) - len(changed), len(changed), twice, odd)
+    if sorted(head) != ["id", "label"]:
+        expected, remedy = "the columns 'id' and 'label'", "Take the ids of the service's answers."
+        raise DataError(f"{table.name}, line 1", repr(head), expected, remedy)
+    labels: dict[str, set[Label]] = {}
+    for line, cells in lines:
+        id_, label = (cells[head.index(name)].strip() for name in ("id", "label"))
+        labels.setdefault(id_, set()).add(_parse_label(label, case, f"{table.name}, line {line}"))
+    return labels
 
 
-def _label(text: str, case: Case, table: Path, line: int) -> str | float:
+def _parse_label(text: str, case: Case, where: str) -> Label:
     if text in case.classes:
         return text
-    number = math.nan
-    if not case.classes:
-        with contextlib.suppress(ValueError):
-            number = float(text)
-    if math.isfinite(number):
-        return number
-    raise DataError(
-        f"{table.name}, line {line}",
-        repr(text),
-        f"one of {list(case.classes)}" if case.classes else "a finite number",
-        "Correct the label.",
-    )
+    with contextlib.suppress(ValueError):
+        if not case.classes and math.isfinite(number := float(text)):
+            return number
+    expected = f"one of {list(case.classes)}" if case.classes else "a finite number"
+    raise DataError(where, repr(text), expected, "Correct the label.")

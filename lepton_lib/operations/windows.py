@@ -1,4 +1,4 @@
-"""One look at a run folder: new rows and labels are judged, the decision is recorded, and acts are taken a step on."""
+"""Monitoring of a run folder: judge new rows and labels, record the decision, take acts further."""
 
 from __future__ import annotations
 
@@ -6,221 +6,166 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import numpy as np
+import msgspec
 import pandas as pd
 
+from lepton_lib import monitoring
 from lepton_lib.artefacts import Run, exclusive_lock
 from lepton_lib.cases import Case, load_case
 from lepton_lib.cases.sections import TARGET
 from lepton_lib.data import encode
 from lepton_lib.errors import DataError
 from lepton_lib.evaluation import bootstrap_interval
-from lepton_lib.monitoring import (
-    Interval,
-    Moments,
-    Reference,
-    Signals,
-    change_in_mean,
-    count_problems,
-    drift_report,
-    estimate_performance,
-    group_performance,
-    judge,
-    moments,
-    performance,
-    row_losses,
-)
-from lepton_lib.operations.acting import (
-    Watched,
-    advance,
-    answers_of,
-    block_of,
-    home_of,
-    predecessor,
-)
+from lepton_lib.monitoring import Interval, Moments, Reference, Signals, State
 from lepton_lib.operations.journal import Journal
+from lepton_lib.operations.records import Drift, Group, Window, WindowSignals
 from lepton_lib.operations.report import distributions, write_report
-from lepton_lib.operations.service import read_service
+from lepton_lib.operations.retraining import advance
+from lepton_lib.operations.watched import WatchedRun, block_of, logged_answers
 from lepton_lib.serving import read_log, signing
 from lepton_lib.serving.releases import current_version, folder_of
-
-Tell = Callable[[str], None]
-FORM = 1  # of the JSON that is written; a change that a reader would notice raises it
+from lepton_lib.utils import to_json
 
 
 def monitor(
     run_dir: str | Path,
     *,
     act: bool = False,
-    metrics: str | None = None,
     trust: Sequence[str] = (),
     now: float | None = None,
-    tell: Tell | None = None,
+    notify: Callable[[str], None] = lambda _: None,
 ) -> str:
-    """Judge what the log has got since the last window, write the report, and with ``act`` do what was decided.
+    """Judge what has come since the last window, write the report, and ``act`` on the decision.
 
     Called again after it was killed, at whichever moment, it goes on from there: a window's rows
-    are recorded with its decision, and each step of an act can be taken again.
+    are recorded with its decision, and each stage of an act can be repeated.
 
     Args:
         run_dir: A run folder that was served from.
         act: Retrain, promote and roll back, instead of only saying so.
-        metrics: The service's address, whose own signals (rate, errors, latency, saturation) are
-            then judged, too.
         trust: Public keys whose signature under a release counts, besides the user's own.
         now: POSIX seconds; the clock's if not given.
-        tell: Gets a sentence for every step.
+        notify: Called with a sentence after every stage.
 
     Returns:
         What to do next, in a sentence.
 
     Raises:
-        RunError: There is no service or log, another monitor is at work, or ``metrics`` is no
-            address. A service that doesn't answer is a finding, not an error.
-        NotebookError: A notebook failed in retraining; the next call takes it up again.
+        RunError: There is no service or log, or another monitor is at work.
+        NotebookError: A notebook failed in retraining; the next call repeats it.
     """
-    run, say = Run(run_dir), tell or (lambda _: None)
-    now = time.time() if now is None else now
+    run, now = Run(run_dir), time.time() if now is None else now
     keys = [*trust, signing.public_key()] if trust else None
     current_version(run_dir)  # says what is missing, before a folder is made
-    case = load_case(
-        json.loads((folder_of(run_dir) / "manifest.json").read_text(encoding="utf-8"))["case"]
-    )
-    with exclusive_lock(run.folder / "monitoring"), contextlib.closing(Journal(run.folder)) as book:
-        watched = Watched(run, case, book, run.folder / "service" / "predictions.sqlite", keys)
-        if metrics is not None:
-            book.note(reading := read_service(metrics, next(iter(book.readings(1)), None), now))
-            say(f"service: {'; '.join(reading['reasons']) or 'nothing wrong'}")
+    manifest = (folder_of(run_dir) / "manifest.json").read_text(encoding="utf-8")
+    case, folder = load_case(json.loads(manifest)["case"]), run.folder / "monitoring"
+    with exclusive_lock(folder), contextlib.closing(Journal(run.folder)) as journal:
+        watched = WatchedRun(run, case, journal, keys)
         if act:
-            advance(watched, say)
-        fresh = book.fresh(watched.log)
-        if len(fresh) >= case.policy.min_rows:
-            say(_judge_window(watched, read_log(watched.log, case, fresh), now))
-            fresh = []
+            advance(watched, notify)
+        waiting = journal.unjudged()
+        if len(waiting) >= case.policy.min_rows:
+            new = _judge_window(watched, read_log(journal.log, case, waiting), now)
+            notify(
+                f"window {new.window}: {new.rows} rows, {new.labels} labels: {new.decision.action}"
+            )
+            waiting = []
         else:
-            say(f"{len(fresh)} of {case.policy.min_rows} new rows: waiting for more")
+            notify(f"{len(waiting)} of {case.policy.min_rows} new rows: waiting for more")
         if act:
-            advance(watched, say)
-        return write_report(run, case, book, waiting=len(fresh))
+            advance(watched, notify)
+        return write_report(run, case, journal, waiting=len(waiting))
 
 
-def watch(
-    run_dir: str | Path,
-    *,
-    every: float,
-    act: bool = False,
-    metrics: str | None = None,
-    trust: Sequence[str] = (),
-    tell: Tell | None = None,
-) -> None:
-    """`monitor` every so many seconds, until interrupted; the pause doesn't heed the clock on the wall."""
-    while True:
-        monitor(run_dir, act=act, metrics=metrics, trust=trust, tell=tell)
-        time.sleep(every)
-
-
-def _judge_window(watched: Watched, fresh: pd.DataFrame, now: float) -> str:
-    run, case, book, log, _ = watched
-    version, policy = current_version(run.folder), case.policy
-    home = home_of(run, version)
-    reference = _reference(watched, home, version)
-    inputs = fresh[[column.name for column in case.inputs]]
-    own = (fresh["log.model_version"] == version).to_numpy()
-    answers = answers_of(case, fresh)
-    report = drift_report(
-        reference,
-        inputs,
-        case,
-        predictions=(None, answers[own]) if own.any() else None,
-        level=policy.level,
-        min_rows=policy.min_rows,
-    )
-    new = book.told(log, version)
-    # fewer are kept for the next window
-    told = read_log(log, case, new if len(new) >= policy.min_labels else [])
-    labels, given = told[TARGET].to_numpy(), answers_of(case, told)
-    # in time neighbours err together: judged alone they would be too much evidence
+def _judge_window(watched: WatchedRun, rows: pd.DataFrame, now: float) -> Window:
+    """Judge rows and the labels that have come, and record the window."""
+    case, journal, policy = watched.case, watched.journal, watched.case.policy
+    version = watched.current_version
+    home = watched.home_of(version)
     block = block_of(home)
-    change: Interval | None = None
-    versus: Interval | None = None
-    if len(told):
-        losses = row_losses(case, labels, given)
-        change = change_in_mean(Moments(*reference.about["loss"]), losses)
-        if (before := predecessor(book, version)) is not None:
-            old = watched.scorer(home_of(run, before)).probabilities(encode(told, case)[0])
-            gap = losses - row_losses(case, labels, old)
-            versus = bootstrap_interval(lambda gap: float(gap.mean()), gap, seed=0, block=block)
-    problems = count_problems(inputs, case)
-    number = len(book.windows()) + 1
-    told_of_service = [
-        reason for each in book.readings(-1, after=number - 2) for reason in each["reasons"]
-    ]
-    signals = Signals.from_reports(
-        report,
-        problems,
-        max_broken=policy.max_broken,
-        loss_change=change,
-        versus_previous=versus,
-        service=dict.fromkeys(told_of_service),
+    reference = _reference(watched, home, version)
+    inputs, answers = rows[[column.name for column in case.inputs]], logged_answers(case, rows)
+    own = (rows["log.model_version"] == version).to_numpy()
+    current = (None, answers[own]) if own.any() else None
+    report = monitoring.drift_report(
+        reference, inputs, case, predictions=current, level=policy.level, min_rows=policy.min_rows
     )
-    state, decision = judge(book.state(), signals, policy, now)
-    window = {
-        "form": FORM,
-        "window": number,
-        "time": datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds"),
-        "first": str(fresh["log.time"].iloc[0]),
-        "last": str(fresh["log.time"].iloc[-1]),
-        "rows": len(fresh),
-        "labels": len(told),
-        "model_version": version,
-        "decision": {"action": decision.action, "reasons": decision.reasons},
-        "state": list(state),
-        "signals": asdict(signals),
-        "drift": report.to_dict(),
-        "problems": problems.to_dict("records"),
-        "performance": performance(case, labels, given, seed=0, block=block),
-        "estimate": estimate_performance(case, answers, seed=0),
-        "groups": _groups(case, fresh, answers, told),
-        "distributions": distributions(
-            reference, Reference.from_frame(inputs, case, answers, complete=False)
-        ),
-    }
-    acts = decision.action == "roll back" or (
-        decision.action == "retrain" and book.open_act() is None
+    problems = monitoring.count_problems(inputs, case)
+    new = journal.labelled(version)  # too few are left for the next window
+    labelled = read_log(journal.log, case, new if len(new) >= policy.min_labels else [])
+    known = logged_answers(case, labelled)
+    changes = _loss_changes(watched, reference, version, labelled, block)
+    signals = Signals.from_reports(report, problems, max_broken=policy.max_broken, **changes)
+    summaries = Reference.from_frame(inputs, case, answers, complete=False)
+    before = journal.windows()
+    state = before[-1].state if before else State()
+    state, decision = monitoring.judge(state, signals, policy, now)
+    window = Window(
+        window=len(before) + 1,
+        time=datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds"),
+        first=str(rows["log.time"].iloc[0]),
+        last=str(rows["log.time"].iloc[-1]),
+        rows=len(rows),
+        labels=len(labelled),
+        model_version=version,
+        decision=decision,
+        state=state,
+        signals=msgspec.convert(signals, WindowSignals, from_attributes=True),
+        drift=msgspec.convert(report, Drift, from_attributes=True),
+        problems=problems.to_dict("records"),
+        performance=monitoring.performance(case, labelled[TARGET], known, seed=0, block=block),
+        estimate=monitoring.estimate_performance(case, answers, seed=0),
+        groups=_groups(case, rows, labelled),
+        distributions=distributions(reference, summaries),
     )
-    book.record(window, fresh.index, told.index, act=acts)
-    return f"window {number}: {len(fresh)} rows, {len(told)} labels: {decision.action}"
+    idle = all(act.over for act in journal.acts())
+    acts = decision.action == "roll back" or (decision.action == "retrain" and idle)
+    journal.record(window, rows.index, labelled.index, act=acts)
+    return window
 
 
-def _groups(
-    case: Case, fresh: pd.DataFrame, answers: np.ndarray, told: pd.DataFrame
-) -> list[dict[str, Any]]:
+def _loss_changes(
+    watched: WatchedRun, reference: Reference, version: str, labelled: pd.DataFrame, block: int
+) -> dict[str, Interval]:
+    """How much higher the mean loss is than the reference's and the predecessor's, where known."""
+    if labelled.empty:
+        return {}
+    case, labels = watched.case, labelled[TARGET].to_numpy()
+    losses = monitoring.row_losses(case, labels, logged_answers(case, labelled))
+    changes = {"loss_change": monitoring.change_in_mean(Moments(*reference.about["loss"]), losses)}
+    if before := watched.predecessor(version):
+        old = watched.scorer(watched.home_of(before)).probabilities(encode(labelled, case)[0])
+        # ``block`` neighbours are drawn together: alone, rows that err together prove too much
+        gap = losses - monitoring.row_losses(case, labels, old)
+        interval = bootstrap_interval(lambda gap: float(gap.mean()), gap, seed=0, block=block)
+        changes["versus_previous"] = interval
+    return changes
+
+
+def _groups(case: Case, rows: pd.DataFrame, labelled: pd.DataFrame) -> list[Group]:
     """Rates among the new rows, gaps among the newly labelled."""
     if not case.sensitive:
         return []
-    both, gap = ["column", "group"], ["labelled", "gap", "gap_low", "gap_high", "judged"]
-    rates = group_performance(fresh, case, answers, seed=0).drop(columns=gap)
-    if len(told):
-        gaps = group_performance(told, case, answers_of(case, told), told[TARGET], seed=0)
-        rates = rates.merge(gaps[both + gap], on=both, how="left")
-    return [{str(key): value for key, value in line.items()} for line in rates.to_dict("records")]
+    key, gaps = ["column", "group"], ["labelled", "gap", "gap_low", "gap_high", "judged"]
+    answers, known = logged_answers(case, rows), logged_answers(case, labelled)
+    table = monitoring.group_performance(rows, case, answers, seed=0).drop(columns=gaps)
+    if len(labelled):
+        judged = monitoring.group_performance(labelled, case, known, labelled[TARGET], seed=0)
+        table = table.merge(judged[key + gaps], on=key, how="left")
+    return msgspec.json.decode(to_json(table.to_dict("records")), type=list[Group])
 
 
-def _reference(watched: Watched, home: Run, version: str) -> Reference:
+def _reference(watched: WatchedRun, home: Run, version: str) -> Reference:
     """The summaries of what that model learnt from, stored when they are first made."""
     case, path = watched.case, watched.run.folder / "monitoring" / f"reference-{version}.parquet"
     with contextlib.suppress(DataError):
         return Reference.load(path)
-    train, validation = (
-        pd.read_parquet(home.path(f"data/{part}.parquet")) for part in ("train", "validation")
-    )
-    rows, labels = encode(validation, case)
-    answers = watched.scorer(home).probabilities(rows)
-    loss = moments(row_losses(case, labels, answers))
+    train = pd.read_parquet(home.path("data/train.parquet"))
+    inputs, labels = encode(pd.read_parquet(home.path("data/validation.parquet")), case)
+    answers = watched.scorer(home).probabilities(inputs)
+    loss = monitoring.moments(monitoring.row_losses(case, labels, answers))
     Reference.from_frame(train, case, answers, version=version, loss=list(loss)).save(path)
     return Reference.load(path)

@@ -1,24 +1,19 @@
-"""Parameterised runs of notebooks: strict where papermill is not, whole or not at all, resumed where cut off.
+"""Parameterised runs of notebooks: checked beforehand, whole or not at all, and resumable.
 
 Knows notebooks, kernels and run folders; doesn't know data, models or what a step computes.
 """
 
-from lepton_lib.runs.execution import Event
-from lepton_lib.runs.loop import run_loop, run_notebook
+from lepton_lib.runs.execution import ProgressEvent
+from lepton_lib.runs.notebooks import find_notebook, find_notebooks
 from lepton_lib.runs.pages import write_index
-from lepton_lib.runs.parameters import (
-    Parameter,
-    check_parameters,
-    find_notebook,
-    find_notebooks,
-    read_parameters,
-)
-from lepton_lib.runs.refresh import refresh_notebooks
+from lepton_lib.runs.parameters import Parameter, check_parameters, read_parameters
+from lepton_lib.runs.pipeline import run_loop, run_notebook
+from lepton_lib.runs.stored_outputs import refresh_notebooks
 from lepton_lib.runs.summary import RunSummary
 
 __all__ = [
-    "Event",
     "Parameter",
+    "ProgressEvent",
     "RunSummary",
     "check_parameters",
     "find_notebook",

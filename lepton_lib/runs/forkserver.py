@@ -1,15 +1,15 @@
-"""The process that `lepton_lib.runs.kernels` starts: imports the heavy packages once, then forks a kernel a request.
+"""The fork server for kernels: imports the heavy packages once, then forks a kernel per request.
 
-Run as a script, so that nothing of our own is imported: a kernel sees the library as it lies on the
-disk when its notebook begins. Its one argument is the file descriptor of a socket of whole
-messages, each a JSON object:
+Started by `lepton_lib.runs.kernels` as a script, so that it never imports the library: a kernel
+sees the library as it is on disk when its notebook starts. Its one argument is the file descriptor
+of a socket of whole messages, each a JSON object:
 
-- ``{"words": [...], "cwd": folder, "own": {name: value}}``, perhaps with file descriptors for the
+- ``{"argv": [...], "cwd": folder, "env": {name: value}}``, optionally with file descriptors for the
   kernel, is answered by ``{"pid": number}``;
-- ``{"wait": pid}`` by ``{"status": exit status}``; until then the number belongs to nobody else.
+- ``{"wait": pid}`` by ``{"status": exit status}``; until then no other process gets that pid.
 
-Where the system refuses, the answer is ``{"error": text}``. The script ends when the socket's other
-end is closed.
+What the system refuses is answered by ``{"error": text}``. The script ends when the other end of
+the socket is closed.
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ import sys
 from types import SimpleNamespace
 from typing import Any
 
-# variables that only our library reads, in a kernel: they may differ from those of this process
-OWN = "LEPTON_"
-LIMIT = 100_000  # bytes of a message
+OWN_PREFIX = "LEPTON_"  # variables that only the library reads, so they may differ between kernels
+MESSAGE_LIMIT = 100_000  # bytes
 PRELOADED = (
     "ipykernel.kernelapp",
     "ipykernel.zmqshell",
@@ -43,41 +42,39 @@ PRELOADED = (
 
 
 def preload() -> None:
-    """Import what the notebooks import; runs nothing in torch, whose worker threads a fork would lose."""
-    # read when ipykernel is imported: kernels end when we do
+    """Import what the notebooks import, without running torch: a fork loses its worker threads."""
+    # read when ipykernel is imported: kernels end when this process does
     os.environ["JPY_PARENT_PID"] = str(os.getpid())
-    # as ipykernel does, too late
+    # ipykernel sets it too late
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
-    # pandas asks once: is this a notebook?
+    # pandas asks only once whether it runs in a notebook
     vars(builtins)["get_ipython"] = lambda: SimpleNamespace(kernel=None)
     for name in PRELOADED:
-        # what is missing or broken is told by the notebook that imports it
-        with contextlib.suppress(ImportError):
+        with contextlib.suppress(ImportError):  # the notebook that imports it will show the error
             importlib.import_module(name)
     del vars(builtins)["get_ipython"]
     gc.collect()
-    # the collector then leaves these objects alone, and the kernels go on sharing their pages
-    gc.freeze()
+    gc.freeze()  # no collection touches these objects, so kernels keep sharing their pages
 
 
-def serve(server: socket.socket) -> dict[str, Any]:
-    """Answer until the other end is closed; returns the request in each kernel, and only there."""
+def answer_requests(server: socket.socket) -> dict[str, Any]:
+    """Answer requests; returns only in a forked kernel, with the request that it was forked for."""
     while True:
-        message, fds, *_ = socket.recv_fds(server, LIMIT, 8)
+        message, fds, *_ = socket.recv_fds(server, MESSAGE_LIMIT, 8)
         if not message:
             sys.exit()
         request: dict[str, Any] = json.loads(message)
+        answer: dict[str, object]
         try:
             if "wait" in request:
-                answer: dict[str, object] = {
-                    "status": os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1])
-                }
+                _, status = os.waitpid(request["wait"], 0)
+                answer = {"status": os.waitstatus_to_exitcode(status)}
             else:
                 pid = os.fork()
                 if pid == 0:
                     os.setpgid(0, 0)
                     return request
-                # whoever is first: the kernel leads a group from its first moment
+                # in both processes: the kernel leads a process group from its first moment
                 with contextlib.suppress(OSError):
                     os.setpgid(pid, pid)
                 answer = {"pid": pid}
@@ -89,23 +86,23 @@ def serve(server: socket.socket) -> dict[str, Any]:
 
 
 def become_kernel(request: dict[str, Any]) -> None:
-    """In a forked process: be what ``python -m ipykernel_launcher WORDS`` is, in its folder."""
+    """In a forked process: do what ``python -m ipykernel_launcher ARGV`` does in its folder."""
     import numpy as np
     from ipykernel.kernelapp import launch_new_instance
 
     os.chdir(request["cwd"])
-    for name in [name for name in os.environ if name.startswith(OWN)]:
+    for name in [name for name in os.environ if name.startswith(OWN_PREFIX)]:
         del os.environ[name]
-    os.environ.update(request["own"])
-    np.random.seed()  # Python's own generator starts anew in a fork, NumPy's global one doesn't
-    sys.argv = ["ipykernel_launcher", *request["words"]]
+    os.environ.update(request["env"])
+    np.random.seed()  # Python reseeds its own generator after a fork, NumPy doesn't
+    sys.argv = ["ipykernel_launcher", *request["argv"]]
     launch_new_instance()
 
 
 if __name__ == "__main__":
     if not sys.flags.safe_path:
         del sys.path[0]  # the script's folder
-    with socket.socket(fileno=int(sys.argv[1])) as ours:
+    with socket.socket(fileno=int(sys.argv[1])) as connection:
         preload()
-        order = serve(ours)
-    become_kernel(order)
+        kernel_request = answer_requests(connection)
+    become_kernel(kernel_request)

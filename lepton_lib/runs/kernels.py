@@ -1,11 +1,10 @@
-"""Starts the kernels of notebooks from a process that has the heavy packages imported, so that each starts at once.
+"""Forks the kernels of notebooks from a process that has the heavy packages imported.
 
-Importing torch, pandas and scikit-learn costs a short notebook more time than its cells. Here they
-are imported once for all the notebooks that a Python process runs: `forkserver` is started with the
-first, and forks a kernel for each. Such a kernel differs from one begun afresh in ``sys.modules``
-alone.
+Importing torch, pandas and scikit-learn takes longer than the cells of a short notebook. Here they
+are imported once for all notebooks that a Python process runs: `forkserver` starts with the first,
+and forks a kernel for each. Such a kernel differs from a fresh one in ``sys.modules`` only.
 
-Only Linux tells of the end of a process that isn't one's child; elsewhere kernels are begun afresh.
+Only Linux reports the end of a process that isn't one's child; elsewhere kernels start afresh.
 """
 
 from __future__ import annotations
@@ -27,58 +26,54 @@ from typing import Any, cast
 from jupyter_client.provisioning.factory import KernelProvisionerFactory
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 
-from lepton_lib.runs.forkserver import LIMIT, OWN
+from lepton_lib.runs.forkserver import MESSAGE_LIMIT, OWN_PREFIX
 
-# by which jupyter_client knows the provisioner, in a process that called `prepare`
-NAME = "lepton-fork"
+PROVISIONER = "lepton-fork"  # its name in jupyter_client, in this process only
 
 
 def prepare(environment: Mapping[str, str]) -> dict[str, object]:
-    """Start the server for kernels with these variables; returns the metadata of a kernelspec whose kernels it forks.
+    """Start the fork server; returns the metadata of a kernelspec whose kernels it forks.
 
     Where kernels can't be forked nothing is started, and the metadata is empty.
     """
     if not hasattr(os, "pidfd_open"):
         return {}
-    server(environment)
-    # of this process: nothing is to be found by others
+    fork_server(environment)
     factory = KernelProvisionerFactory.instance()
-    group = KernelProvisionerFactory.GROUP_NAME
-    factory.provisioners[NAME] = EntryPoint(NAME, f"{__name__}:{ForkProvisioner.__name__}", group)
-    return {"kernel_provisioner": {"provisioner_name": NAME}}
+    place, group = f"{__name__}:{ForkProvisioner.__name__}", KernelProvisionerFactory.GROUP_NAME
+    factory.provisioners[PROVISIONER] = EntryPoint(PROVISIONER, place, group)
+    return {"kernel_provisioner": {"provisioner_name": PROVISIONER}}
 
 
 class ForkProvisioner(LocalProvisioner):
-    """What jupyter_client asks for a kernel. As with its own, the kernel leads a process group, ended with it."""
+    """Starts kernels for jupyter_client; each leads a process group that is ended with it."""
 
     async def launch_kernel(self, cmd: list[str], **options: Any) -> Any:
-        """Fork a kernel; of ``cmd`` only what follows ``ipykernel_launcher`` is needed.
+        """Fork a kernel with the arguments that follow ``ipykernel_launcher`` in ``cmd``.
 
         Raises:
             OSError: The server has ended, or the system refuses another process.
         """
         environment: Mapping[str, str] = options["env"]
-        words = cmd[cmd.index("ipykernel_launcher") + 1 :]
-        kernel = server(environment).fork(
-            words, options["cwd"], environment, options.get("pass_fds", ())
-        )
+        argv, fds = cmd[cmd.index("ipykernel_launcher") + 1 :], options.get("pass_fds", ())
+        kernel = fork_server(environment).fork(argv, options["cwd"], environment, fds)
         self.process, self.pid, self.pgid = cast("Any", kernel), kernel.pid, kernel.pid
         return self.connection_info
 
 
-class Kernel:
-    """A forked process; it can do what `LocalProvisioner` asks of a `subprocess.Popen`."""
+class ForkedKernel:
+    """A forked process, with the methods of `subprocess.Popen` that `LocalProvisioner` calls."""
 
     stdin = stdout = stderr = None
 
-    def __init__(self, server: Server, pid: int) -> None:
+    def __init__(self, server: ForkServer, pid: int) -> None:
         self._server, self.pid = server, pid
-        self._end = os.pidfd_open(pid)
+        self._pidfd = os.pidfd_open(pid)
         self._status: int | None = None
 
     def poll(self) -> int | None:
         """Its exit status, negative for a signal; None while it runs."""
-        if self._status is None and select.select([self._end], [], [], 0)[0]:
+        if self._status is None and select.select([self._pidfd], [], [], 0)[0]:
             return self.wait()
         return self._status
 
@@ -86,27 +81,27 @@ class Kernel:
         """Wait for its end; returns its exit status."""
         if self._status is None:
             self._status = self._server.wait(self.pid)
-            os.close(self._end)
+            os.close(self._pidfd)
         return self._status
 
     def send_signal(self, number: int) -> None:
         """Send a signal to this process alone, unless it has ended."""
         if self.poll() is None:
-            signal.pidfd_send_signal(self._end, number)
+            signal.pidfd_send_signal(self._pidfd, number)
 
     def kill(self) -> None:
-        """End it at once."""
+        """Send SIGKILL."""
         self.send_signal(signal.SIGKILL)
 
     def terminate(self) -> None:
-        """Ask it to end."""
+        """Send SIGTERM."""
         self.send_signal(signal.SIGTERM)
 
 
-class Server:
-    """The process that forks, as seen from the one that runs notebooks; it ends with the last reference to this object.
+class ForkServer:
+    """The client of the `forkserver` process, which ends with the last reference to this object.
 
-    A kernel holds one: it isn't ended by a server started after its own.
+    A kernel holds a reference: its server lives on when another one is started.
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
@@ -122,37 +117,33 @@ class Server:
                 env=self.environment,
                 start_new_session=True,  # Ctrl-C is for the process that runs notebooks
             )
-        self.close = weakref.finalize(self, _end, self._socket, self._process)
+        self.close = weakref.finalize(self, _close_server, self._socket, self._process)
 
     def fork(
-        self, words: list[str], cwd: str, environment: Mapping[str, str], fds: Sequence[int] = ()
-    ) -> Kernel:
-        """A new kernel, begun with ``words`` on its command line; it inherits the file descriptors ``fds``."""
-        own = {name: value for name, value in environment.items() if name.startswith(OWN)}
-        return Kernel(self, self._ask({"words": words, "cwd": cwd, "own": own}, fds)["pid"])
+        self, argv: list[str], cwd: str, environment: Mapping[str, str], fds: Sequence[int] = ()
+    ) -> ForkedKernel:
+        """A new kernel with these arguments; it inherits the file descriptors ``fds``."""
+        own = {name: value for name, value in environment.items() if name.startswith(OWN_PREFIX)}
+        answer = self._request({"argv": argv, "cwd": cwd, "env": own}, fds)
+        return ForkedKernel(self, answer["pid"])
 
     def wait(self, pid: int) -> int:
-        """Wait for the end of a kernel; returns its exit status. Its number may then become another process's."""
-        return self._ask({"wait": pid})["status"]
+        """Wait for the end of a kernel; returns its exit status. Its pid may then be reused."""
+        return self._request({"wait": pid})["status"]
 
     def alive(self) -> bool:
-        """Whether this process can ask it: one forked from its owner can't."""
-        return (
-            self._owner == os.getpid()
-            and self._socket.fileno() >= 0
-            and self._process.poll() is None
-        )
+        """Whether this process can send it requests: one forked from its owner can't."""
+        own = self._owner == os.getpid()
+        return own and self._socket.fileno() >= 0 and self._process.poll() is None
 
-    def _ask(self, request: Mapping[str, object], fds: Sequence[int] = ()) -> dict[str, int]:
+    def _request(self, request: Mapping[str, object], fds: Sequence[int] = ()) -> dict[str, int]:
         try:
             with self._lock:
                 socket.send_fds(self._socket, [json.dumps(request).encode()], fds)
-                message = self._socket.recv(LIMIT)
+                message = self._socket.recv(MESSAGE_LIMIT)
             if not message:
-                raise ConnectionResetError("the process that forks kernels has ended")
-        except (
-            BaseException
-        ):  # ended; or interrupted before the answer, which the next question would get
+                raise ConnectionResetError("the fork server has ended")
+        except BaseException:  # after an interrupt the next request would get this one's answer
             self.close()
             raise
         answer: dict[str, Any] = json.loads(message)
@@ -162,22 +153,22 @@ class Server:
 
 
 _starting = threading.Lock()
-_latest: Server | None = None
+_latest: ForkServer | None = None
 
 
-def server(environment: Mapping[str, str]) -> Server:
-    """This process's server, started if need be: with these variables, but for our own, which each kernel gets anew."""
-    global _latest  # noqa: PLW0603  # one server, whoever runs notebooks in this process
+def fork_server(environment: Mapping[str, str]) -> ForkServer:
+    """This process's server with these variables; the library's own may differ between kernels."""
+    global _latest  # noqa: PLW0603  # one server per process
     with _starting:
         if _latest is None or not _latest.alive() or _latest.environment != _shared(environment):
-            _latest = Server(environment)
+            _latest = ForkServer(environment)
         return _latest
 
 
-def _end(ours: socket.socket, process: subprocess.Popen[bytes]) -> None:
-    ours.close()
+def _close_server(connection: socket.socket, process: subprocess.Popen[bytes]) -> None:
+    connection.close()
     process.wait()
 
 
 def _shared(environment: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environment.items() if not name.startswith(OWN)}
+    return {name: value for name, value in environment.items() if not name.startswith(OWN_PREFIX)}

@@ -10,14 +10,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
-from markupsafe import Markup
 
 from lepton_lib.artefacts import OUTPUTS, STEPS, Run
 from lepton_lib.cases import load_case
 from lepton_lib.errors import CaseError
-from lepton_lib.runs.notebook_html import cells_to_html, markdown_to_html
 from lepton_lib.runs.summary import (
-    METRIC_NAMES,
     RunSummary,
     StepEntry,
     metric_name,
@@ -29,16 +26,6 @@ from lepton_lib.utils import render, write_atomic
 EVERYWHERE = 3  # a parameter that more steps than this take is shown once, without their names
 
 
-class CriterionRow(NamedTuple):
-    """A line of the gate's table."""
-
-    name: str
-    value: str
-    bound: str
-    passed: bool | None
-    why: str
-
-
 class StepRow(NamedTuple):
     """A line of the steps' table."""
 
@@ -48,16 +35,18 @@ class StepRow(NamedTuple):
     seconds: str
 
 
-class _Criterion(msgspec.Struct):
+class GateLine(msgspec.Struct):
+    """One of the charter's criteria in ``gate.json``, with its verdict."""
+
     name: str
     value: bool | int | float | str | None
-    bound: bool | int | float | str
+    bound: str
     passed: bool | None
     why: str
 
 
 class _Gate(msgspec.Struct):
-    criteria: list[_Criterion]
+    criteria: list[GateLine]
 
 
 def write_index(run: Run) -> Path:
@@ -84,36 +73,28 @@ def write_index(run: Run) -> Path:
         gate_passed=summary.gate_passed,
         figures=[figure for figure in summary.figures() if figure.label != "gate"],
         criteria=_criteria(run),
-        steps=[_step(run, step, steps.get(step)) for step in STEPS],
-        files=_files(run, steps),
-        parameters=_parameters(steps),
+        steps=[_step_row(run, step, steps.get(step)) for step in STEPS],
+        files=_file_rows(run, steps),
+        parameters=_parameter_rows(steps),
         packages=packages,
+        number=number,
+        metric_name=metric_name,
     )
     path = run.folder / "index.html"
     write_atomic(path, page)
     return path
 
 
-def _criteria(run: Run) -> list[CriterionRow] | None:
+def _criteria(run: Run) -> list[GateLine] | None:
     """The gate's criteria; None where there is no gate that can be read."""
     try:
         content = (run.folder / "evaluation" / "gate.json").read_bytes()
-        gate = msgspec.json.decode(content, type=_Gate)
+        return msgspec.json.decode(content, type=_Gate).criteria
     except (OSError, ValueError):
         return None
-    return [
-        CriterionRow(
-            metric_name(one.name),
-            number(one.value),
-            str(one.bound).replace("_", " ").replace(" ", "\N{NO-BREAK SPACE}"),
-            one.passed,
-            one.why,
-        )
-        for one in gate.criteria
-    ]
 
 
-def _step(run: Run, step: str, entry: StepEntry | None) -> StepRow:
+def _step_row(run: Run, step: str, entry: StepEntry | None) -> StepRow:
     pages = [
         (f"notebooks/{step}{suffix}", text)
         for suffix, text in ((".html", "read"), (".ipynb", "open in Jupyter"))
@@ -124,7 +105,7 @@ def _step(run: Run, step: str, entry: StepEntry | None) -> StepRow:
     return StepRow(step, run.done(step, entry.parameters), pages, f"{entry.seconds:.1f}")
 
 
-def _files(run: Run, steps: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+def _file_rows(run: Run, steps: Iterable[str]) -> Iterator[tuple[str, str, str]]:
     """The name, step and size of each result."""
     for step in steps:
         for name in OUTPUTS[step]:
@@ -133,7 +114,7 @@ def _files(run: Run, steps: Iterable[str]) -> Iterator[tuple[str, str, str]]:
                 yield name, step, f"{max(size, 0.1):,.1f} kB"
 
 
-def _parameters(steps: Mapping[str, StepEntry]) -> Iterator[tuple[str, str, str]]:
+def _parameter_rows(steps: Mapping[str, StepEntry]) -> Iterator[tuple[str, str, str]]:
     """The name and value of each parameter, and the steps that had this value."""
     by_name: dict[str, dict[str, str]] = {}
     for step, entry in steps.items():
@@ -144,39 +125,3 @@ def _parameters(steps: Mapping[str, StepEntry]) -> Iterator[tuple[str, str, str]
             users = [step for step in values if values[step] == value]
             everywhere = len(users) == len(values) > EVERYWHERE
             yield name, value, "all that take it" if everywhere else ", ".join(users)
-
-
-# The former way to make a page, until its last caller extends page.html.
-__all__ = ["METRIC_NAMES", "PAGE", "markdown_to_html", "number", "page", "table", "write_index"]
-STYLE, NOTEBOOK_STYLE = "", '{% include "runs/templates/notebook.css" %}'
-rendered = cells_to_html
-
-
-def page(title: str, body: str, style: str = "") -> str:
-    """A page; ``body`` is HTML."""
-    notebook = NOTEBOOK_STYLE in style
-    style = style.replace(NOTEBOOK_STYLE, "")
-    values = {"title": title, "body": Markup(body), "rules": Markup(style), "notebook": notebook}
-    return render("runs/templates/legacy.html", **values)
-
-
-class PAGE:
-    """A page, as a `string.Template` would be filled."""
-
-    @staticmethod
-    def substitute(title: str, body: str, style: str) -> str:
-        """The page; ``title`` is HTML, too."""
-        return page(Markup(title), body, style)
-
-
-def table(caption: str, head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A table of cells that are HTML."""
-    cells = [[Markup(cell) for cell in row] for row in rows]
-    values = {"caption": caption, "head": [Markup(name) for name in head], "rows": cells}
-    return render("runs/templates/legacy_table.html", **values)
-
-
-def verdict(passed: bool | None, yes: str, no: str, unknown: str) -> str:
-    """A label."""
-    kind, text = ("", unknown) if passed is None else ("pass", yes) if passed else ("fail", no)
-    return f'<span class="verdict {kind}">{text}</span>'

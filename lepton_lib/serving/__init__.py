@@ -1,24 +1,20 @@
-"""The service: a model packaged, verified, asked over HTTP, and every answer kept.
+"""The service: a model packaged, verified and deployed over HTTP, with every answer stored.
 
 Knows cases and service folders; the part that answers needs neither torch nor pandas.
 """
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
 from lepton_lib.serving import releases
+from lepton_lib.serving.local_service import LocalService, start
 from lepton_lib.serving.log import PredictionLog, attach_labels, read_log
 from lepton_lib.serving.packaging import check_parity, model_card, package
-from lepton_lib.serving.process import LocalService, serve, start
 from lepton_lib.serving.scoring import Scorer
-
-if TYPE_CHECKING:
-    from pathlib import Path
-    from typing import Any
-
-    from lepton_lib.serving.app import PredictionApp
+from lepton_lib.serving.server import serve
 
 
-def create_app(run_dir: "str | Path", **options: "Any") -> "PredictionApp":
+def create_app(run_dir: str | Path, **options: Any) -> Any:
     """`lepton_lib.serving.app.create_app`, whose libraries are imported only when it is called."""
     from lepton_lib.serving.app import create_app
 

@@ -1,28 +1,42 @@
-"""A service written as a class, for those who come from Lepton's Photon: handlers are methods, their types the checks.
+"""A service written as a class, as with Lepton's Photon: handlers are methods, their types checks.
 
 ``class Risk(Service): def init(self): ...; @handler def predict(self, income: float) -> float:
 ...``, then ``Risk().launch(port=8080)``. The description in /openapi.json comes from the
-annotations, so that any client that reads one can call the handlers by name. A thin layer over
-FastAPI; knows nothing of cases or models.
+annotations, so that any client that reads one can call the handlers by name. FastAPI under the
+middleware that guards every service; knows nothing of cases or models.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import inspect
-import logging
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any, TypeVar, get_type_hints, overload
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.encoders import jsonable_encoder
+from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from pydantic import ConfigDict, create_model
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lepton_lib.errors import ParameterError
-from lepton_lib.serving.guards import GuardedProtocol, GuardedServer
-from lepton_lib.serving.process import is_loopback, listen
+from lepton_lib.serving.api_keys import Keys, keys_file
+from lepton_lib.serving.log import PredictionLog, make_entry
+from lepton_lib.serving.middleware import ServiceMiddleware, store_or_refuse
+from lepton_lib.serving.problems import ProblemError
+from lepton_lib.serving.routes import common_endpoints
+from lepton_lib.serving.server import listen, require_keys, run
+from lepton_lib.serving.telemetry import Metrics
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 _MARK = "_lepton_handler"
+_PLAIN = inspect.Parameter.POSITIONAL_OR_KEYWORD
+OPEN = {"/healthz", "/readyz", "/openapi.json"}  # where no key is demanded
 
 
 @overload
@@ -50,108 +64,178 @@ def handler(path: Any = None, *, method: str = "POST") -> Any:
 
 
 class Service:
-    """A service whose handlers are its methods. Subclass it, mark methods with `handler`, and `launch` it."""
+    """A service whose handlers are its methods: mark them with `handler`, and `launch` it.
+
+    Attributes:
+        version: What the prediction log says answered; the class's name unless a subclass sets it.
+    """
+
+    version: str = ""
 
     def init(self) -> None:
-        """What is done once before the first request, such as reading a model. Nothing by default."""
+        """Run once before the first request, to read a model for example. Nothing by default."""
 
-    def app(self) -> FastAPI:
+    def app(self, folder: str | Path | None = None) -> ServiceMiddleware:
         """The service as an ASGI application; `init` runs when it starts.
+
+        Args:
+            folder: Where API keys are looked for and each call's arguments and result are stored:
+                in ``folder/service/``, as in a run folder, so that ``lepton keys`` and ``lepton
+                log`` work on it. Without it nothing is stored and no key is demanded.
 
         Raises:
             ParameterError: It has no handlers, or one takes an argument without a type.
+            RunError: The folder can't be written to.
         """
+        name, keys, log = type(self).__name__, None, None
+        if folder is not None:
+            place = Path(folder) / "service"
+            place.mkdir(parents=True, exist_ok=True)
+            keys = Keys(keys_file(folder))
+            log = PredictionLog(place / "predictions.sqlite")
+        metrics = Metrics()
+        metrics.set_model(name, self.version or name, answers=True)
+        api = self._api(_Recorder(self.version or name, metrics, log))
+        for path, endpoint in common_endpoints(metrics, log).items():
+            api.add_route(path, endpoint, include_in_schema=False)
+        guarded = ServiceMiddleware(
+            _raise_problems(api),
+            metrics=metrics,
+            routes={*OPEN, "/metrics", *api.openapi()["paths"]},
+            guarded=lambda path: path not in OPEN,
+            keys=keys,
+            log=log,
+        )
 
         @contextlib.asynccontextmanager
-        async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async def lifespan(_: Any) -> AsyncIterator[None]:
             self.init()
-            yield
+            async with guarded.watching():
+                yield
 
+        api.router.lifespan_context = lifespan
+        return guarded
+
+    def _api(self, recorder: _Recorder) -> FastAPI:
         name = type(self).__name__
-        made = FastAPI(
-            title=name,
-            summary=inspect.getdoc(self),
-            lifespan=lifespan,
-            docs_url=None,
-            redoc_url=None,
-        )
-        found = inspect.getmembers(
-            self, lambda member: inspect.ismethod(member) and hasattr(member, _MARK)
-        )
-        if not found:
-            raise ParameterError(
-                f"service {name}", "no handlers", "at least one", "Mark a method with @handler."
-            )
-        for label, method in found:
+        methods = inspect.getmembers(self, lambda member: hasattr(member, _MARK))
+        if not methods:
+            remedy = "Mark a method with @handler."
+            raise ParameterError(f"service {name}", "no handlers", "at least one", remedy)
+        api = FastAPI(title=name, summary=inspect.getdoc(self), docs_url=None, redoc_url=None)
+        for label, method in methods:
             path, verb = getattr(method, _MARK)
-            made.add_api_route(
+            api.add_api_route(
                 path,
-                _endpoint(name, label, method) if verb == "POST" else method,
+                _endpoint(name, label, method, recorder, query=verb == "GET"),
                 methods=[verb],
                 operation_id=label,
                 summary=(inspect.getdoc(method) or label).splitlines()[0],
             )
+        return api
 
-        @made.get("/healthz", include_in_schema=False)
-        async def healthz() -> dict[str, str]:
-            return {"status": "ok"}
-
-        return made
-
-    def launch(self, port: int = 8080, host: str = "127.0.0.1") -> None:
+    def launch(
+        self,
+        port: int = 8080,
+        host: str = "127.0.0.1",
+        *,
+        folder: str | Path | None = None,
+        no_keys: bool = False,
+    ) -> None:
         """Serve until interrupted.
 
         Args:
             port: The port; 0 takes a free one, which the log names.
-            host: An address of this machine that only it can reach: a class like this one asks
-                nobody for a key.
+            host: The address to bind to; only this machine can reach the default.
+            folder: Where keys are looked for and calls stored, see `app`.
+            no_keys: Answer without a key, also on an address that others can reach.
 
         Raises:
-            ParameterError: Others could reach the address.
-            RunError: The address can't be bound.
+            ParameterError: As for `app`.
+            RunError: The address can't be bound, or others can reach it and there are no keys.
         """
-        import uvicorn
-
-        if not is_loopback(host):
-            raise ParameterError(
-                "host",
-                host,
-                "127.0.0.1, ::1 or localhost",
-                "Put it behind a proxy that asks for keys, or use `lepton serve`, which does.",
-            )
-        listener = listen(host, port)
-        logging.basicConfig(level=logging.INFO, format="%(message)s")
-        logging.getLogger("lepton.serving").info(
-            "%s listens on port %d", type(self).__name__, listener.getsockname()[1]
-        )
-        config = uvicorn.Config(self.app(), http=GuardedProtocol, log_config=None, access_log=False)
-        GuardedServer(config).run(sockets=[listener])
+        require_keys(host, folder, no_keys=no_keys)
+        run(functools.partial(self.app, folder), listen(host, port))
 
 
-def _endpoint(service: str, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of one body, whose fields are the method's arguments, checked strictly and none unknown."""
+@dataclasses.dataclass(frozen=True)
+class _Recorder:
+    """Calls handlers, counts the calls and stores them."""
+
+    version: str
+    metrics: Metrics
+    log: PredictionLog | None
+
+    async def call(
+        self, name: str, method: Callable[..., Any], arguments: dict[str, Any], id_: str
+    ) -> Any:
+        """The result of a handler, once it is stored under the request's id."""
+        if inspect.iscoroutinefunction(method):
+            result = await method(**arguments)
+        else:
+            result = await run_in_threadpool(method, **arguments)
+        if self.log is not None:
+            whole = f"{result.media_type} response" if isinstance(result, Response) else result
+            answer = {"handler": name, "result": jsonable_encoder(whole)}
+            entry = make_entry(id_, self.version, [jsonable_encoder(arguments)], [answer])
+            await store_or_refuse(self.log, entry, id_)
+        self.metrics.count_predictions({name: 1})
+        return result
+
+
+def _endpoint(
+    service: str, name: str, method: Callable[..., Any], recorder: _Recorder, *, query: bool
+) -> Callable[..., Any]:
+    """What FastAPI calls: with the request, and the query's parameters or one JSON object.
+
+    The object's fields are the method's arguments, checked strictly and none unknown.
+    """
     hints = get_type_hints(method)
-    fields: dict[str, Any] = {}
-    for label, parameter in inspect.signature(method).parameters.items():
-        if label not in hints or parameter.kind is not parameter.POSITIONAL_OR_KEYWORD:
-            raise ParameterError(
-                f"{service}.{name}, argument {label!r}",
-                "no type" if label not in hints else f"{parameter.kind.description}",
-                "an annotation, such as income: float",
-                "Give each argument its name and type.",
-            )
-        fields[label] = (
-            hints[label],
-            ... if parameter.default is parameter.empty else parameter.default,
-        )
-    config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-    body: Any = create_model(f"{service}_{name}", __config__=config, **fields)
+    parameters = [
+        parameter.replace(annotation=hints.get(parameter.name, parameter.empty))
+        for parameter in inspect.signature(method).parameters.values()
+    ]
+    for parameter in parameters:
+        if parameter.annotation is parameter.empty or parameter.kind != _PLAIN:
+            got = "no type" if parameter.kind == _PLAIN else parameter.kind.description
+            where = f"{service}.{name}, argument {parameter.name!r}"
+            remedy = "Give each argument its name and type."
+            raise ParameterError(where, got, "an annotation, such as income: float", remedy)
+    fields: dict[str, Any] = {
+        each.name: (each.annotation, ... if each.default is each.empty else each.default)
+        for each in parameters
+    }
+    if not query:
+        config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+        body = create_model(f"{service}_{name}", __config__=config, **fields)
+        parameters = [inspect.Parameter("body", _PLAIN, annotation=body)]
 
-    def endpoint(given: Any) -> Any:
-        return method(**{label: getattr(given, label) for label in fields})
+    async def endpoint(http_request: Request, **sent: Any) -> Any:
+        arguments = sent if query else {field: getattr(sent["body"], field) for field in fields}
+        return await recorder.call(name, method, arguments, http_request.state.request_id)
 
-    endpoint.__annotations__ = {"given": body} | (
-        {"return": hints["return"]} if "return" in hints else {}
+    request = inspect.Parameter("http_request", _PLAIN, annotation=Request)
+    endpoint.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # FastAPI reads it
+        [request, *parameters], return_annotation=hints.get("return", inspect.Signature.empty)
     )
     endpoint.__doc__ = inspect.getdoc(method)
     return endpoint
+
+
+def _raise_problems(api: FastAPI) -> ASGIApp:
+    """FastAPI's routes without its own handling of errors, which is the middleware's."""
+    routes = AsyncExitStackMiddleware(api.router)
+
+    async def call(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["app"] = api
+        try:
+            await routes(scope, receive, send)
+        except RequestValidationError as error:
+            faults = [
+                {"field": ".".join(map(str, fault["loc"][1:])), "detail": fault["msg"]}
+                for fault in error.errors()
+            ]
+            detail = f"{faults[0]['field'] or 'body'}: {faults[0]['detail']}"
+            raise ProblemError(422, detail, field=faults[0]["field"], faults=faults) from error
+
+    return call

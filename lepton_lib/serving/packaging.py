@@ -1,20 +1,22 @@
-"""From a trained model to a service folder: weights, graph, card, manifest. Imports torch only when it is called."""
+"""From a trained model to a service folder: weights, graph, card, manifest.
+
+torch is imported where a model comes in.
+"""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lepton_lib.cases import Case
-from lepton_lib.cases.records import describe
 from lepton_lib.errors import RunError
 from lepton_lib.serving import signing
 from lepton_lib.serving.scoring import FILES, Scorer, contract_of, version_of
-from lepton_lib.utils import sha256_of, to_json, write_atomic
+from lepton_lib.utils import render, sha256_of, to_json, write_atomic
 
 if TYPE_CHECKING:
     from lepton_lib.models import TabularModel
@@ -47,23 +49,18 @@ def package(
             file is a person's.
 
     Returns:
-        The manifest: version, case, contract (hash of the case's rules), files with their sha256,
-        metrics.
+        The manifest: version, case, contract (hash of the case's rules), files' sha256, metrics.
     """
     from lepton_lib.models import export_onnx, save_model
 
     save_model(model, weights=folder / "model.safetensors", config=folder / "config.json")
     export_onnx(model, folder / "model.onnx")
     write_atomic(folder / "card.md", model_card(case, model.config, metrics, gate, comparison))
+    shape = (BACKGROUND_ROWS, background.shape[1])
+    drawn = np.random.default_rng(0).integers(0, len(background), shape)
+    rows = np.take_along_axis(background, drawn, axis=0).astype(np.float32)
     content = io.BytesIO()
-    drawn = np.random.default_rng(0).integers(
-        0, len(background), (BACKGROUND_ROWS, background.shape[1])
-    )
-    np.save(
-        content,
-        np.take_along_axis(background, drawn, axis=0).astype(np.float32),
-        allow_pickle=False,
-    )
+    np.save(content, rows, allow_pickle=False)
     write_atomic(folder / "background.npy", content.getvalue())
     files = {name: sha256_of(folder / name) for name in FILES}
     contract = contract_of(case)
@@ -96,12 +93,9 @@ def check_parity(model: TabularModel, scorer: Scorer, inputs: np.ndarray) -> flo
     scale = float(model.target_scale) if model.task == "regression" else 1.0
     difference = float(np.abs(model.predict(inputs) - scorer.probabilities(inputs)).max()) / scale
     if not difference <= TOLERANCE:
-        raise RunError(
-            "model.onnx",
-            f"answers that differ from the model's by {difference:.1e}",
-            f"at most {TOLERANCE:.0e}",
-            "Package the model that was evaluated, in evaluation mode.",
-        )
+        got = f"answers that differ from the model's by {difference:.1e}"
+        remedy = "Package the model that was evaluated, in evaluation mode."
+        raise RunError("model.onnx", got, f"at most {TOLERANCE:.0e}", remedy)
     return difference
 
 
@@ -112,64 +106,16 @@ def model_card(
     gate: Mapping[str, Any],
     comparison: Mapping[str, Any],
 ) -> str:
-    """The model card as Markdown: what the model is for, what it was made from, how good it is, what to fear.
+    """The model card as Markdown: the model's use, origin, quality and risks.
 
     After Mitchell et al., Model Cards for Model Reporting, 2019.
     """
-    value, low, high = (f"{metrics[key]:.3f}" for key in ("value", "low", "high"))
-    inputs = [
-        (c.name, describe(c) + (", or nothing" if c.nullable else ""), c.meaning)
-        for c in case.inputs
-    ]
-    features = [
-        (feature.name, f"`{feature.expression}`", feature.meaning) for feature in case.features
-    ]
-    criteria = [
-        (
-            item["name"],
-            _number(item["value"]),
-            _number(item.get("judged", item["value"])),
-            item["bound"],
-            "yes" if item["passed"] else "**no**",
-            item["why"],
-        )
-        for item in gate["criteria"]
-    ]
-    models = [(item["name"], _number(item["validation_loss"])) for item in comparison["models"]]
-    kind = (
-        "predicts a number"
-        if case.task == "regression"
-        else f"tells {len(case.classes)} classes apart"
+    return render(
+        "serving/templates/card.md",
+        case=case,
+        kind=config["kind"],
+        metrics=metrics,
+        gate=gate,
+        models=comparison["models"],
+        background_rows=BACKGROUND_ROWS,
     )
-    sections = [
-        f"# Model card: {case.title}",
-        f"**Question.** {case.question}",
-        f"**Model.** Kind `{config['kind']}`; it {kind} ({case.target.meaning}). Raw records go in: filling gaps, "
-        "scaling and encoding are part of its graph.",
-        f"**Data.** One row is {case.data.row}. {case.source.origin}. Licence: {case.source.licence}. "
-        f"Source: {case.source.citation}.",
-        f"**Quality on test rows.** {metrics['metric']}: {value}, 95 % interval {low} to {high}.",
-        "## The gate\n\n" + ("Passed." if gate["passed"] else "**Not passed.**"),
-        _table("", ("criterion", "value", "judged by", "bound", "passed", "why"), criteria),
-        _table("## Models compared on validation rows\n\n", ("model", "validation loss"), models),
-        _table("## Inputs\n\n", ("field", "accepts", "meaning"), inputs),
-        _table("", ("computed inside", "formula", "meaning"), features),
-        "## Risks\n\n" + "\n".join(f"- {risk}" for risk in case.charter.risks),
-        "## When to stop using it\n\n" + "\n".join(f"- {reason}" for reason in case.charter.stop),
-        "## What the service keeps\n\nEvery request's inputs and answer, with its time and the model's version, in "
-        "`predictions.sqlite` beside the model: monitoring needs them. Its other logs hold nothing that was sent.\n\n"
-        "`lepton log RUN --find ID` shows what is kept under an id, `--erase ID` removes it for good, and "
-        "`--keep-days N` removes what is older. `background.npy` holds made-up rows, put together from values of "
-        f"{BACKGROUND_ROWS} training rows a column, against which reasons are told.",
-    ]
-    return "\n\n".join(section for section in sections if section) + "\n"
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
-
-
-def _table(title: str, header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    lines = [header, tuple("---" for _ in header), *rows]
-    cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines]
-    return title + "\n".join("| " + " | ".join(line) + " |" for line in cells) if rows else ""

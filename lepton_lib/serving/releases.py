@@ -1,4 +1,4 @@
-"""Releases of a run's service: installed side by side, promoted and rolled back through one small file.
+"""Releases of a run's service: installed side by side, promoted, rolled back.
 
 ``RUN/service/releases/<version>/`` holds installed ones, ``RUN/service/current.json`` names the one
 that answers, with all that were promoted before. Without that file ``RUN/service/`` itself answers,
@@ -20,14 +20,13 @@ from lepton_lib.serving.scoring import FILES, read_service
 from lepton_lib.serving.signing import SIGNATURE
 from lepton_lib.utils import to_json, write_atomic
 
+_MANIFEST = "manifest.json"
+
 
 def install(run_dir: str | Path, source: Path, *, trust: Sequence[str] | None = None) -> str:
-    """Verify a service folder and copy it beside the run's others; what answers doesn't change.
+    """Verify a service folder, from `package`, and copy it beside the run's others.
 
-    Args:
-        run_dir: The run folder.
-        source: A service folder, from `package`.
-        trust: Public keys whose signature counts; without it, the user's own alone.
+    What answers doesn't change.
 
     Returns:
         Its version.
@@ -35,25 +34,18 @@ def install(run_dir: str | Path, source: Path, *, trust: Sequence[str] | None = 
     Raises:
         RunError: It can't be verified, or is another case's.
     """
-    base = Path(run_dir) / "service"
     manifest, _ = read_service(source, trust=trust)
     version: str = manifest["version"]
     if (current := _manifest(folder_of(run_dir))) and current["case"] != manifest["case"]:
-        raise RunError(
-            str(source),
-            f"a model of the case {manifest['case']!r}",
-            f"one of {current['case']!r}, as the service has now",
-            "Install it in a run folder of its own.",
-        )
-    place = base / "releases" / version
+        got, expected = f"a model of the case {manifest['case']!r}", f"one of {current['case']!r}"
+        raise RunError(str(source), got, expected, "Install it in a run folder of its own.")
+    place = _base(run_dir) / "releases" / version
     if not place.exists():
         place.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{version}."))
         try:
-            with wrap_os_errors(
-                place, remedy="See that the disk has room and the folder is yours."
-            ):
-                for name in (*FILES, SIGNATURE, "manifest.json"):
+            with wrap_os_errors(place, remedy="Check that the disk has room."):
+                for name in (*FILES, SIGNATURE, _MANIFEST):
                     shutil.copyfile(source / name, staging / name)
                 read_service(staging, trust=trust)
                 staging.chmod(0o755)
@@ -68,32 +60,28 @@ def install(run_dir: str | Path, source: Path, *, trust: Sequence[str] | None = 
 
 
 def promote(run_dir: str | Path, version: str, *, trust: Sequence[str] | None = None) -> None:
-    """Let an installed version answer from now on; running services notice within a second.
+    """Deploy an installed version: it answers from now on; running services notice within a second.
 
     The first time the packaged release is installed beside it, so that it can be rolled back to.
 
     Raises:
-        RunError: It isn't installed or can't be verified, or the packaged one can't be kept; what
-            answers doesn't change then.
+        RunError: It isn't installed or can't be verified; what answers doesn't change then.
     """
     folder = folder_of_version(run_dir, version)
     if folder is None:
-        raise RunError(
-            str(Path(run_dir) / "service"),
-            f"no release {version!r}",
-            f"one of {installed(run_dir)}",
-            "Install it first with install(run_dir, source).",
-        )
+        got, expected = f"no release {version!r}", f"one of {installed(run_dir)}"
+        remedy = "Install it first with install(run_dir, source)."
+        raise RunError(str(_base(run_dir)), got, expected, remedy)
     read_service(folder, trust=trust)
-    past, own = history(run_dir), _manifest(Path(run_dir) / "service")
+    past, own = history(run_dir), _manifest(_base(run_dir))
     if version != (past[-1]["version"] if past else own and own["version"]):
         if not past and own:
-            _keep_packaged(run_dir, trust)
+            _install_packaged(run_dir, trust)
         _point(run_dir, version, "promoted")
 
 
 def roll_back(run_dir: str | Path, *, trust: Sequence[str] | None = None) -> str:
-    """Let the version answer that answered before the current one; again and again, back to the first.
+    """Roll back to the version before the current one; again and again, back to the first.
 
     Returns:
         The version that answers now.
@@ -103,12 +91,8 @@ def roll_back(run_dir: str | Path, *, trust: Sequence[str] | None = None) -> str
     """
     before = _stack(run_dir)[:-1]
     if not before or (folder := folder_of_version(run_dir, before[-1])) is None:
-        raise RunError(
-            str(Path(run_dir) / "service"),
-            f"no version before {current_version(run_dir)}",
-            "one that was promoted earlier and still lies there",
-            "Promote an installed version instead.",
-        )
+        got, expected = f"no version before {current_version(run_dir)}", "an earlier one"
+        raise RunError(str(_base(run_dir)), got, expected, "Promote an installed version instead.")
     read_service(folder, trust=trust)
     _point(run_dir, before[-1], "rolled back")
     return before[-1]
@@ -121,16 +105,15 @@ def current_version(run_dir: str | Path) -> str:
         RunError: There is no service in this run folder.
     """
     if past := history(run_dir):
-        return str(past[-1]["version"])
-    base = Path(run_dir) / "service"
-    if (manifest := _manifest(base)) is None:
-        read_service(base)  # says what is wrong
-        raise AssertionError
+        return past[-1]["version"]
+    manifest = _manifest(_base(run_dir)) or read_service(_base(run_dir))[0]  # says what is wrong
     return str(manifest["version"])
 
 
-def history(run_dir: str | Path) -> list[dict[str, Any]]:
-    """Every change of what answers, oldest first: ``version``, ``action`` (packaged, promoted, rolled back), ``time``.
+def history(run_dir: str | Path) -> list[dict[str, str]]:
+    """Every change of what answers, oldest first: ``version``, ``action`` and ``time``.
+
+    An action is ``packaged``, ``promoted`` or ``rolled back``.
 
     Raises:
         RunError: The pointer file can't be read.
@@ -142,62 +125,54 @@ def history(run_dir: str | Path) -> list[dict[str, Any]]:
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(
-            str(path),
-            "a file that names no release",
-            "what promote() has written",
-            "Bring it back, or delete it: then the run's own service answers.",
-        ) from error
+        got, remedy = "a file that names no release", "Restore it, or delete it to start anew."
+        raise RunError(str(path), got, "what promote() has written", remedy) from error
 
 
 def installed(run_dir: str | Path) -> list[str]:
     """The versions that can be promoted."""
-    base = Path(run_dir) / "service"
-    own = _manifest(base)
-    found = {path.parent.name for path in base.glob("releases/[!.]*/manifest.json")}
-    return sorted(found | ({str(own["version"])} if own else set()))
+    own = _manifest(_base(run_dir))
+    versions = {path.parent.name for path in _base(run_dir).glob(f"releases/[!.]*/{_MANIFEST}")}
+    return sorted(versions | ({str(own["version"])} if own else set()))
 
 
 def folder_of(run_dir: str | Path) -> Path:
     """The folder of the version that answers; it may not be there any more."""
-    base = Path(run_dir) / "service"
-    past = history(run_dir)
-    return (
-        base
-        if not past
-        else folder_of_version(run_dir, past[-1]["version"])
-        or base / "releases" / past[-1]["version"]
-    )
+    if not (past := history(run_dir)):
+        return _base(run_dir)
+    version = past[-1]["version"]
+    return folder_of_version(run_dir, version) or _base(run_dir) / "releases" / version
 
 
 def pointer(run_dir: str | Path) -> Path:
     """The file that names the version that answers."""
-    return Path(run_dir) / "service" / "current.json"
+    return _base(run_dir) / "current.json"
 
 
 def folder_of_version(run_dir: str | Path, version: str) -> Path | None:
     """The folder of an installed version; None if it isn't there."""
-    base = Path(run_dir) / "service"
     if version not in installed(run_dir):
         return None
-    return base / "releases" / version if (base / "releases" / version).is_dir() else base
+    place = _base(run_dir) / "releases" / version
+    return place if place.is_dir() else _base(run_dir)
 
 
-def _keep_packaged(run_dir: str | Path, trust: Sequence[str] | None) -> None:
-    """Install what lies in ``RUN/service/``, which notebook 04 writes over, so that the way back to it exists."""
-    base = Path(run_dir) / "service"
+def _base(run_dir: str | Path) -> Path:
+    return Path(run_dir) / "service"
+
+
+def _install_packaged(run_dir: str | Path, trust: Sequence[str] | None) -> None:
+    """Install what lies in ``RUN/service/``, because notebook 04 writes over it."""
     try:
-        read_service(base, trust=trust)
+        read_service(_base(run_dir), trust=trust)
     except RunError:
-        # what can't be verified couldn't be rolled back to either, and a good release may replace
-        # it
-        return
-    install(run_dir, base, trust=trust)
+        return  # what can't be verified couldn't be rolled back to
+    install(run_dir, _base(run_dir), trust=trust)
 
 
 def _manifest(folder: Path) -> dict[str, Any] | None:
     try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
         return manifest if {"version", "case"} <= set(manifest) else None
     except (OSError, ValueError, TypeError):
         return None
@@ -217,7 +192,7 @@ def _stack(run_dir: str | Path) -> list[str]:
 def _point(run_dir: str | Path, version: str, action: str) -> None:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     past = history(run_dir)
-    if not past and (own := _manifest(Path(run_dir) / "service")):
-        past = [{"version": own["version"], "action": "packaged", "time": now}]
+    if not past and (own := _manifest(_base(run_dir))):
+        past = [{"version": str(own["version"]), "action": "packaged", "time": now}]
     past.append({"version": version, "action": action, "time": now})
     write_atomic(pointer(run_dir), to_json({"version": version, "history": past}))

@@ -1,4 +1,4 @@
-"""A service folder, verified, and what it answers to records. Knows cases and onnxruntime; no torch, no pandas."""
+"""A service folder, verified, and its model's answers. Uses onnxruntime; no torch, no pandas."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from lepton_lib import decisions
 from lepton_lib.cases import Case, encode_records, load_case
 from lepton_lib.errors import RunError
 from lepton_lib.explanation import shapley_values
 from lepton_lib.serving import signing
-from lepton_lib.serving.batches import Rules
+from lepton_lib.serving.codec import Codec
 
 # what the manifest vouches for
 FILES = ("model.safetensors", "config.json", "model.onnx", "card.md", "background.npy")
@@ -24,31 +25,27 @@ _REMEDY = "Bring the service folder back as it was, or run notebook 04_deploymen
 
 
 def contract_of(case: Case) -> str:
-    """SHA-256 of what a model and its clients rely on in a case: the inputs' rules, the classes, costs and bands."""
+    """SHA-256 of what a model and its clients rely on: inputs' rules, classes, costs and bands."""
     rules = ("name", "kind", "unit", "min", "max", "categories", "parts", "nullable")
     empty = {"categories": (), "parts": ()}
-    parts = [{r: getattr(column, r, empty.get(r)) for r in rules} for column in case.inputs]
+    inputs = [{r: getattr(column, r, empty.get(r)) for r in rules} for column in case.inputs]
     rest = [part.model_dump() if part else None for part in (case.costs, case.bands)]
-    return hashlib.sha256(
-        json.dumps([parts, case.classes, rest], sort_keys=True).encode()
-    ).hexdigest()
+    return _sha256(json.dumps([inputs, case.classes, rest], sort_keys=True).encode())
 
 
 def version_of(files: Mapping[str, str], contract: str) -> str:
-    """The model's version: twelve digits that follow from the content alone, never from a date."""
-    return hashlib.sha256(json.dumps([dict(files), contract], sort_keys=True).encode()).hexdigest()[
-        :12
-    ]
+    """The model's version: twelve digits that follow from the content alone, not from a date."""
+    return _sha256(json.dumps([dict(files), contract], sort_keys=True).encode())[:12]
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def read_service(
     folder: Path, *, trust: Sequence[str] | None = None
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Read a service folder's manifest and files, once, and compare them; see who signed.
-
-    Args:
-        folder: The folder.
-        trust: Public keys whose signature counts; without it, the user's own alone.
+    """Read a service folder's manifest and files, once, and verify hashes and signature.
 
     Returns:
         The manifest, and each file's content, so that what was verified is what is used.
@@ -65,44 +62,27 @@ def read_service(
         whole = set(files) == set(FILES) and version == version_of(files, manifest["contract"])
         manifest["case"], manifest["metrics"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        got = (
-            "no such file"
-            if isinstance(error, FileNotFoundError)
-            else "a file that is no service's manifest"
-        )
-        raise RunError(
-            str(path),
-            got,
-            "the manifest that notebook 04_deployment writes",
-            "Run notebook 04_deployment first, with the same run_dir.",
-        ) from error
+        missing = isinstance(error, FileNotFoundError)
+        got = "no such file" if missing else "a file that is no service's manifest"
+        remedy = "Run notebook 04_deployment first, with the same run_dir."
+        raise RunError(str(path), got, "the manifest of 04_deployment", remedy) from error
     if not whole:
-        raise RunError(
-            str(path),
-            "a version that doesn't follow from the hashes beside it",
-            "the manifest as it was written",
-            _REMEDY,
-        )
+        got = "a version that doesn't follow from the hashes beside it"
+        raise RunError(str(path), got, "the manifest as it was written", _REMEDY)
     signing.verify(folder, raw, trust=trust)
-    contents: dict[str, bytes] = {}
-    for name in FILES:
-        try:
-            contents[name] = (folder / name).read_bytes()
-        except OSError as error:
-            raise RunError(
-                str(folder / name),
-                f"no file that can be read ({error.strerror})",
-                f"sha256 {files[name][:12]}…",
-                _REMEDY,
-            ) from error
-        if (actual := hashlib.sha256(contents[name]).hexdigest()) != files[name]:
-            raise RunError(
-                str(folder / name),
-                f"sha256 {actual[:12]}…",
-                f"{files[name][:12]}…, as the manifest says",
-                _REMEDY,
-            )
-    return manifest, contents
+    return manifest, {name: _read_verified(folder / name, files[name]) for name in FILES}
+
+
+def _read_verified(path: Path, digest: str) -> bytes:
+    expected = f"sha256 {digest[:12]}…, as the manifest says"
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        got = f"no file that can be read ({error.strerror})"
+        raise RunError(str(path), got, expected, _REMEDY) from error
+    if (actual := _sha256(content)) != digest:
+        raise RunError(str(path), f"sha256 {actual[:12]}…", expected, _REMEDY)
+    return content
 
 
 class Scorer:
@@ -126,17 +106,13 @@ class Scorer:
         # the service needs none of the data
         self.case = case or load_case(self.manifest["case"], verify=False)
         self.version: str = self.manifest["version"]
-        self.rules = Rules(self.case)
-        if (
-            self.case.name != self.manifest["case"]
-            or contract_of(self.case) != self.manifest["contract"]
-        ):
-            raise RunError(
-                f"{self.case.name}/case.toml",
-                "inputs, classes, costs or bands other than those that the model was packaged with",
-                f"case {self.manifest['case']!r} as it was then",
-                "Bring case.toml back, or run the loop again.",
-            )
+        self.codec = Codec(self.case)
+        packaged = self.manifest["case"], self.manifest["contract"]
+        if (self.case.name, contract_of(self.case)) != packaged:
+            got = "inputs, classes, costs or bands other than those of the packaged model"
+            expected = f"case {packaged[0]!r} as it was then"
+            remedy = "Restore case.toml, or run the loop again."
+            raise RunError(f"{self.case.name}/case.toml", got, expected, remedy)
         options = onnxruntime.SessionOptions()
         # more are slower for models this small
         options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -144,13 +120,7 @@ class Scorer:
         self._session = onnxruntime.InferenceSession(
             contents["model.onnx"], options, providers=["CPUExecutionProvider"]
         )
-        names = self.case.classes
-        costs = self.case.costs
-        self._costs = (
-            np.array([[costs.matrix[t][d] for d in names] for t in names])
-            if costs
-            else 1 - np.eye(len(names))
-        )
+        self._costs = decisions.cost_matrix(self.case)
         self.background: np.ndarray = np.load(
             io.BytesIO(contents["background.npy"]), allow_pickle=False
         )
@@ -167,12 +137,8 @@ class Scorer:
         """
         result: np.ndarray = self._session.run(["probabilities"], {"records": inputs})[0]
         if not np.isfinite(result).all():
-            raise RunError(
-                f"model {self.version}",
-                "an answer that is not a finite number",
-                "numbers",
-                "Don't use this model: train it again and look at its history.",
-            )
+            got, remedy = "an answer that is not a finite number", "Don't use it: train it again."
+            raise RunError(f"model {self.version}", got, "numbers", remedy)
         return result
 
     def score(self, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -187,23 +153,21 @@ class Scorer:
             RecordError: A record that the case refuses: which record and field, got, expected.
             RunError: As for `probabilities`.
         """
-        return self.rules.answers.plain(self.answer(encode_records(self.case, records)))
+        return self.codec.answers.plain(self.answer(encode_records(self.case, records)))
 
     def answer(self, inputs: np.ndarray) -> np.ndarray:
-        """Probabilities and the decision's index, float32 ``(n, n_classes + 1)``; for regression ``(n, 1)``.
+        """Probabilities and the decision's index, float32 ``(n, n_classes + 1)``.
+
+        For regression the predictions ``(n, 1)``.
 
         Raises:
             RunError: As for `probabilities`.
         """
-        told = self.probabilities(inputs)
+        outputs = self.probabilities(inputs)
         if not self.case.classes:
-            return told
-        return np.concatenate([told, self.decide(told)[:, None].astype(np.float32)], axis=1)
-
-    def decide(self, probabilities: np.ndarray) -> np.ndarray:
-        """The index of the class of least expected cost, int64 ``(n,)``, for probabilities ``(n, n_classes)``."""
-        decisions: np.ndarray = (probabilities.astype(np.float64) @ self._costs).argmin(1)
-        return decisions
+            return outputs
+        chosen = decisions.decide(outputs, self._costs)[:, None].astype(np.float32)
+        return np.concatenate([outputs, chosen], axis=1)
 
     def explain(self, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """How much each field moved each answer away from the average one, see `shapley_values`.
@@ -218,33 +182,26 @@ class Scorer:
             RecordError: As for `score`.
             RunError: As for `probabilities`.
         """
-        case, inputs = self.case, encode_records(self.case, records)
+        return [self._explain(row[None]) for row in encode_records(self.case, records)]
+
+    def _explain(self, row: np.ndarray) -> dict[str, Any]:
+        case, classes = self.case, self.case.classes
+        output = min(len(classes), 1) if len(classes) <= 2 else int(self.answer(row)[0, -1])
         groups, start = [], 0
         for column in case.inputs:
             groups.append(range(start, start + len(column.fields)))
             start = groups[-1].stop
-        answers = []
-        for row in inputs:
-            output = 0 if not case.classes else 1
-            if len(case.classes) > 2:
-                output = int(self.decide(self.probabilities(row[None]))[0])
 
-            def one(rows: np.ndarray, output: int = output) -> np.ndarray:
-                told: np.ndarray = self.probabilities(rows)[:, output]
-                return told
+        def one(rows: np.ndarray) -> np.ndarray:
+            column: np.ndarray = self.probabilities(rows)[:, output]
+            return column
 
-            reasons = shapley_values(one, row[None], self.background, groups=groups)
-            parts = zip(
-                (column.name for column in case.inputs),
-                reasons.contributions[0].tolist(),
-                strict=True,
-            )
-            answers.append(
-                {
-                    "of": case.classes[output] if case.classes else case.target.unit,
-                    "base": reasons.base,
-                    "value": float(reasons.values[0]),
-                    "contributions": dict(sorted(parts, key=lambda part: -abs(part[1]))),
-                }
-            )
-        return answers
+        reasons = shapley_values(one, row, self.background, groups=groups)
+        names = [column.name for column in case.inputs]
+        parts = zip(names, reasons.contributions[0].tolist(), strict=True)
+        return {
+            "of": classes[output] if classes else case.target.unit,
+            "base": reasons.base,
+            "value": float(reasons.values[0]),
+            "contributions": dict(sorted(parts, key=lambda part: -abs(part[1]))),
+        }

@@ -1,6 +1,6 @@
 """Who packaged a model: Ed25519 signatures over manifests. Knows keys and bytes, nothing of models.
 
-The private key lies in the user's configuration folder, never beside what it signs.
+The private key is stored in the user's configuration folder, never beside what it signs.
 """
 
 from __future__ import annotations
@@ -22,24 +22,21 @@ _PURPOSE = b"lepton manifest 1\n"  # so that a signature can't be taken for one 
 
 
 def config_folder() -> Path:
-    """The user's own folder for keys: ``LEPTON_CONFIG``, or ``lepton`` in ``XDG_CONFIG_HOME`` or ``~/.config``."""
-    named = os.environ.get("LEPTON_CONFIG")
-    return (
-        Path(named)
-        if named
-        else Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "lepton"
-    )
+    """The user's folder for keys: ``LEPTON_CONFIG``, or ``lepton`` in ``XDG_CONFIG_HOME``."""
+    if named := os.environ.get("LEPTON_CONFIG"):
+        return Path(named)
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "lepton"
 
 
 def public_key() -> str:
-    """The user's public key in hexadecimal; the pair is made if there is none."""
+    """The user's public key in hexadecimal; the pair is generated if there is none."""
     return _private_key().public_key().public_bytes_raw().hex()
 
 
-def _private_key(*, make: bool = True) -> Ed25519PrivateKey:
+def _private_key(*, generate: bool = True) -> Ed25519PrivateKey:
     path = config_folder() / "signing.key"
     try:
-        if make and not path.exists():
+        if generate and not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             descriptor, name = tempfile.mkstemp(dir=path.parent)  # mode 600
             try:
@@ -54,34 +51,28 @@ def _private_key(*, make: bool = True) -> Ed25519PrivateKey:
             raise ValueError("others may read it")
         return Ed25519PrivateKey.from_private_bytes(bytes.fromhex(path.read_text()))
     except (OSError, ValueError) as error:
-        raise RunError(
-            str(path),
-            f"no signing key ({getattr(error, 'strerror', None) or error})",
-            "a key of yours, or one that can be made there",
-            "Make the folder yours and the file's mode 600, or name the keys that you trust with --trust.",
-        ) from error
+        got = f"no signing key ({getattr(error, 'strerror', None) or error})"
+        remedy = "Make the folder yours and the file's mode 600, or name trusted keys with --trust."
+        raise RunError(str(path), got, "a key of yours, or room for one", remedy) from error
 
 
 def sign(manifest: bytes) -> str:
     """What `SIGNATURE` holds for a manifest: the user's public key and the signature, as JSON.
 
     Raises:
-        RunError: The user's key can't be read or made.
+        RunError: The user's key can't be read or generated.
     """
     key = _private_key()
-    signature = key.sign(_PURPOSE + manifest).hex()
-    return (
-        json.dumps({"key": key.public_key().public_bytes_raw().hex(), "signature": signature})
-        + "\n"
-    )
+    public, signature = key.public_key().public_bytes_raw().hex(), key.sign(_PURPOSE + manifest)
+    return json.dumps({"key": public, "signature": signature.hex()}) + "\n"
 
 
 def verify(folder: Path, manifest: bytes, *, trust: Sequence[str] | None) -> None:
-    """See that a trusted key has signed a manifest.
+    """Verify a folder's `SIGNATURE` of its manifest's bytes.
 
     Args:
-        folder: Where `SIGNATURE` lies.
-        manifest: The manifest's bytes, as read.
+        folder: The folder.
+        manifest: The bytes, as read.
         trust: Public keys in hexadecimal; without it, the user's own alone.
 
     Raises:
@@ -94,28 +85,19 @@ def verify(folder: Path, manifest: bytes, *, trust: Sequence[str] | None) -> Non
         key, signature = str(content["key"]), bytes.fromhex(content["signature"])
         public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(key))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(
-            str(path),
-            "no signature"
-            if isinstance(error, FileNotFoundError)
-            else "a file that is no signature",
-            "the signature that packaging writes",
-            "Run notebook 04_deployment again, with the same run_dir.",
-        ) from error
-    trusted = trust or [_private_key(make=False).public_key().public_bytes_raw().hex()]
+        missing = isinstance(error, FileNotFoundError)
+        got = "no signature" if missing else "a file that is no signature"
+        remedy = "Run notebook 04_deployment again, with the same run_dir."
+        raise RunError(str(path), got, "the signature that packaging writes", remedy) from error
+    trusted = trust or [_private_key(generate=False).public_key().public_bytes_raw().hex()]
     if key not in trusted:
-        raise RunError(
-            str(path),
-            f"a signature of the key {key[:12]}…",
-            "one of " + ", ".join(f"{known[:12]}…" for known in trusted),
-            f"If you trust whoever holds that key: --trust {key}. If not, don't use the model.",
-        )
+        got = f"a signature of the key {key[:12]}…"
+        expected = "one of " + ", ".join(f"{known[:12]}…" for known in trusted)
+        remedy = f"If you trust its owner: --trust {key}. If not, don't use the model."
+        raise RunError(str(path), got, expected, remedy)
     try:
         public.verify(signature, _PURPOSE + manifest)
     except InvalidSignature as error:
-        raise RunError(
-            str(path),
-            "a signature of something else",
-            "one of the manifest beside it",
-            "Don't use this folder: someone has changed it. Bring it back, or run notebook 04_deployment again.",
-        ) from error
+        got, expected = "a signature of something else", "one of the manifest beside it"
+        remedy = "Don't use this folder: it was changed. Restore it, or run 04_deployment again."
+        raise RunError(str(path), got, expected, remedy) from error

@@ -1,4 +1,4 @@
-"""How long a class report takes, and whether every instructor's notebook runs from top to bottom and is correct."""
+"""How long a class report takes, and whether every instructor's notebook is correct."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 
 import nbformat
 
-from lepton_lib.classroom.cells import fill_in
 from lepton_lib.classroom.editions import hand_out
 from lepton_lib.classroom.grading import grade
+from lepton_lib.classroom.notebooks import fill_in
 from lepton_lib.exercises.definitions import definition_files, read_definitions
 from lepton_lib.runs import find_notebooks
-from lepton_lib.runs.parameters import read_notebook
+from lepton_lib.runs.notebooks import read_notebook
 
 SEATS = 30
 

@@ -1,4 +1,4 @@
-"""The peers of the serving benchmark, each a program: ``python -m tests.benchmarks.peers NAME RUN PORT``.
+"""The peers of the serving benchmark: ``python -m tests.benchmarks.peers NAME RUN PORT``.
 
 All answer the same model and the same records on one thread of uvicorn with uvloop and httptools,
 or with what they bring. ``frame`` is what a tutorial shows: FastAPI, pydantic, records made a
@@ -61,7 +61,7 @@ def record_type(case: Case, *, strict: bool) -> type[BaseModel]:
 
 
 def encode_frame(case: Case, frame: pd.DataFrame) -> np.ndarray:
-    """What `lepton_lib.data.encode` does to the training data's inputs; of credit, which has no moments."""
+    """What `lepton_lib.data.encode` does to the inputs of credit, which has no moments."""
     columns = []
     for column in case.inputs:
         values = frame[column.name]

@@ -1,4 +1,4 @@
-"""Runs a command with no network but the loopback: always guarded, and in a namespace of its own where allowed."""
+"""Runs commands without a network but the loopback, in a network namespace where one is allowed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 
 @functools.cache
 def namespace() -> tuple[str, ...]:
-    """The words before a command that put it into a network namespace; none where that isn't allowed."""
+    """The prefix of a command to run in a network namespace; empty where that isn't allowed."""
     words = ("unshare", "--map-root-user", "--net", sys.executable, str(HERE / "loopback.py"))
     if (
         shutil.which("unshare")
@@ -32,7 +32,7 @@ def namespace() -> tuple[str, ...]:
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """The variables for a process that is guarded, computes the same bits everywhere, and shows no progress bars.
+    """The variables of a process without a network, with the same bits everywhere, and no bars.
 
     Args:
         **variables: More, or other values.
@@ -69,8 +69,8 @@ def run(
 
 
 def lepton(*words: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
-    """The `lepton` command, offline, in the process that answers all of them; the result is as `run` gives it."""
-    process = _desk()
+    """Run `lepton` offline, in the one process that runs all of them; the result is as `run`'s."""
+    process = _cli_daemon()
     assert process.stdin is not None
     assert process.stdout is not None
     watch = threading.Timer(timeout, process.kill)
@@ -78,17 +78,18 @@ def lepton(*words: str, timeout: float = 900) -> subprocess.CompletedProcess[str
     try:
         process.stdin.write(json.dumps(words) + "\n")
         process.stdin.flush()
-        code, out, err = json.loads(process.stdout.readline() or '[-9, "", "the desk has ended"]')
+        ended = '[-9, "", "the cli daemon has ended"]'
+        code, out, err = json.loads(process.stdout.readline() or ended)
     finally:
         watch.cancel()
     return subprocess.CompletedProcess(["lepton", *words], code, out, err)
 
 
 @functools.cache
-def _desk() -> subprocess.Popen[str]:
-    """The process that `lepton` asks, see desk.py; it ends with this one."""
+def _cli_daemon() -> subprocess.Popen[str]:
+    """The process that runs the `lepton` commands, see cli_daemon.py; it ends with this one."""
     process = subprocess.Popen(
-        [*namespace(), sys.executable, str(HERE / "desk.py")],
+        [*namespace(), sys.executable, str(HERE / "cli_daemon.py")],
         cwd=ROOT,
         env=environment(),
         stdin=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""Read by every Python that starts with this folder on PYTHONPATH: refuses connections to anything but this machine."""
+"""Run by every Python with this folder on PYTHONPATH: refuses connections to other machines."""
 
 import ipaddress
 import socket
@@ -18,7 +18,7 @@ def _check(address):
 
 
 def _guarded(name, place):
-    """Guard a method of sockets, whose address ``place`` finds among its arguments; None where none is given."""
+    """Guard a method of sockets; ``place`` finds the address among its arguments, or None."""
     method = getattr(socket.socket, name)
 
     def guarded(self, *args):

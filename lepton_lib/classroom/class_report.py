@@ -1,0 +1,71 @@
+"""The class report: a table for other programs, and a page that begins with misconceptions."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from lepton_lib.classroom.grading import Learner
+from lepton_lib.errors import wrap_os_errors
+from lepton_lib.exercises.definitions import find_definition
+from lepton_lib.exercises.progress import NOT_YET
+from lepton_lib.utils import render, write_atomic
+
+NO_EXAM = (
+    "This report helps to teach; it is no exam supervision. It doesn't know who wrote a notebook, "
+    "and the course's definitions, which a learner may read, hold the answers."
+)
+
+
+def shared_misconceptions(learners: Sequence[Learner]) -> list[tuple[int, str, str]]:
+    """The messages of *not yet*: how many learners earned each, the exercise's key, the message."""
+    counts = Counter(
+        (key, result.message)
+        for learner in learners
+        for key, result in learner.results.items()
+        if result.status == NOT_YET
+    )
+    return [(n, *entry) for entry, n in sorted(counts.items(), key=lambda item: (-item[1], item))]
+
+
+def write_class_report(learners: Sequence[Learner], folder: Path) -> list[Path]:
+    """Write ``class.csv`` and ``class.html`` into the folder.
+
+    Raises:
+        RunError: It can't be written to.
+    """
+    with wrap_os_errors(folder, remedy="Copy the notebooks to a folder of your own first."):
+        write_atomic(folder / "class.csv", class_csv(learners))
+        write_atomic(folder / "class.html", class_html(learners))
+    return [folder / "class.csv", folder / "class.html"]
+
+
+def class_csv(learners: Sequence[Learner]) -> str:
+    """A row a learner, a column an exercise; no cell begins as a spreadsheet's formula does."""
+    file = io.StringIO()
+    writer = csv.writer(file)
+    writer.writerow(["learner", "correct", *_keys(learners), "notes"])
+    for learner in learners:
+        states = [result.status for result in learner.results.values()]
+        row = [learner.name, str(learner.n_correct), *states, "; ".join(learner.notes)]
+        writer.writerow(f"'{cell}" if cell[:1] in set("=+-@\t\r\n") else cell for cell in row)
+    return file.getvalue()
+
+
+def class_html(learners: Sequence[Learner]) -> str:
+    """The page: shared misconceptions, each learner's results, and what could not be run."""
+    return render(
+        "classroom/templates/class.html",
+        title="Class report",
+        remark=NO_EXAM,
+        shared=shared_misconceptions(learners),
+        titles={key: find_definition(key).title for key in _keys(learners)},
+        learners=learners,
+    )
+
+
+def _keys(learners: Sequence[Learner]) -> list[str]:
+    return list(learners[0].results) if learners else []

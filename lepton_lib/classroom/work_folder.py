@@ -1,0 +1,137 @@
+"""A reader's own copies of the notebooks: made, and updated without losing an answer.
+
+The folder's marker file holds a hash of every cell as the course had it, so that a cell which the
+reader edited is known.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+import itertools
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from lepton_lib.classroom.notebooks import source_folder, write_notebook
+from lepton_lib.errors import ParameterError, wrap_os_errors
+from lepton_lib.exercises.progress import WORK_FILE
+from lepton_lib.runs.notebooks import read_notebook, tags
+from lepton_lib.utils import to_json, write_atomic
+
+Hashes = dict[str, str]  # of the cells, by their ids
+
+
+def make_work(folder: Path) -> list[str]:
+    """Copy the notebooks and what they show into a work folder, or update its copies.
+
+    A copy whose cells the reader hasn't touched is replaced. Of an edited one the exercise cells
+    and the reader's own cells go into the new edition, and the former file stays beside it. The
+    folder is made if need be; relative names lead to the same places if it lies beside
+    ``notebooks/``.
+
+    Returns:
+        What was done, a line for each notebook that is new or was changed.
+
+    Raises:
+        ParameterError: The folder holds notebooks and is no work folder.
+        RunError: Something in it can't be read or written.
+    """
+    source, marker = source_folder(), folder / WORK_FILE
+    foreign = not marker.is_file() and any(folder.glob("*.ipynb"))
+    if foreign or folder.resolve() == source.resolve():
+        got = "a folder with notebooks that aren't copies of the course's"
+        remedy = "Choose another, such as `lepton work work`."
+        raise ParameterError(str(folder), got, "a new folder, or a work folder", remedy)
+    lines = []
+    remedy = "Change its permissions, or choose another work folder."
+    with wrap_os_errors(folder, got="a folder that can't be read or written", remedy=remedy):
+        folder.mkdir(parents=True, exist_ok=True)
+        editions: dict[str, Hashes] = {}  # what the copies were made from; a broken file: nothing
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            editions = msgspec.json.decode(marker.read_bytes(), type=dict[str, Hashes])
+        if not marker.is_file():
+            write_atomic(marker, "{}\n")
+        for path in sorted(path for path in source.rglob("*") if path.is_file()):
+            name = path.relative_to(source)
+            if name.parts[0] == "exercises" or any(part.startswith(".") for part in name.parts):
+                continue
+            target, key = folder / name, name.as_posix()
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if path.suffix == ".ipynb":
+                edition = read_notebook(path)
+                if done := _update(target, edition, editions.get(key, {})):
+                    lines.append(f"{key}: {done}")
+                editions[key] = _hashes(edition)
+            elif not target.is_file() or target.read_bytes() != path.read_bytes():
+                write_atomic(target, path.read_bytes())
+        write_atomic(marker, to_json(editions))
+    return lines
+
+
+def _hash(cell: Any) -> str:
+    return hashlib.sha256(f"{cell.cell_type}:{cell.source.strip()}".encode()).hexdigest()[:16]
+
+
+def _hashes(nb: Any) -> Hashes:
+    return {cell.id: _hash(cell) for cell in nb.cells}
+
+
+def _update(target: Path, edition: Any, former: Hashes) -> str:
+    """Bring a copy up to date; what was done, or nothing."""
+    if not target.exists():
+        write_notebook(target, edition)
+        return "copied again" if former else "copied"
+    try:
+        mine = read_notebook(target)
+    except ParameterError:
+        backup = _back_up(target)
+        write_notebook(target, edition)
+        done = "was no longer a notebook; a fresh copy lies in its place, and what was there is"
+        return f"{done} {backup}"
+    new, here = _hashes(edition), _hashes(mine)
+    if new in (former, here):
+        return ""
+    if here == former:
+        write_notebook(target, edition)
+        return "brought up to date"
+    merged, with_, n_lost = _merge(mine, edition, former)
+    backup = _back_up(target)
+    write_notebook(target, merged)
+    done = f"brought up to date with {with_}; as it was: {backup}"
+    lost = f"; {n_lost} that you changed or that this edition no longer has: only there"
+    return done + lost if n_lost else done
+
+
+def _merge(mine: Any, edition: Any, former: Hashes) -> tuple[Any, str, int]:
+    """The edition with the reader's answers and cells; what it has of them; how many it lost."""
+    merged = copy.deepcopy(edition)
+    by_id = {cell.id: cell for cell in merged.cells}
+    answers, own, lost, before = 0, 0, 0, None
+    for cell in mine.cells:
+        if cell.id not in by_id and cell.id not in former:  # the reader's: it stays behind its cell
+            index = next((k for k, other in enumerate(merged.cells) if other.id == before), -1)
+            merged.cells.insert(index + 1, cell)
+            before, own = cell.id, own + 1
+            continue
+        edited = _hash(cell) != former.get(cell.id)
+        if cell.id in by_id:
+            before, target = cell.id, by_id[cell.id]
+            edited = edited and _hash(cell) != _hash(target)
+            if edited and "exercise" in tags(target) and cell.cell_type == "code":
+                target.source = cell.source
+                answers += 1
+                continue
+        lost += edited
+    return merged, f"{answers} of your answers and {own} of your own cells", lost
+
+
+def _back_up(target: Path) -> str:
+    """Copy a file beside itself; returns the copy's name, which nothing had before."""
+    numbers = itertools.chain([""], (f"-{k}" for k in itertools.count(2)))
+    names = (f"{target.stem}.before-update{number}.ipynb" for number in numbers)
+    name = next(name for name in names if not target.with_name(name).exists())
+    write_atomic(target.with_name(name), target.read_bytes())
+    return name

@@ -1,0 +1,118 @@
+"""Finds the course's notebooks and reads their cells."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lepton_lib.artefacts import STEPS
+from lepton_lib.errors import ParameterError
+from lepton_lib.utils import course_folders
+
+SKIPPED_TAGS = {"exercise", "lesson"}  # of cells that a pipeline run leaves out
+
+
+def find_notebooks() -> dict[str, Path]:
+    """The course's notebooks by stem, in order of their paths.
+
+    They lie in ``notebooks/`` under the working directory or one of its parents, else beside the
+    library.
+    """
+    for folder in course_folders("notebooks"):
+        notebooks = {
+            path.stem: path
+            for path in sorted(folder.rglob("*.ipynb"))
+            if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        }
+        if notebooks:
+            return notebooks
+    return {}
+
+
+def find_notebook(name: str) -> Path:
+    """The notebook of that stem (``02_training``), of that unique prefix (``02``), or at that path.
+
+    Raises:
+        ParameterError: There is none, or more than one.
+    """
+    if (path := Path(name)).suffix == ".ipynb" and path.is_file():
+        return path.resolve()
+    known = find_notebooks()
+    matches = [stem for stem in known if name and stem.startswith(name)]
+    if name in known or len(matches) == 1:
+        return known[name if name in known else matches[0]]
+    raise ParameterError(
+        f"notebook {name!r}",
+        f"a prefix of {', '.join(matches)}" if matches else "no such notebook",
+        f"'loop', or one of: {', '.join(known) or 'none was found under notebooks/'}",
+        "Write more of its name." if matches else did_you_mean(name, list(known)),
+    )
+
+
+def loop_notebooks() -> list[Path]:
+    """The notebooks of the loop, in its order.
+
+    Raises:
+        ParameterError: One of them isn't there.
+    """
+    return [find_notebook(step) for step in STEPS]
+
+
+def did_you_mean(name: object, valid: Sequence[str]) -> str:
+    """The remedy for a name that isn't among the valid ones."""
+    near = difflib.get_close_matches(str(name), valid, 1, 0.5)
+    return f"Did you mean {near[0]!r}?" if near else "Check its spelling."
+
+
+def read_notebook(path: Path) -> Any:
+    """The notebook, without outputs.
+
+    Raises:
+        ParameterError: The file is no notebook.
+    """
+    import nbformat
+
+    try:
+        nb = nbformat.read(path, as_version=4)
+    except (OSError, ValueError, AttributeError, nbformat.ValidationError) as error:
+        got = f"a file that can't be read ({error})"
+        raise ParameterError(str(path), got, "a notebook", "Restore it.") from error
+    for cell in nb.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    return nb
+
+
+def strip_tagged_cells(nb: Any) -> Any:
+    """Take the cells tagged ``exercise`` or ``lesson`` out of a notebook."""
+    nb.cells = [cell for cell in nb.cells if not SKIPPED_TAGS & set(tags(cell))]
+    return nb
+
+
+def inject_parameters(nb: Any, values: dict[str, Any]) -> Any:
+    """A copy with papermill's cell of values after the cell tagged ``parameters``."""
+    from papermill.parameterize import parameterize_notebook
+
+    nb.metadata["papermill"] = {}
+    for cell in nb.cells:  # papermill takes tags on every cell for granted
+        cell.metadata.setdefault("tags", [])
+    nb = parameterize_notebook(nb, values, kernel_name="python3", language="python")
+    del nb.metadata["papermill"]
+    for cell in nb.cells:
+        if "injected-parameters" in cell.metadata["tags"]:
+            cell["id"] = "injected-parameters"
+        elif not cell.metadata["tags"]:
+            del cell.metadata["tags"]
+    return nb
+
+
+def tags(cell: Any) -> list[str]:
+    """The tags of a cell."""
+    return list(cell.metadata.get("tags", []))
+
+
+def is_code(cell: Any) -> bool:
+    """Whether the cell holds code to run."""
+    return bool(cell.cell_type == "code" and cell.source.strip())

@@ -1,0 +1,7 @@
+CREATE TABLE IF NOT EXISTS predictions (
+    id TEXT PRIMARY KEY, request_id TEXT NOT NULL, time TEXT NOT NULL, model_version TEXT NOT NULL,
+    inputs TEXT NOT NULL, answer TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS batches (
+    token TEXT PRIMARY KEY, request_id TEXT NOT NULL, time TEXT NOT NULL, model_version TEXT NOT NULL,
+    rows INTEGER NOT NULL, form TEXT NOT NULL, inputs BLOB NOT NULL, answers BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS labels (id TEXT PRIMARY KEY, label TEXT NOT NULL);
