@@ -77,7 +77,7 @@ class Data(Section):
     encoding: Annotated[str, AfterValidator(_known)] = "utf-8"
     header_line: int = Field(1, ge=1)  # titles and "sep=;" may stand above it
     skip_rows: int = Field(0, ge=0)  # lines between the header and the first row
-    duplicates: Literal["error", "drop"] = "error"
+    duplicates: Literal["error", "drop", "keep"] = "error"  # keep: equal rows are different things
     # columns whose values tell two rows apart; later rows with the same are dropped
     unique: tuple[str, ...] = ()
 

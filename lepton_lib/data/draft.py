@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import keyword
+import math
 import re
 import tempfile
 import unicodedata
@@ -153,8 +154,11 @@ def _describe(
         remedy = "Add columns that say something about the row."
         raise DataError(data.file, got, "at least one column to learn from", remedy)
     if repeated := int(frame.duplicated().sum()):
-        data = data.model_copy(update={"duplicates": "drop"})
-        notes.append(f"{repeated} rows repeat an earlier one and are dropped")
+        alike = [(frame[header].value_counts(normalize=True) ** 2).sum() for header in frame]
+        keep = repeated <= math.prod(alike) * len(frame) ** 2  # twice what chance would make
+        data = data.model_copy(update={"duplicates": "keep" if keep else "drop"})
+        fate = "as chance has it; they are kept" if keep else "and are dropped"
+        notes.append(f"{repeated} rows repeat an earlier one, {fate}")
     if len(columns) > len(frame) / 5:
         notes.append(f"{len(columns)} columns and {len(frame)} rows: chance alone finds patterns")
     criteria, costs, rule = findings.draft_charter(truth, notes)

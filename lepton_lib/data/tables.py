@@ -114,10 +114,10 @@ def clean(raw: pd.DataFrame, case: Case) -> tuple[pd.DataFrame, Cleaning]:
             where none may be.
     """
     report, file = Cleaning(rows_read=len(raw)), raw.attrs.get("file", case.data.file)
-    repeated = raw.duplicated()
+    repeated = raw.duplicated() & (case.data.duplicates != "keep")
     if repeated.any() and case.data.duplicates == "error":
         where, got = f"{file}, line {raw.index[repeated][0]}", f"{repeated.sum()} rows that repeat"
-        remedy = 'Remove them, or set data.duplicates = "drop" in case.toml.'
+        remedy = 'Remove them, or set data.duplicates to "drop" or "keep" in case.toml.'
         raise DataError(where, f"{got} an earlier one", "no duplicate rows", remedy)
     _count(report.dropped, "exact duplicate", repeated)
     raw = raw[~repeated]
