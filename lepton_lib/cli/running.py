@@ -54,6 +54,10 @@ def run(
     checked = check_parameters(notebooks, values)
     default = next((v["case"] for v in checked.values() if "case" in v), notebooks[0].stem)
     run_dir = Path(folder or f"runs/{default}")
+    if loaded and notebook == "loop" and not run_dir.exists():
+        from lepton_lib.data import dry_run
+
+        dry_run(loaded)  # a table that 01 would refuse is refused before 00
     with _resumable() as show:
         options: Any = {"parameters": values, "progress": show, "whole": whole}
         if notebook == "loop":
