@@ -5,13 +5,17 @@ Knows encodings, delimiters, spreadsheets and archives; doesn't know what a colu
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import functools
 import gzip
 import io
+import itertools
 import json
 import re
 import shutil
 import statistics
+import tomllib
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -22,32 +26,19 @@ import pandas as pd
 
 from lepton_lib.errors import DataError
 
-# Encodings that people's files come in besides UTF-8, the likeliest first, and what is common in
-# the languages written so. Short texts fit many encodings: these letters decide.
-_WEST = "äöüßÄÖÜéèêëàâáçñíîïóôúûãõåæøœÉ°€£–—’“”"
-_CYRILLIC = "оеаинтсрвлкмдпуяыьгзбчйхжшюцщэфОЕАИНТСРВЛКМДПУЯ"
-_HAN = "年月日性男女大小中上下人口地名入"
-ENCODINGS = {
-    "cp1252": _WEST,
-    "gb18030": _HAN + "的一是不了在有这来国岁收别红蓝绿黄城市区称价格数量颜龄学历职业",
-    "cp949": "이다는가하지기리나자사시인어대서부수일고라도스성별울산남여급료등",
-    "cp932": _HAN
-    + "のはをにがでとたしるアイウエオカキクコサシスセタトナニノハマメラリルレロン別齢東京",
-    "big5": _HAN + "的一是不了在有這來國歲收別紅藍綠黃城市區稱價格數量顏齡學歷職業臺台北",
-    "cp1251": _CYRILLIC,
-    "cp1250": "ąćęłńśźżčďěňřšťůýžáéíóőűŁŚŻČŘŠŽ",
-    "cp1254": "şğıİçöüŞ",
-    "cp1253": "αειοντσςρηκλπυμάέήίόύώγδθχφβξζ",
-    "koi8_r": _CYRILLIC,
-    "mac_roman": _WEST,
-    "cp850": _WEST,
-}
 _MAGIC = {
     b"PK": "a workbook or archive (is it .xlsx or .zip?)",
     b"\xd0\xcf\x11\xe0": "an old workbook (.xls)",
     b"PAR1": "a table in Parquet (is it .parquet?)",
 }
 _SAMPLE = 200_000  # characters from which delimiter and header are judged
+
+
+@functools.cache
+def conventions() -> dict[str, Any]:
+    """How people write tables, see conventions.toml."""
+    file = Path(__file__).with_name("conventions.toml")
+    return tomllib.loads(file.read_text(encoding="utf-8"))
 
 
 def copy_table(file: Path, folder: Path) -> Path:
@@ -93,29 +84,21 @@ def _unzip(file: Path, folder: Path) -> Path:
 
 
 def _read_json(file: Path) -> pd.DataFrame:
-    """A list of objects; or an object that holds one list, or columns by name."""
-    content = json.loads(file.read_text(encoding="utf-8-sig"))
+    """Lines of objects; a list of them; or an object that holds one list, or columns by name."""
+    text = file.read_text(encoding="utf-8-sig")
+    if file.suffix.lower() != ".json":
+        text = f"[{','.join(filter(str.strip, text.splitlines()))}]"
+    content = json.loads(text)
     if isinstance(content, dict):
         lists = [value for value in content.values() if isinstance(value, list)]
         content = lists[0] if len(lists) == 1 else content
     return pd.json_normalize(content) if isinstance(content, list) else pd.DataFrame(content)
 
 
-def _read_json_lines(file: Path) -> pd.DataFrame:
-    lines = file.read_text(encoding="utf-8-sig").splitlines()
-    return pd.json_normalize([json.loads(line) for line in lines if line.strip()])
-
-
-def _read_excel(file: Path) -> pd.DataFrame:
-    return pd.read_excel(file, header=None, dtype=object)
-
-
 _READERS: dict[str, Any] = {
-    ".xlsx": _read_excel,
+    ".xlsx": functools.partial(pd.read_excel, header=None, dtype=object),
     ".parquet": pd.read_parquet,
-    ".json": _read_json,
-    ".jsonl": _read_json_lines,
-    ".ndjson": _read_json_lines,
+    **dict.fromkeys((".json", ".jsonl", ".ndjson"), _read_json),
 }
 
 
@@ -125,58 +108,47 @@ def sniff(path: Path, encoding: str | None = None) -> tuple[dict[str, Any], list
     Raises:
         DataError: The file is broken or isn't text.
     """
-    notes: list[str] = []
-    data = _content(path)
+    try:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        got = f"a broken file ({error})"
+        raise DataError(path.name, got, "a table", "Fetch it again.") from error
     if encoding is None:
         encoding, notes = _sniff_encoding(path, data)
+    else:
+        notes = []
     try:
         text = data.decode("utf-8-sig" if encoding == "utf-8" else encoding)
     except (UnicodeError, LookupError) as error:
         remedy = "Give another --encoding, or save it as UTF-8."
         raise DataError(path.name, str(error), f"text in {encoding}", remedy) from error
-    result: dict[str, Any] = {"encoding": encoding}
     declared = re.match(r"sep=(.)\r?\n", text)
-    above = 1 if declared else 0
-    if declared:
-        text = text[declared.end() :]
-    best = max(_layouts(text[:_SAMPLE], declared[1] if declared else ",;\t|"), default=(0, 1, ","))
-    titles, _, delimiter = best
-    if (header_line := above - titles + 1) > 1:
-        result["header_line"] = header_line
-        notes.append(f"the header stands on line {header_line}; what is above is left out")
-    return result | {"delimiter": declared[1] if declared else delimiter}, notes
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        got = f"a broken file ({error})"
-        raise DataError(path.name, got, "a table", "Fetch it again.") from error
+    above, delimiters = (1, declared[1]) if declared else (0, ",;\t|")
+    layouts = _layouts(text[declared.end() if declared else 0 :][:_SAMPLE], delimiters)
+    titles, _, delimiter = max(layouts, default=(0, 1, delimiters[0]))
+    line = above - titles + 1
+    if line > 1:
+        notes.append(f"the header stands on line {line}; what is above is left out")
+    return {"encoding": encoding, "delimiter": delimiter, "header_line": line}, notes
 
 
 def _layouts(text: str, delimiters: str) -> Iterator[tuple[int, int, str]]:
     """For each delimiter that divides the lines: minus the title lines, the columns, itself."""
     for delimiter in delimiters:
-        rows: list[tuple[int, list[str]]] = []
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-        try:
-            for row in reader:
-                rows.append((reader.line_num, row))
-                if len(rows) == 200:
-                    break
-        except csv.Error:  # a quote that nothing closes: reading names the line
-            pass
-        widths = [len(row) for _, row in rows[: 199 if len(rows) == 200 else None] if any(row)]
+        rows: list[tuple[int, list[str]]] = []
+        with contextlib.suppress(csv.Error):  # a quote that nothing closes: reading names the line
+            rows.extend((reader.line_num, row) for row in itertools.islice(reader, 200))
+        widths = [len(row) for _, row in rows if any(row)]
         if not widths or (width := statistics.mode(widths)) < 2:
             continue
-        previous = 0
+        above = 0
         for line, row in rows:
             filled = sum(map(bool, map(str.strip, row)))
             if filled > max(1, width // 3) or (filled and not row[0].strip()):
-                yield -previous, width, delimiter
+                yield -above, width, delimiter
                 break
-            previous = line
+            above = line
 
 
 def _sniff_encoding(path: Path, data: bytes) -> tuple[str, list[str]]:
@@ -184,46 +156,33 @@ def _sniff_encoding(path: Path, data: bytes) -> tuple[str, list[str]]:
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "utf-16", []
     if b"\0" not in data:
-        try:
+        with contextlib.suppress(UnicodeDecodeError):
             data.decode()
             return "utf-8", []
-        except UnicodeDecodeError:
-            pass
-        # Only what isn't ASCII tells encodings apart.
-        words = b" ".join(
-            sorted(set(re.findall(rb"[^\x00-\x1f ,;|]*[\x80-\xff]+[^\x00-\x1f ,;|]*", data)))[:3000]
-        )
-        fits = sorted(_fits(words, data))
+        fits = sorted(_fits(data))
+        names = {sample: name for *_, name, sample in reversed(fits)}  # the best of each
+        samples = dict.fromkeys(sample for *_, sample in fits)
+        texts = [f"{names[sample]}: {sample!r}" for sample in samples]
         if fits:
-            *_, best, sample = fits[0]
-            others = {text: name for *_, name, text in reversed(fits[1:]) if text != sample}
-            note = f"read as {best}: {sample!r}"
-            if others:
-                rest = ", ".join(
-                    f"{name}: {text!r}" for text, name in list(others.items())[::-1][:2]
-                )
-                note += f" (--encoding would read {rest})"
-            return best, [note]
+            others = f" (with --encoding also {', '.join(texts[1:3])})" if texts[1:] else ""
+            return fits[0][3], [f"read as {texts[0]}{others}"]
     got = next((kind for magic, kind in _MAGIC.items() if data.startswith(magic)), "no text")
     remedy = "Save it as CSV in UTF-8 (in a spreadsheet: 'CSV UTF-8'), or give --encoding."
     raise DataError(path.name, got, "a text file", remedy)
 
 
-def _fits(words: bytes, data: bytes) -> Iterator[tuple[float, float, int, str, str]]:
+def _fits(data: bytes) -> Iterator[tuple[float, float, int, str, str]]:
     """Encodings that the bytes allow: their disorder, strangeness, rank, name and a sample."""
     from charset_normalizer import from_bytes
 
-    found = from_bytes(words, cp_isolation=list(ENCODINGS), threshold=1.0)
-    for match in found:
-        for name in match.could_be_from_charset:
-            if name not in ENCODINGS:
-                continue
-            try:
-                data.decode(name)
-            except UnicodeDecodeError:
-                continue
-            text = words.decode(name)
+    # only words with other letters than ASCII's tell encodings apart
+    found = set(re.findall(rb"[^\x00-\x1f ,;|]*[\x80-\xff]+[^\x00-\x1f ,;|]*", data))
+    words, encodings = b" ".join(sorted(found)[:3000]), conventions()["encodings"]
+    matches = from_bytes(words, cp_isolation=list(encodings), threshold=1.0)
+    for match, name in ((m, n) for m in matches for n in m.could_be_from_charset):
+        with contextlib.suppress(UnicodeDecodeError, KeyError):
+            common, text, _ = encodings[name], words.decode(name), data.decode(name)
             letters = [letter for letter in text if ord(letter) > 127]
-            strange = 1 - sum(letter in ENCODINGS[name] for letter in letters) / len(letters)
+            strange = 1 - sum(letter in common for letter in letters) / len(letters)
             sample = " ".join(text.split()[:4])[:60]
-            yield round(match.chaos, 1), strange, list(ENCODINGS).index(name), name, sample
+            yield round(match.chaos, 1), strange, list(encodings).index(name), name, sample
