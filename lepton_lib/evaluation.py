@@ -342,7 +342,9 @@ class Gate:
     def _rounded(self) -> pd.DataFrame:
         frame = self.to_frame()
         numbers = {name: frame[name].map("{:.3g}".format) for name in ("value", "judged")}
-        return frame.assign(**numbers, passed=frame["passed"].map({True: "yes", False: "no", None: "–"}))
+        return frame.assign(
+            **numbers, passed=frame["passed"].map({True: "yes", False: "no", None: "–"})
+        )
 
 
 def gate(case: Case, values: Mapping[str, float | tuple[float, float, float]]) -> Gate:
