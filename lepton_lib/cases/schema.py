@@ -156,10 +156,7 @@ def _check_rules(case: Case) -> str | None:
     for rule in case.rules:
         if unknown := set(rule.formula.names) - {*_names(case), TARGET}:
             return f"rule {rule.drop!r} to use known columns only; got {sorted(unknown)}"
-        for (
-            name,
-            value,
-        ) in rule.formula.compared:  # a number never equals a word: no row would match
+        for name, value in rule.formula.compared:  # a number never equals a word
             number = not case.classes if name == TARGET else _is(case, name, NumberColumn)
             if isinstance(value, str) == number:
                 expected = "number" if number else "word"

@@ -123,7 +123,7 @@ def _describe(
     frame: pd.DataFrame, data: Data, target: str, task: str | None, notes: list[str]
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """The sections of the draft by name, and the table of columns; adds to ``notes``."""
-    _check_target(f"{data.file}, line {data.header_line}", list(map(str, frame)), target)
+    _check_target(f"{data.file}, line {data.header_line}", [*frame], target)
     comma = profiling.prefers_comma(frame, data.delimiter)
     where = f"{data.file}, column {target!r}"
     truth = findings.describe_target(frame[target].str.strip(), where, task, comma=comma)
@@ -175,7 +175,7 @@ def _describe(
     return sections, pd.DataFrame(lines, columns=["column", "taken for", "samples", "remark"])
 
 
-def _check_target(where: str, headers: list[str], target: str) -> None:
+def _check_target(where: str, headers: list[Any], target: str) -> None:
     if target not in headers:
         near = difflib.get_close_matches(target, headers, n=1, cutoff=0.5)
         expected = f"one of {headers[:20]}{' …' * (len(headers) > 20)}"

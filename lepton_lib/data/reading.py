@@ -43,10 +43,8 @@ def read_table(case: Case) -> pd.DataFrame:
     path = case.path(case.data.file)
     names = {column.header: column.name for column in case.columns} | {case.target.column: TARGET}
     frame = read_raw(path, case.data)
-    _check_headers(
-        f"{path.name}, line {case.data.header_line}", case, list(map(str, frame)), list(names)
-    )
-    return frame[list(names)].rename(columns=names)
+    _check_headers(f"{path.name}, line {case.data.header_line}", case.data, [*frame], [*names])
+    return frame[[*names]].rename(columns=names)
 
 
 def read_raw(path: Path, data: Data) -> pd.DataFrame:
@@ -139,10 +137,10 @@ def _reading(path: Path, encoding: str) -> Iterator[TextIO]:
         raise DataError(path.name, got, "a whole table", remedy) from error
 
 
-def _check_headers(where: str, case: Case, headers: list[str], expected: list[str]) -> None:
+def _check_headers(where: str, data: Data, headers: list[Any], expected: list[str]) -> None:
     only = f"the columns {expected}"
     if len(headers) == 1 and len(expected) > 1:
-        only = f"{len(expected)} columns divided by {case.data.delimiter!r}"
+        only = f"{len(expected)} columns divided by {data.delimiter!r}"
         remedy = "Set data.delimiter in case.toml to the character between the names."
         raise DataError(where, f"one column, {headers[0][:60]!r}", only, remedy)
     if missing := [header for header in expected if header not in headers]:
