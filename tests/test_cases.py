@@ -11,6 +11,7 @@ import torch
 
 from lepton_lib.cases import Case, Expression, encode_records, example_record, list_cases, load_case
 from lepton_lib.cases.records import describe
+from lepton_lib.data import clean, read_table
 from lepton_lib.errors import CaseError, DataError
 
 SHIPPED = ["credit", "credit_tiers", "heart", "process_faults", "retail", "traffic"]
@@ -320,6 +321,36 @@ WRONG = {
         "key 'charter'",
         "at_least",
     ),
+    "criterion beyond its metric": (
+        {"charter": {"criteria": {"auc": {"at_least": 1.5, "why": ""}}}},
+        "key 'charter'",
+        "at_least of auc from 0 to 1; got 1.5",
+    ),
+    "a negative bound": (
+        {"charter": {"criteria": {"log_loss": {"at_most": -1, "why": ""}}}},
+        "key 'charter'",
+        "at_most of log_loss of at least 0",
+    ),
+    "a cost that is a gain": (
+        {"costs": {"unit": "x", "matrix": {a: {"no": 0, "yes": -1} for a in ("no", "yes")}}},
+        "key 'costs.matrix.no.yes'",
+        "greater than or equal to 0",
+    ),
+    "two decimal marks": (
+        {"columns": [COLUMNS[0] | {"decimal": ",", "thousands": ","}]},
+        "key 'columns[x]'",
+        "two characters",
+    ),
+    "a format without a day": (
+        {"columns": [{**COLUMNS[0], "kind": "timestamp", "parts": ["hour"], "formats": ["%H"]}]},
+        "key 'columns[x]'",
+        "formats with a day",
+    ),
+    "another word for what is no category": (
+        {"columns": [COLUMNS[0] | {"kind": "category", "categories": ["a"], "other": "b"}]},
+        "key 'columns[x]'",
+        "other to be one of the categories",
+    ),
     "criterion with two bounds": (
         {"charter": {"criteria": {"auc": {"at_most": 1, "at_least": 0, "why": ""}}}},
         "key 'charter.criteria.auc'",
@@ -357,6 +388,18 @@ def test_a_wrong_case_toml_is_named_in_one_error(make_case, changes, where, expe
     assert "got" not in f"{error.got} {error.expected}".split()
     assert error.got not in ("", None)
     assert error.remedy.endswith((".", ")"))
+
+
+def test_names_are_of_any_alphabet(make_case):
+    """Columns, features and rules may be named in any script, and formulas find them."""
+    columns = [{"name": "收入", "source": "x", "kind": "number", "meaning": ""}]
+    columns.append({"name": "colour", "kind": "text", "role": "ignored", "meaning": ""})
+    features = [{"name": "größe", "expression": "收入 / 2", "meaning": ""}]
+    rules = [{"drop": "收入 > 5", "why": "too much"}]
+    case = load_case(make_case(columns=columns, features=features, rules=rules))
+    assert clean(read_table(case), case)[0]["收入"].max() == 5
+    assert encode_records(case, [{"收入": 3}]).tolist() == [[3]]
+    assert case.features[0].formula({"收入": 3}) == 1.5
 
 
 def test_text_that_is_not_toml_names_the_line(make_case):

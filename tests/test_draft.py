@@ -688,11 +688,11 @@ def test_sensitive_columns_are_known_by_their_names(draft):
     """In several languages; their groups will be compared."""
     case = draft(
         table_of(
-            "Age,sex,性别,average,label",
+            "Age,sex,客户性别,average,label",
             lambda i: f"{i * 7 % 61},{'mf'[i % 2]},{'男女'[i % 2]},{i / 3},{answers(i)}",
         )
     )
-    assert [column.name for column in case.sensitive] == ["age", "sex", "性别"]
+    assert [column.name for column in case.sensitive] == ["age", "sex", "客户性别"]
 
 
 def test_a_drafted_charter_judges_nothing(tmp_path):
@@ -742,3 +742,35 @@ def test_a_broken_file_is_refused_with_its_reason(tmp_path, suffix):
     with pytest.raises(DataError, match=rf"t\{suffix}: got a file that is no {suffix[1:]}"):
         draft_case(file, target="label", folder=tmp_path / "c")
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_quantity_to_predict_is_read_as_it_is_written(draft):
+    """Currency, thousands and decimal commas are rules of the target, too."""
+    case = draft(table_of("x;label", lambda i: f"{i % 7};{i + 1}.000,5 €"))
+    assert case.task == "regression"
+    assert clean(read_table(case), case)[0]["target"].tolist() == [
+        1000 * i + 0.5 for i in range(1, 61)
+    ]
+
+
+def test_rows_that_chance_makes_equal_are_kept(draft):
+    """People of one sex and town are different people; a table pasted twice is not."""
+    case = draft(table_of("sex,town,label", lambda i: f"{'mf'[i % 2]},{'abc'[i % 3]},{answers(i)}"))
+    assert case.data.duplicates == "keep"
+    assert through(case) == 60
+
+
+def test_the_commands_show_what_was_drafted_and_check_it(lepton, tmp_path, monkeypatch):
+    """new-case ends with the table and a command that runs as it stands; cases checks the data."""
+    monkeypatch.chdir(tmp_path)
+    table = table_of("id;x;label", lambda i: f"{i};{i % 7},5;{answers(i)}")
+    Path("t.csv").write_text(table, encoding="utf-8")
+    code, out, _ = lepton("new-case", "t.csv", "--target", "label", "--out", "mine")
+    assert code == 0
+    assert "id      left out: number" in out
+    assert "number, decimal comma" in out
+    assert "lepton run loop --case ./mine" in out
+    code, out, _ = lepton("cases", "./mine")
+    assert (code, "rows kept" in out) == (0, True)
+    Path("mine", "t.csv").write_text(table.replace("3,5", "3.5", 1), encoding="utf-8")
+    assert lepton("cases", "./mine")[0] == 2

@@ -150,13 +150,18 @@ def profile_column(values: pd.Series, base: dict[str, Any], *, comma: bool) -> P
     rules["nullable"] = len(there) < len(values) or "on_invalid" in guess.rules
     if guess.left_out:
         rules["role"] = "ignored"
-    words = re.sub(r"[\W_]+", " ", header).lower()
-    sensitive = re.search(rf"\b({'|'.join(conventions()['sensitive'])})\b", words)
-    if not sensitive or guess.left_out or not hasattr(guess.column, "groups"):
+    if not _is_sensitive(header) or guess.left_out or not hasattr(guess.column, "groups"):
         rules.pop("cuts", None)
     elif rules.get("cuts", True):
         rules["sensitive"] = True
     return Profile(guess.column(**rules), guess.kind, guess.left_out or guess.remark)
+
+
+def _is_sensitive(header: str) -> bool:
+    text = re.sub(r"[\W_]+", " ", header).lower()
+    # Chinese, Japanese and Korean don't divide words
+    patterns = (w if w[0] > "\u2e80" else rf"\b{w}\b" for w in conventions()["sensitive"])
+    return any(re.search(pattern, text) for pattern in patterns)
 
 
 class _Guess(NamedTuple):

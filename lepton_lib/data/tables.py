@@ -119,8 +119,7 @@ def clean(raw: pd.DataFrame, case: Case) -> tuple[pd.DataFrame, Cleaning]:
         where, got = f"{file}, line {raw.index[repeated][0]}", f"{repeated.sum()} rows that repeat"
         remedy = 'Remove them, or set data.duplicates to "drop" or "keep" in case.toml.'
         raise DataError(where, f"{got} an earlier one", "no duplicate rows", remedy)
-    _count(report.dropped, "exact duplicate", repeated)
-    raw = raw[~repeated]
+    raw = _drop(raw, repeated, "exact duplicate", report)
     frame, problems = _parse_all(raw, case)
     if (fatal := problems[problems["becomes"] == "error"]).size:
         line, column, got, expected, _ = fatal.iloc[0]
@@ -149,13 +148,9 @@ def clean(raw: pd.DataFrame, case: Case) -> tuple[pd.DataFrame, Cleaning]:
 
 
 def _drop(frame: pd.DataFrame, hit: pd.Series, reason: str, report: Cleaning) -> pd.DataFrame:
-    _count(report.dropped, reason, hit)
-    return frame[~hit]
-
-
-def _count(counts: dict[str, int], reason: str, hit: pd.Series) -> None:
     if hit.any():
-        counts[reason] = int(hit.sum())
+        report.dropped[reason] = int(hit.sum())
+    return frame[~hit]
 
 
 def split(frame: pd.DataFrame, case: Case, *, seed: int) -> dict[str, pd.DataFrame]:

@@ -29,7 +29,6 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from lepton_lib.artefacts import Run
 from lepton_lib.cases import Case, encode_records, load_case
-from lepton_lib.cases.records import limits
 from lepton_lib.models import TabularModel, load_model
 
 KEY = "0" * 64
@@ -51,7 +50,7 @@ def record_type(case: Case, *, strict: bool) -> type[BaseModel]:
         if strict and column.kind == "category":
             kind = Literal[column.categories]
         if strict and column.kind == "number":
-            low, high = limits(column)
+            low, high = column.limits
             kind = Annotated[float, Field(ge=low, le=high)]
         fields[column.name] = (kind | None, None) if column.nullable else (kind, ...)
     config = (
