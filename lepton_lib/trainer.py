@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from lepton_lib.cases import Case
 from lepton_lib.data import DataLoader, Dataset
-from lepton_lib.errors import ParameterError, TrainingError
+from lepton_lib.errors import ParameterError, TrainingError, needs_extra
 from lepton_lib.models import TabularModel, build_model
 from lepton_lib.models.preprocessing import Encoding
 from lepton_lib.models.tabular import Kind
@@ -247,7 +247,8 @@ class Trainer:
     def _writer(self) -> Any:
         if self.log_dir is None:
             return None
-        from torch.utils.tensorboard import SummaryWriter
+        with needs_extra("class", "log_dir of Trainer"):
+            from torch.utils.tensorboard import SummaryWriter
 
         return SummaryWriter(str(self.log_dir))
 

@@ -196,7 +196,7 @@ def test_commas_in_quotes_do_not_mislead(draft):
     assert through(case) == 60
 
 
-def test_a_quote_that_nothing_closes_is_told(draft):
+def test_an_unclosed_quote_is_refused(draft):
     """In a large table it swallows all that follows: refused in a sentence, not a traceback."""
     with pytest.raises(DataError, match=r"table\.csv"):
         draft(

@@ -133,7 +133,7 @@ def _reading(path: Path, encoding: str) -> Iterator[TextIO]:
         raise DataError(path.name, got, f"text in {encoding}", remedy) from error
     except (csv.Error, gzip.BadGzipFile, zlib.error, EOFError) as error:
         got = f"a file that breaks off or apart ({error})"
-        remedy = "Fetch it again, or correct its quotes."
+        remedy = "Fetch it again, or fix its quotes."
         raise DataError(path.name, got, "a whole table", remedy) from error
 
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from lepton_lib.cases import Case
 from lepton_lib.cases.tasks import Task, find_task
-from lepton_lib.errors import DataError, LeptonError
+from lepton_lib.errors import DataError, LeptonError, needs_extra
 from lepton_lib.models.networks import MLP, Ensemble, LinearModel
 from lepton_lib.models.preprocessing import Encoding, Preprocessor
 from lepton_lib.utils import first_line, one_thread, sha256_of, to_json, write_atomic
@@ -188,7 +188,8 @@ def export_onnx(model: TabularModel, path: Path) -> None:
     import logging
     import warnings
 
-    import onnx
+    with needs_extra("serve", "export_onnx", "onnxscript"):
+        import onnx
 
     class Graph(nn.Module):
         def __init__(self) -> None:

@@ -2,8 +2,7 @@
 
 ``class Risk(Service): def init(self): ...; @handler def predict(self, income: float) -> float:
 ...``, then ``Risk().launch(port=8080)``. The description in /openapi.json comes from the
-annotations, so that any client that reads one can call the handlers by name. FastAPI under the
-middleware that guards every service; knows nothing of cases or models.
+annotations, so that any client that reads one can call the handlers by name.
 """
 
 from __future__ import annotations

@@ -37,8 +37,7 @@ def find(path: Path, id_: str) -> list[Row]:
 def describe(run_dir: Path, id_: str, *, trust: Sequence[str] | None = None) -> str:
     """What `find` gives, as JSON, with reasons.
 
-    Reasons that weren't asked for at the time are computed now, if the release that answered still
-    exists.
+    Reasons that weren't asked for are computed now, if the release that answered still exists.
 
     Raises:
         RunError: As for `find`.
@@ -86,7 +85,7 @@ def erase(path: Path, id_: str) -> int:
         How many they were.
 
     Raises:
-        RunError: There is no such prediction, or the log can't be written to.
+        RunError: As for `find`, or the log can't be written to.
     """
     gone = {row.id for row in find(path, id_)}
     with _rewritten(path) as connection:

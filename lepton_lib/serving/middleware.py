@@ -2,8 +2,7 @@
 
 API keys and their rates, limits on bodies and on requests in flight, request ids, security headers,
 problems instead of exceptions, metrics, and a log line for each request. Knows HTTP, nothing
-of cases or models. No line of the log holds anything that a client sent, but for a well-formed
-request id.
+of cases or models. No log line holds anything that a client sent, but a well-formed request id.
 """
 
 from __future__ import annotations

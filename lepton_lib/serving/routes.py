@@ -173,8 +173,6 @@ def _check_content(request: Request) -> None:
 
 def _read_flag(query_string: bytes) -> bool:
     """``?explain=true``; nothing else may stand there."""
-    if not query_string:
-        return False
     query = parse_qs(query_string.decode("latin-1"), keep_blank_values=True)
     if unknown := set(query) - {"explain"}:
         detail = f"got the parameter {sorted(unknown)[0][:80]!r}, expected 'explain'"

@@ -43,7 +43,7 @@ def read(run_dir: str) -> tuple[Case, TabularModel]:
 
 
 def record_type(case: Case, *, strict: bool) -> type[BaseModel]:
-    """A record as pydantic describes it: types alone, or with all that case.toml says."""
+    """A record as pydantic describes it: only types, or with all rules of case.toml."""
     fields: dict[str, Any] = {}
     for column in case.inputs:
         kind: Any = float if column.kind == "number" else str
@@ -140,7 +140,7 @@ def serve_fastapi(run_dir: str, port: int, *, strict: bool, framed: bool) -> Non
     )
 
 
-# only in the environment of its own; at the top, for its worker is another process
+# Only in its own environment. At module level because its worker is another process.
 if find_spec("litserve"):
     import litserve
 
