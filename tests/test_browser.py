@@ -148,7 +148,7 @@ from lepton_lib.trainer import fit_model
 
 credit = load_case("credit")
 rows = encode(clean(read_table(credit), credit)[0], credit)
-_ = fit_model(credit, rows, None, seed=0, epochs=2)"""
+_ = fit_model(credit, rows, None, seed=0, kind="ensemble", epochs=2)"""
 
 
 def first_page(server, folder):

