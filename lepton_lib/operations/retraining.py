@@ -104,7 +104,10 @@ def _as_cells(case: Case, log: pd.DataFrame, raw: pd.DataFrame) -> tuple[pd.Data
             served[name] = raw[name].mode().iloc[0]
             filled.append(name)
     classes = [entry.values[0] for entry in case.target.classes]
-    served[TARGET] = [classes[int(y)] if classes else repr(y) for y in log[TARGET]]
+    labels = log[TARGET]
+    served[TARGET] = (
+        [classes[int(y)] for y in labels] if classes else case.target.write_numbers(labels)
+    )
     return served.astype(object).where(served.notna(), "").astype(str), filled
 
 
@@ -113,7 +116,8 @@ def _case_toml(case: Case, digest: str) -> str:
     keys = tomllib.loads(case.path("case.toml").read_text(encoding="utf-8-sig"))
     keys.pop("records", None)
     keys["data"] |= {"file": "table.csv", "sha256": digest, "encoding": "utf-8"}
-    keys["data"] |= {"skip_rows": 0, "duplicates": "drop"}
+    keys["data"] |= {"header_line": 1, "skip_rows": 0}
+    keys["data"]["duplicates"] = "keep" if case.data.duplicates == "keep" else "drop"
     return "".join(f"{key} = {to_toml(value)}\n" for key, value in keys.items())
 
 

@@ -29,6 +29,9 @@ def contract_of(case: Case) -> str:
     rules = ("name", "kind", "unit", "min", "max", "categories", "parts", "nullable")
     empty = {"categories": (), "parts": ()}
     inputs = [{r: getattr(column, r, empty.get(r)) for r in rules} for column in case.inputs]
+    for column, part in zip(case.inputs, inputs, strict=True):
+        if other := getattr(column, "other", ""):
+            part["other"] = other  # any word is accepted
     rest = [part.model_dump() if part else None for part in (case.costs, case.bands)]
     return _sha256(json.dumps([inputs, case.classes, rest], sort_keys=True).encode())
 
