@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from lepton_lib.cases.schema import Case
 from lepton_lib.errors import CaseError
-from lepton_lib.utils import course_folders, sha256_of
+from lepton_lib.utils import CASE_VARIABLE, NO_COURSE, course_folders, sha256_of
 
 
 def _search_path() -> list[Path]:
@@ -32,6 +32,7 @@ def load_case(name: str | Path, *, verify: bool = True) -> Case:
 
     Args:
         name: A case's name, such as ``"credit"``, or the path of a folder that holds a case.toml.
+            The environment's ``LEPTON_CASE`` is the folder of one that is found by its name first.
         verify: Compare the data files with their hashes. Only a step that makes such a file has
             reason not to.
 
@@ -61,16 +62,22 @@ def load_case(name: str | Path, *, verify: bool = True) -> Case:
 
 
 def _find(name: str | Path) -> Path:
-    if isinstance(name, Path) or os.sep in name:
-        if (Path(name) / "case.toml").is_file():
-            return Path(name)
-    else:
-        for place in _search_path():
-            if (place / name / "case.toml").is_file():
-                return place / name
-    expected = f"one of {list_cases()}, or a folder that holds a case.toml"
+    folders = [Path(name)] if name else []
+    if isinstance(name, str) and os.sep not in name:
+        own = Path(os.environ.get(CASE_VARIABLE, ""))
+        folders = [place / name for place in _search_path()] + folders
+        folders = [own, *folders] if name and own.name == name else folders
+    for folder in folders:
+        if (folder / "case.toml").is_file():
+            return folder
+    known = list_cases()
     remedy = "Check the name, or make one with `lepton new-case FILE --target COLUMN`."
-    raise CaseError(f"case {str(name)!r}", "no such case", expected, remedy)
+    raise CaseError(
+        f"case {str(name)!r}",
+        "no such case",
+        f"one of {known}, or a folder that holds a case.toml",
+        remedy if known else NO_COURSE,
+    )
 
 
 def _tuples(value: Any) -> Any:

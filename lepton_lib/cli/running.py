@@ -12,7 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from lepton_lib.cli.common import FAILED, INTERRUPTED, Progress
-from lepton_lib.errors import LeptonError, ParameterError
+from lepton_lib.errors import LeptonError, ParameterError, wrap_os_errors
+from lepton_lib.utils import CASE_VARIABLE, KEY_REMEDY, check_config_folder, config_folder
 
 app = typer.Typer()
 
@@ -27,7 +28,9 @@ def run(
     case: Annotated[
         str | None, typer.Option(help="The case's name, or a folder with a case.toml.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The run folder; default: runs/CASE.")] = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="PATH", help="The run folder; default: runs/CASE.")
+    ] = None,
     parameter: Annotated[
         list[str] | None,
         typer.Option("-p", metavar="NAME=VALUE", help="Set a parameter; can be repeated."),
@@ -42,13 +45,13 @@ def run(
     """Run one notebook, or the whole loop, into a run folder."""
     from lepton_lib.runs import RunSummary, find_notebook, run_loop, run_notebook
     from lepton_lib.runs.notebooks import loop_notebooks
-    from lepton_lib.runs.parameters import check_parameters, datasets_path, find_case
+    from lepton_lib.runs.parameters import check_parameters, find_case
 
     values = _overrides(parameter or [], case, out)
     notebooks = loop_notebooks() if notebook == "loop" else [find_notebook(notebook)]
+    os.environ.pop(CASE_VARIABLE, None)
     if loaded := find_case(values):
-        if os.sep in values["case"]:  # notebooks find it by its name
-            os.environ["LEPTON_DATASETS"] = datasets_path(loaded)
+        os.environ[CASE_VARIABLE] = str(loaded.folder.resolve())  # notebooks find it by its name
         values["case"] = loaded.name
     folder = values.pop("run_dir", "")
     checked = check_parameters(notebooks, values)
@@ -58,6 +61,10 @@ def run(
         from lepton_lib.data import dry_run
 
         dry_run(loaded)  # a table that 01 would refuse is refused before 00
+    if any(path.stem == "04_deployment" for path in notebooks):
+        # it signs: say now that it can't, before the others have run
+        with wrap_os_errors(config_folder(), got="no room for a signing key", remedy=KEY_REMEDY):
+            check_config_folder()
     with _resumable() as show:
         options: Any = {"parameters": values, "progress": show, "whole": whole}
         if notebook == "loop":
@@ -82,11 +89,11 @@ def _resumable() -> Iterator[Progress]:
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _overrides(pairs: list[str], case: str | None, out: Path | None) -> dict[str, str]:
+def _overrides(pairs: list[str], case: str | None, out: str | None) -> dict[str, str]:
     """The values of ``-p NAME=VALUE``, ``--case`` and ``--out`` by parameter; each name once."""
     values = {} if case is None else {"case": case}
     if out is not None:
-        values["run_dir"] = str(out)
+        values["run_dir"] = out
     for pair in pairs:
         name, sign, value = pair.partition("=")
         name = name.strip()
@@ -95,6 +102,9 @@ def _overrides(pairs: list[str], case: str | None, out: Path | None) -> dict[str
         if name in values:
             raise ParameterError(f"parameter {name!r}", "two values", "one", "Remove one of them.")
         values[name] = value
+    if values.get("run_dir") == "":  # an unset variable of the shell
+        remedy = "Name one, or leave it out."
+        raise ParameterError("the run folder", "an empty text", "a folder", remedy)
     return values
 
 

@@ -29,7 +29,7 @@ from lepton_lib.operations.records import Act
 from lepton_lib.operations.watched import WatchedRun, block_of, logged_answers
 from lepton_lib.runs import find_notebook, run_loop
 from lepton_lib.serving import read_log, releases
-from lepton_lib.utils import sha256_of, to_toml
+from lepton_lib.utils import CASE_VARIABLE, sha256_of, to_toml
 
 
 def advance(watched: WatchedRun, notify: Callable[[str], None]) -> None:
@@ -130,12 +130,12 @@ def _train(watched: WatchedRun, act: Act) -> Act:
         parameters |= manifest[step]["parameters"]
     parameters["case"] = watched.case.name
     notebooks = [find_notebook(step) for step in steps]
-    before = os.environ.get("LEPTON_DATASETS", "")  # where cases are found, also by notebooks
-    os.environ["LEPTON_DATASETS"] = os.pathsep.join(filter(None, (str(folder.absolute()), before)))
+    before = os.environ.get(CASE_VARIABLE, "")  # where the case is found, also by notebooks
+    os.environ[CASE_VARIABLE] = str((folder / watched.case.name).absolute())
     try:
         run_loop(run_dir=folder / "run", parameters=parameters, notebooks=notebooks)
     finally:
-        os.environ["LEPTON_DATASETS"] = before
+        os.environ[CASE_VARIABLE] = before
     return watched.journal.advance(act, "trained")
 
 

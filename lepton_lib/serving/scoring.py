@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from lepton_lib import decisions
 from lepton_lib.cases import Case, encode_records, load_case
@@ -18,6 +17,7 @@ from lepton_lib.errors import RunError
 from lepton_lib.explanation import shapley_values
 from lepton_lib.serving import signing
 from lepton_lib.serving.codec import Codec
+from lepton_lib.utils import import_onnxruntime
 
 # what the manifest vouches for
 FILES = ("model.safetensors", "config.json", "model.onnx", "card.md", "background.npy")
@@ -116,6 +116,7 @@ class Scorer:
             expected = f"case {packaged[0]!r} as it was then"
             remedy = "Restore case.toml, or run the loop again."
             raise RunError(f"{self.case.name}/case.toml", got, expected, remedy)
+        onnxruntime = import_onnxruntime()
         options = onnxruntime.SessionOptions()
         # more are slower for models this small
         options.intra_op_num_threads = options.inter_op_num_threads = 1
