@@ -155,6 +155,35 @@ def test_too_many_at_once_are_sent_away(app, monkeypatch):
     assert kept(app).empty
 
 
+async def unfinished(app, count, **headers):
+    """Begin requests whose bodies never end; then the statuses of a health check and of others."""
+    head = [(b"content-type", b"application/json")]
+    head += [(name.encode(), value.encode()) for name, value in headers.items()]
+    scope = {"type": "http", "method": "POST", "path": "/v1/predict", "headers": head}
+    tasks = [
+        asyncio.create_task(app({**scope}, asyncio.Event().wait, lambda _: asyncio.sleep(0)))
+        for _ in range(count)
+    ]
+    await asyncio.sleep(0.05)
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://desk") as client:
+        statuses = [(await client.get(path)).status_code for path in ("/healthz", "/readyz")]
+        body = {"records": [GOOD]}
+        statuses.append((await client.post("/v1/predict", json=body)).status_code)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    return statuses
+
+
+def test_a_body_that_never_ends_holds_no_place(app, monkeypatch):
+    """Requests that aren't there whole don't count; health answers outside every limit."""
+    monkeypatch.setattr("lepton_lib.serving.middleware.IN_FLIGHT", 2)
+    assert asyncio.run(unfinished(app, 20)) == [200, 200, 200]
+    monkeypatch.setattr("lepton_lib.serving.middleware.IN_FLIGHT", 0)
+    assert asyncio.run(unfinished(app, 20)) == [200, 200, 503]
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
 def test_other_addresses_need_keys(run, host):
     """Where others can reach it, a service without keys doesn't start, unless that is said."""
@@ -216,17 +245,28 @@ def quick(run, monkeypatch):
 
 def post(content=b"", length=None):
     body = content or json.dumps({"records": [GOOD]}).encode()
-    head = "POST /v1/predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    head = "POST /v1/predict HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
     head += f"content-length: {length or len(body)}\r\n\r\n"
     return head.encode() + body
 
 
+CHUNKED = b"POST /v1/predict HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n"
 HALF_OPEN = {
     "nothing at all": (b"", b"408"),
-    "half a head": (b"POST /v1/predict HTTP/1.1\r\nhost: x\r\nx-", b"408"),
+    "half a head": (b"POST /v1/predict HTTP/1.1\r\nhost: localhost\r\nx-", b"408"),
     "half a body": (post(b'{"records": [', length=500), b"408"),
     "no http": (b"\x16\x03\x01 hello\r\n\r\n", b"400"),
     "an endless head": (b"GET /healthz HTTP/1.1\r\nx: " + b"a" * (70 << 10), b"431"),
+    "a head in two pieces": (
+        b"GET / HTTP/1.1\r\nhost: localhost\r\nx: " + b"a" * (100 << 10) + b"\r\n\r\n",
+        b"431",
+    ),
+    "a trailer": (CHUNKED + b"3\r\nabc\r\n0\r\nx: 1\r\n\r\n", b"400"),
+    "an endless trailer": (CHUNKED + b"3\r\nabc\r\n0\r\n" + b"a" * (300 << 10), b"431"),
+    "an endless extension": (CHUNKED + b"3;x=" + b"a" * (300 << 10), b"431"),
+    "a name that was rebound": (b"GET / HTTP/1.1\r\nhost: evil.example:80\r\n\r\n", b"421"),
+    "a name and another": (b"GET / HTTP/1.1\r\nhost: localhost\r\nhost: a\r\n\r\n", b"421"),
+    "no name": (b"GET / HTTP/1.0\r\n\r\n", b"421"),
     "half a second request": (post() + b"POST /v1/pre", b"408"),
 }
 
@@ -236,10 +276,12 @@ def test_a_client_that_never_ends_its_request_is_sent_away(quick, kind):
     """A request that isn't finished in time gets a problem, and its connection is closed."""
     sent, status = HALF_OPEN[kind]
     with socket.create_connection(quick, timeout=8) as client:
-        client.sendall(sent)
         begun, got = time.monotonic(), b""
-        while chunk := client.recv(65536):
-            got += chunk
+        with contextlib.suppress(ConnectionError):  # it doesn't read to the end
+            client.sendall(sent)
+        with contextlib.suppress(ConnectionError):
+            while chunk := client.recv(65536):
+                got += chunk
     assert b"HTTP/1.1 " + status in got
     assert b"application/problem+json" in got
     assert b"default-src 'none'" in got
@@ -296,6 +338,25 @@ def test_connections_beyond_the_limit_are_told_to_come_back(quick):
     assert b"retry-after: 1" in told
     time.sleep(0.3)
     assert httpx.get(f"http://127.0.0.1:{quick[1]}/healthz", trust_env=False).status_code == 200
+
+
+def test_health_is_answered_beyond_the_limit_of_connections(quick, monkeypatch):
+    """An address that holds all of its connections can ask for health, and for nothing else."""
+    monkeypatch.setattr(protocol, "PER_ADDRESS", 20)
+    crowd = [socket.create_connection(quick, timeout=8) for _ in range(20)]
+    time.sleep(0.2)
+    for path, status in [("/healthz", 200), ("/readyz", 200), ("/", 503)]:
+        url = f"http://127.0.0.1:{quick[1]}{path}"
+        assert httpx.get(url, trust_env=False).status_code == status
+    for client in crowd:
+        client.close()
+
+
+@pytest.mark.parametrize("host", ["localhost:1", "127.0.0.1:80", "127.1.2.3", "[::1]:80", "[::1]"])
+def test_loopback_names_are_accepted(quick, host):
+    """Each name of this machine may stand in Host."""
+    url = f"http://127.0.0.1:{quick[1]}/healthz"
+    assert httpx.get(url, headers={"host": host}, trust_env=False).status_code == 200
 
 
 @pytest.mark.no_cover

@@ -12,6 +12,7 @@ from lepton_lib.errors import DataError, RecordError
 
 JSON = "application/json"
 PROBLEM = "application/problem+json"
+HEALTH = {"/healthz", "/readyz"}  # paths that are answered beyond every limit
 RETRY = {"retry-after": "1"}
 HEADERS = [
     (b"x-content-type-options", b"nosniff"),
