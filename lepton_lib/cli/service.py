@@ -44,11 +44,16 @@ def install(
     run_dir: RunFolder,
     source: Annotated[Path, typer.Argument(help="A service folder, such as OTHER/service.")],
     trust: Trust = None,
+    *,
+    allow_older: Annotated[
+        bool, typer.Option("--allow-older", help="Also one packaged before an installed one.")
+    ] = False,
 ) -> None:
     """Verify a release and install it beside the run's others."""
     from lepton_lib.serving import releases
 
-    typer.echo(f"Installed {releases.install(run_dir, source, trust=trust)}.")
+    version = releases.install(run_dir, source, trust=trust, allow_older=allow_older)
+    typer.echo(f"Installed {version}.")
 
 
 @app.command()

@@ -49,6 +49,8 @@ def create_app(
 ) -> PredictionApp:
     """The service of a run folder: its current release verified and loaded, its log opened.
 
+    Where that release can't answer, the last one before it that can does, and the log says so.
+
     Args:
         run_dir: The run folder.
         trust: Public keys whose signature counts; without it, the user's own alone.
@@ -60,8 +62,11 @@ def create_app(
             to.
         CaseError: The case isn't there.
     """
-    scorer = Scorer(releases.folder_of(run_dir), trust=trust)
+    scorer, failure = releases.load_current(run_dir, trust=trust)
     keys = Keys(keys_file(run_dir), required=require_key, share=1 / workers)
     path = Path(run_dir) / "service" / "predictions.sqlite"
     log = PredictionLog(path, timeout=0.2 if workers == 1 else 2.0)
-    return PredictionApp(Predictor(run_dir, scorer, log, trust=trust), keys)
+    predictor = Predictor(run_dir, scorer, log, trust=trust)
+    if failure:
+        predictor.refuse(releases.current_version(run_dir), failure)
+    return PredictionApp(predictor, keys)

@@ -152,11 +152,24 @@ class Predictor:
                 log_event("release", version=version)
             self.refused = None
         except Exception as error:  # whatever is wrong with a new release, the old one goes on
-            known = isinstance(error, LeptonError)
-            why = str(error) if known else f"{type(error).__name__} while it was loaded"
-            self.refused = {"version": version, "why": why.replace(f"{self.run_dir}/", "")}
-            self.metrics.releases_refused.inc()
-            log_error("release refused", **self.refused)
+            self.refuse(version, error)
+
+    def refuse(self, version: str, error: Exception) -> None:
+        """Note, and tell, that a release should answer and can't."""
+        known = isinstance(error, LeptonError)
+        why = str(error) if known else f"{type(error).__name__} while it was loaded"
+        self.refused = {"version": version, "why": why.replace(f"{self.run_dir}/", "")}
+        self.metrics.releases_refused.inc()
+        log_error("release refused", answers=self.scorer.version, **self.refused)
+
+    def check(self) -> None:
+        """Find out whether an answer could be given and stored now.
+
+        Raises:
+            RunError: It could not.
+        """
+        self.scorer.check()
+        self.log.check()
 
     def _pointer_state(self) -> tuple[int, int] | None:
         with contextlib.suppress(OSError):
@@ -173,7 +186,6 @@ class Predictor:
                 f"{version} of {case.name!r}",
                 "Promote another release.",
             )
-        scorer.probabilities(scorer.background[:1])  # the first answer is the slowest
         return scorer
 
 

@@ -19,14 +19,12 @@ from starlette.routing import Route, Router
 from starlette.types import Lifespan
 
 from lepton_lib.cases.records import example_record
-from lepton_lib.errors import RunError
 from lepton_lib.serving.api_keys import Keys
 from lepton_lib.serving.codec import RECORD_LIMIT
-from lepton_lib.serving.log import PredictionLog
 from lepton_lib.serving.predictor import Predictor
 from lepton_lib.serving.problems import JSON, RETRY, ProblemError
-from lepton_lib.serving.telemetry import Metrics
-from lepton_lib.utils import render
+from lepton_lib.serving.telemetry import Metrics, log_error
+from lepton_lib.utils import first_line, render
 
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 PREDICT = "/v1/predict"
@@ -45,7 +43,7 @@ def make_router(predictor: Predictor, keys: Keys, lifespan: Lifespan[Router]) ->
     pages = _Pages(predictor, keys)
     paths = {
         "/v1/models": pages.models,
-        **common_endpoints(predictor.metrics, predictor.log),
+        **common_endpoints(predictor.metrics, predictor.check),
         "/monitor": pages.monitor,
         "/monitor.css": pages.monitor_style,
         "/openapi.json": pages.description,
@@ -59,8 +57,8 @@ def make_router(predictor: Predictor, keys: Keys, lifespan: Lifespan[Router]) ->
     return Router(routes, redirect_slashes=False, lifespan=lifespan)
 
 
-def common_endpoints(metrics: Metrics, log: PredictionLog | None) -> dict[str, Endpoint]:
-    """What every service has.
+def common_endpoints(metrics: Metrics, check: Callable[[], None]) -> dict[str, Endpoint]:
+    """What every service has; ``check`` fails where no answer can be given or stored.
 
     ``/healthz`` (the process is alive), ``/readyz`` (answers can be given and stored) and
     ``/metrics`` (counts and times as Prometheus reads them).
@@ -71,10 +69,10 @@ def common_endpoints(metrics: Metrics, log: PredictionLog | None) -> dict[str, E
 
     async def readyz(_: Request) -> Response:
         try:
-            if log is not None:
-                log.check()
-        except RunError as error:
-            detail = "The prediction log can't be written to."
+            check()
+        except Exception as error:  # whatever it is: no answer
+            log_error("not ready", error=first_line(error))
+            detail = "No answer can be given, or stored."
             raise ProblemError(503, detail, headers=RETRY) from error
         return JSONResponse({"status": "ready"})
 

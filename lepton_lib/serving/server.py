@@ -22,8 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lepton_lib.errors import LeptonError, RunError
-from lepton_lib.serving.releases import folder_of
-from lepton_lib.serving.scoring import read_service
+from lepton_lib.serving.releases import load_current
 from lepton_lib.serving.telemetry import log_event
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ def serve(
     require_keys(host, run_dir, no_keys=no_keys or require_key)
     listener = listen(host, port)
     if workers > 1:
-        read_service(folder_of(run_dir), trust=trust)  # once, here, where an error is seen
+        load_current(run_dir, trust=trust)  # once, here, where an error is seen
     make_app = partial(create_app, run_dir, trust=trust, require_key=require_key, workers=workers)
     run(make_app, listener, workers=workers, with_parent=with_parent)
 
