@@ -20,7 +20,7 @@ from lepton_lib.errors import ParameterError, RunError
 from lepton_lib.serving import api_keys, container, log_maintenance, signing
 from lepton_lib.serving.handlers import Service, handler
 from lepton_lib.utils import render
-from tests.service import GOOD, app, call, release, run
+from tests.service import GOOD, app, call, refresh, release, run
 
 __all__ = ["app", "release", "run"]  # fixtures
 
@@ -212,7 +212,7 @@ def test_what_a_class_cannot_store_is_not_given(stored):
 def test_a_class_demands_the_keys_of_its_folder(stored, tmp_path):
     """With a key in the folder handlers and metrics need it, at its rate; health doesn't."""
     key = api_keys.add_key(api_keys.keys_file(tmp_path / "risk"), "one", rate=2)
-    asyncio.run(stored.refresh())
+    refresh(stored)
     for path, status in (("/about", 401), ("/metrics", 401), ("/nope", 401), ("/healthz", 200)):
         assert call(stored, "GET", path).status_code == status
     headers = {"x-api-key": key}

@@ -18,7 +18,7 @@ from lepton_lib import serving
 from lepton_lib.cli import main
 from lepton_lib.errors import ParameterError, RunError
 from lepton_lib.serving import api_keys, protocol, server
-from tests.service import GOOD, JSON, app, ask, call, kept, release, run
+from tests.service import GOOD, JSON, app, ask, call, kept, refresh, release, run
 
 __all__ = ["app", "release", "run"]  # fixtures
 
@@ -27,7 +27,7 @@ def test_without_keys_nobody_is_asked_and_with_them_everybody(app):
     """The first key switches the demand on in a running service; health and pages stay open."""
     assert ask(app, GOOD).status_code == 200
     key = api_keys.add_key(app.keys.path, "desk")
-    asyncio.run(app.refresh())
+    refresh(app)
     for headers in (
         {},
         {"x-api-key": key[:-1]},
@@ -53,22 +53,22 @@ def test_without_keys_nobody_is_asked_and_with_them_everybody(app):
 def test_a_revoked_key_is_refused_and_so_is_everybody_when_the_file_goes(app):
     """Revoking works at once; without the file no key is valid; a broken file changes nothing."""
     first, second = (api_keys.add_key(app.keys.path, name) for name in ("one", "two"))
-    asyncio.run(app.refresh())
+    refresh(app)
     api_keys.revoke_key(app.keys.path, "one")
-    asyncio.run(app.refresh())
+    refresh(app)
     assert [ask(app, GOOD, **{"x-api-key": key}).status_code for key in (first, second)] == [
         401,
         200,
     ]
     content = app.keys.path.read_text()
     app.keys.path.write_text("nonsense")
-    asyncio.run(app.refresh())
+    refresh(app)
     assert ask(app, GOOD, **{"x-api-key": second}).status_code == 200
     app.keys.path.unlink()
-    asyncio.run(app.refresh())
+    refresh(app)
     assert ask(app, GOOD, **{"x-api-key": second}).status_code == 401
     app.keys.path.write_text(content)
-    asyncio.run(app.refresh())
+    refresh(app)
     assert ask(app, GOOD, **{"x-api-key": second}).status_code == 200
 
 
@@ -113,7 +113,7 @@ def test_the_form_asks_for_a_key_as_soon_as_one_is_demanded(app):
     """The page of a running service has its field for a key after the first key was made."""
     assert 'id="key"' not in call(app, "GET", "/").text
     api_keys.add_key(app.keys.path, "desk")
-    asyncio.run(app.refresh())
+    refresh(app)
     assert 'id="key"' in call(app, "GET", "/").text
 
 
@@ -123,7 +123,7 @@ def test_each_key_has_its_own_rate(app):
         api_keys.add_key(app.keys.path, name, rate=rate)
         for name, rate in [("slow", 2), ("fast", 1000)]
     )
-    asyncio.run(app.refresh())
+    refresh(app)
     replies = [ask(app, GOOD, **{"x-api-key": slow}) for _ in range(4)]
     assert [reply.status_code for reply in replies][:2] == [200, 200]
     assert replies[-1].status_code == 429
@@ -407,3 +407,123 @@ def test_memory_stays_flat_under_malformed_and_good_requests(run):
 def test_enough_files_may_be_open():
     """The limits on connections fit what a process may open here."""
     assert resource.getrlimit(resource.RLIMIT_NOFILE)[1] > protocol.CONNECTIONS
+
+
+async def asked_for_reasons(app, count):
+    """Requests for reasons that come at once: their tasks, and the client."""
+    client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://desk")
+    body, path = {"records": [GOOD]}, "/v1/predict?explain=true"
+    return client, [asyncio.create_task(client.post(path, json=body)) for _ in range(count)]
+
+
+def test_one_explanation_is_computed_at_a_time_and_few_wait(app, monkeypatch):
+    """Beyond those that wait, requests for reasons are sent away; others are answered meanwhile."""
+    go, busy, most, explain = threading.Event(), [0], [0], app.scorer.explain
+
+    def slow(records, cancelled):
+        busy[0] += 1
+        most[0] = max(most[0], busy[0])
+        go.wait(5)
+        busy[0] -= 1
+        return explain(records, cancelled)
+
+    monkeypatch.setattr(app.scorer, "explain", slow)
+
+    async def crowd():
+        client, tasks = await asked_for_reasons(app, 30)
+        await asyncio.sleep(0.1)
+        reply = await client.post("/v1/predict", json={"records": [GOOD]})
+        go.set()
+        return reply.status_code, [reply.status_code for reply in await asyncio.gather(*tasks)]
+
+    single, statuses = asyncio.run(crowd())
+    assert single == 200
+    assert (statuses.count(200), statuses.count(503)) == (16, 14)
+    assert most == [1]
+
+
+def test_reasons_that_nobody_waits_for_are_given_up(run, monkeypatch):
+    """When its client goes, an explanation ends, and those behind it never begin."""
+    service, began, ended = serving.create_app(run), [], []
+    explain, run_model = service.scorer.explain, service.scorer.probabilities
+
+    def noted(records, cancelled):
+        began.append(cancelled)
+        try:
+            return explain(records * 1000, cancelled)
+        finally:
+            ended.append(cancelled)
+
+    monkeypatch.setattr(service.scorer, "explain", noted)
+    monkeypatch.setattr(
+        service.scorer, "probabilities", lambda rows: (time.sleep(0.002), run_model(rows))[1]
+    )
+
+    async def leave():
+        gone = asyncio.Event()
+
+        async def receive():
+            if first:
+                return first.pop()
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        first = [{"type": "http.request", "body": json.dumps({"records": [GOOD]}).encode()}]
+        head = [(b"content-type", b"application/json")]
+        scope = {"type": "http", "method": "POST", "path": "/v1/predict", "headers": head}
+        scope["query_string"] = b"explain=true"
+        task = asyncio.create_task(service(scope, receive, lambda _: asyncio.sleep(0)))
+        client, behind = await asked_for_reasons(service, 1)
+        await asyncio.sleep(0.2)
+        behind[0].cancel()
+        gone.set()
+        await task
+        await asyncio.sleep(0.2)
+        await client.aclose()
+
+    asyncio.run(leave())
+    service.log.close()
+    assert len(began) == len(ended) == 1
+
+
+def test_a_large_batch_is_answered_beside_the_loop(app, monkeypatch):
+    """While a large batch is read and scored, health is answered."""
+    read, go = app.scorer.codec.read, threading.Event()
+    monkeypatch.setattr(
+        app.scorer.codec, "read", lambda body: (len(body) < 70_000 or go.wait(5), read(body))[1]
+    )
+
+    async def crowd():
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://desk") as client:
+            body = {"records": [GOOD] * 2000}
+            task = asyncio.create_task(client.post("/v1/predict", json=body))
+            await asyncio.sleep(0.05)
+            single = await client.post("/v1/predict", json={"records": [GOOD]})
+            go.set()
+            return single.status_code, len((await task).json()["predictions"])
+
+    assert asyncio.run(crowd()) == (200, 2000)
+
+
+def test_a_key_is_revoked_while_a_release_is_loaded(run, monkeypatch):
+    """A release or a disk that takes long keeps no revoked key alive."""
+    monkeypatch.setattr("lepton_lib.serving.middleware.WATCH_SECONDS", 0.02)
+    service = serving.create_app(run)
+    key = api_keys.add_key(service.keys.path, "desk")
+
+    async def live():
+        never = asyncio.Event()
+        monkeypatch.setattr(service.predictor, "refresh", never.wait)
+        async with service.watching(service.predictor.refresh):
+            await asyncio.sleep(0.1)
+            transport = httpx.ASGITransport(service)
+            async with httpx.AsyncClient(transport=transport, base_url="http://desk") as client:
+                body, headers = {"records": [GOOD]}, {"x-api-key": key}
+                before = await client.post("/v1/predict", json=body, headers=headers)
+                api_keys.revoke_key(service.keys.path, "desk")
+                await asyncio.sleep(0.2)
+                after = await client.post("/v1/predict", json=body, headers=headers)
+        return before.status_code, after.status_code
+
+    assert asyncio.run(live()) == (200, 401)

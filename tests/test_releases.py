@@ -23,7 +23,7 @@ from lepton_lib.errors import RunError
 from lepton_lib.serving import releases, signing
 from lepton_lib.serving.scoring import FILES, Scorer, version_of
 from tests.conftest import write_case
-from tests.service import GOOD, app, ask, call, kept, release, run, write_release
+from tests.service import GOOD, app, ask, call, kept, refresh, release, run, write_release
 
 __all__ = ["app", "release", "run"]  # fixtures
 
@@ -82,7 +82,7 @@ def test_the_service_takes_a_promoted_release_over(app, run, second):
     """After a promotion answers carry the new version; the log tells both apart."""
     before = ask(app, GOOD).json()
     releases.promote(run, releases.install(run, second))
-    asyncio.run(app.refresh())
+    refresh(app)
     after = ask(app, GOOD).json()
     assert after["model_version"] == releases.current_version(run) != before["model_version"]
     expected = Scorer(second).score([GOOD])[0]["probabilities"]
@@ -100,7 +100,7 @@ def test_a_release_that_was_changed_is_refused_and_the_old_one_goes_on(app, run,
     version = releases.install(run, second)
     releases.promote(run, version)
     flip(run / "service" / "releases" / version / "card.md")
-    asyncio.run(app.refresh())
+    refresh(app)
     assert ask(app, GOOD).json()["model_version"] == before
     refused = call(app, "GET", "/v1/models").json()["refused"]
     assert refused["version"] == version
@@ -108,10 +108,10 @@ def test_a_release_that_was_changed_is_refused_and_the_old_one_goes_on(app, run,
     assert str(run) not in refused["why"]
     assert "lepton_releases_refused_total 1.0" in call(app, "GET", "/metrics").text
     (run / "service" / "current.json").write_text("nonsense")
-    asyncio.run(app.refresh())
+    refresh(app)
     assert ask(app, GOOD).status_code == 200
     releases.pointer(run).unlink()
-    asyncio.run(app.refresh())
+    refresh(app)
     assert call(app, "GET", "/v1/models").json()["refused"] is None
 
 

@@ -576,6 +576,7 @@ def test_the_version_follows_from_the_content(release, tmp_path):
         json.loads((folder / "service/manifest.json").read_text())
         for folder in (release / "run", tmp_path)
     )
+    assert again.pop("packaged") > manifest.pop("packaged")
     assert again == manifest
     files, contract = manifest["files"], manifest["contract"]
     assert version_of(files, contract) == manifest["version"]

@@ -18,7 +18,7 @@ class PredictionApp(ServiceMiddleware):
     """The ASGI application. Made by `create_app`."""
 
     def __init__(self, predictor: Predictor, keys: Keys) -> None:
-        router = make_router(predictor, keys, lambda _: self.watching())
+        router = make_router(predictor, keys, lambda _: self.watching(predictor.refresh))
         super().__init__(
             router,
             metrics=predictor.metrics,
@@ -33,11 +33,6 @@ class PredictionApp(ServiceMiddleware):
     def scorer(self) -> Scorer:
         """The model that answers now."""
         return self.predictor.scorer
-
-    async def refresh(self) -> None:
-        """Take changed keys and another release over."""
-        await super().refresh()
-        await self.predictor.refresh()
 
 
 def create_app(
@@ -66,6 +61,7 @@ def create_app(
     keys = Keys(keys_file(run_dir), required=require_key, share=1 / workers)
     path = Path(run_dir) / "service" / "predictions.sqlite"
     log = PredictionLog(path, timeout=0.2 if workers == 1 else 2.0)
+    log.check_pages()
     predictor = Predictor(run_dir, scorer, log, trust=trust)
     if failure:
         predictor.refuse(releases.current_version(run_dir), failure)

@@ -13,7 +13,7 @@ import re
 import secrets
 import time
 import traceback
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from pathlib import Path
 
 from starlette.exceptions import HTTPException
@@ -125,27 +125,35 @@ class ServiceMiddleware:
         except RunError as error:
             log_error("keys not read", error=str(error))
 
+    async def _checkpoint(self) -> None:
+        try:
+            if self.log is not None:
+                # In a thread: else all requests would wait for the disk.
+                await asyncio.to_thread(self.log.checkpoint)
+        except RunError as error:
+            log_error("checkpoint failed", error=str(error))
+
     @contextlib.asynccontextmanager
-    async def watching(self) -> AsyncIterator[None]:
-        """Look after files and log while the service lives; then close the log."""
-        watcher = asyncio.create_task(self._watch())
+    async def watching(self, *more: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+        """Look after keys, log and ``more`` while the service lives; then close the log.
+
+        Each has a task of its own: a disk or a release that takes long keeps no revoked key alive.
+        """
+        duties = (self.refresh, self._checkpoint, *more)
+        watchers = [asyncio.create_task(_repeat(duty)) for duty in duties]
         try:
             yield
         finally:
-            watcher.cancel()
+            for watcher in watchers:
+                watcher.cancel()
             if self.log is not None:
                 self.log.close()
 
-    async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(WATCH_SECONDS)
-            await self.refresh()
-            try:
-                if self.log is not None:
-                    # In a thread: else all requests would wait for the disk.
-                    await asyncio.to_thread(self.log.checkpoint)
-            except RunError as error:
-                log_error("checkpoint failed", error=str(error))
+
+async def _repeat(duty: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await asyncio.sleep(WATCH_SECONDS)
+        await duty()
 
 
 class _Exchange:

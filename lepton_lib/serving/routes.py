@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 import functools
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 from urllib.parse import parse_qs
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import Lifespan
@@ -69,7 +69,7 @@ def common_endpoints(metrics: Metrics, check: Callable[[], None]) -> dict[str, E
 
     async def readyz(_: Request) -> Response:
         try:
-            check()
+            await asyncio.to_thread(check)
         except Exception as error:  # whatever it is: no answer
             log_error("not ready", error=first_line(error))
             detail = "No answer can be given, or stored."
@@ -94,7 +94,8 @@ class _Pages:
         _check_content(request)
         explain = _read_flag(request.scope.get("query_string", b""))
         body, request_id = await request.body(), request.state.request_id
-        content = await self._predictor.predict(body, request_id, explain=explain)
+        work = self._predictor.predict(body, request_id, explain=explain)
+        content = await (_unless_gone(request, work) if explain else work)
         return Response(content, media_type=JSON)
 
     async def models(self, _: Request) -> Response:
@@ -158,6 +159,19 @@ class _Pages:
             path = self._predictor.run_dir / "monitoring" / "report.html"
             return path.read_text(encoding="utf-8")
         return ""
+
+
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, bytes]) -> bytes:
+    """The result of work, which is cancelled when its client goes."""
+    tasks = asyncio.ensure_future(work), asyncio.ensure_future(request.receive())
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if not tasks[0].done():
+            raise ClientDisconnect
+        return tasks[0].result()
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def _check_content(request: Request) -> None:

@@ -6,7 +6,9 @@ import contextlib
 import hashlib
 import io
 import json
+import threading
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -255,8 +257,14 @@ class Scorer:
         chosen = decisions.decide(outputs, self._costs)[:, None].astype(np.float32)
         return np.concatenate([outputs, chosen], axis=1)
 
-    def explain(self, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    def explain(
+        self, records: Sequence[Mapping[str, Any]], cancelled: threading.Event | None = None
+    ) -> list[dict[str, Any]]:
         """How much each field moved each answer away from the average one, see `shapley_values`.
+
+        Args:
+            records: Raw records.
+            cancelled: Set it, in another thread, to end this with a `CancelledError`.
 
         Returns:
             For each record: ``of`` (the class whose probability is explained: the positive one of
@@ -268,11 +276,12 @@ class Scorer:
             RecordError: As for `score`.
             RunError: As for `probabilities`.
         """
-        return [
-            self._explain(row[None], self.background) for row in encode_records(self.case, records)
-        ]
+        rows = encode_records(self.case, records)
+        return [self._explain(row[None], self.background, cancelled) for row in rows]
 
-    def _explain(self, row: np.ndarray, background: np.ndarray) -> dict[str, Any]:
+    def _explain(
+        self, row: np.ndarray, background: np.ndarray, cancelled: threading.Event | None = None
+    ) -> dict[str, Any]:
         case, classes = self.case, self.case.classes
         output = min(len(classes), 1) if len(classes) <= 2 else int(self.answer(row)[0, -1])
         groups, start = [], 0
@@ -281,6 +290,8 @@ class Scorer:
             start = groups[-1].stop
 
         def one(rows: np.ndarray) -> np.ndarray:
+            if cancelled and cancelled.is_set():
+                raise CancelledError
             column: np.ndarray = self.probabilities(rows)[:, output]
             return column
 
