@@ -1,6 +1,5 @@
 """What the service shows: description, pages, handlers as a class, a folder for an image."""
 
-import asyncio
 import json
 import re
 import shutil
@@ -17,7 +16,7 @@ from lepton_lib import cli
 from lepton_lib.cases import load_case
 from lepton_lib.cases.records import example_record
 from lepton_lib.errors import ParameterError, RunError
-from lepton_lib.serving import api_keys, container, log_maintenance, signing
+from lepton_lib.serving import api_keys, container, log_maintenance, problems, signing
 from lepton_lib.serving.handlers import Service, handler
 from lepton_lib.utils import render
 from tests.service import GOOD, app, call, refresh, release, run
@@ -377,7 +376,9 @@ def test_the_containerfile_is_small_and_locked(image):
 
 def test_the_kubernetes_manifest_states_what_must_be_stated(image):
     """Probes, limits, autoscaling and a locked container are there, and the names fit together."""
-    stateful, service, scaler, budget = yaml.safe_load_all((image / "kubernetes.yaml").read_text())
+    stateful, service, pods, scaler, budget = yaml.safe_load_all(
+        (image / "kubernetes.yaml").read_text()
+    )
     pod = stateful["spec"]["template"]["spec"]
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["automountServiceAccountToken"] is False
@@ -394,6 +395,16 @@ def test_the_kubernetes_manifest_states_what_must_be_stated(image):
             == set(part["resources"]["limits"])
             == set(part["resources"]["requests"])
         )
+    assert (pods["metadata"]["name"], pods["spec"]["clusterIP"]) == (
+        stateful["spec"]["serviceName"],
+        "None",
+    )
+    (_, pause) = main["lifecycle"]["preStop"]["exec"]["command"]
+    assert pod["terminationGracePeriodSeconds"] > int(pause) + problems.ANSWER_SECONDS
+    assert {"name": "keys", "mountPath": "/keys", "readOnly": True} in main["volumeMounts"]
+    lepton = json.loads((image / "leptonai.json").read_text())
+    assert lepton["spec"]["mounts"][0]["mount_path"] == "/keys"
+    assert "ln -s /keys/keys.json run/service/keys.json" in (image / "Containerfile").read_text()
     assert main["readinessProbe"]["httpGet"]["path"] == "/readyz"
     assert (
         main["livenessProbe"]["httpGet"]["path"]

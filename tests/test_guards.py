@@ -18,6 +18,7 @@ from lepton_lib import serving
 from lepton_lib.cli import main
 from lepton_lib.errors import ParameterError, RunError
 from lepton_lib.serving import api_keys, protocol, server
+from lepton_lib.serving.scoring import Scorer
 from tests.service import GOOD, JSON, app, ask, call, kept, refresh, release, run
 
 __all__ = ["app", "release", "run"]  # fixtures
@@ -212,13 +213,9 @@ def test_the_commands_for_keys(run, monkeypatch, capsys):
 # Over a socket
 
 
-@pytest.fixture
-def quick(run, monkeypatch):
-    """A service in a thread of this process, with short time limits."""
-    monkeypatch.setattr(protocol, "HEAD_SECONDS", 1.0)
-    monkeypatch.setattr(protocol, "BODY_SECONDS", 1.0)
-    monkeypatch.setattr(protocol, "ANSWER_SECONDS", 1.0)
-    monkeypatch.setattr(protocol, "CONNECTIONS", 230)
+@contextlib.contextmanager
+def served(run):
+    """A service in a thread of this process: its address, and its server."""
     listener = server.listen("127.0.0.1", 0)
     servers = []
 
@@ -227,20 +224,49 @@ def quick(run, monkeypatch):
             super().__init__(config)
             servers.append(self)
 
-    monkeypatch.setattr(uvicorn, "Server", Noted)
-    thread = threading.Thread(target=server.run, args=(lambda: serving.create_app(run), listener))
-    thread.start()
-    address = listener.getsockname()
-    url = f"http://127.0.0.1:{address[1]}"
-    for _ in range(200):
-        with contextlib.suppress(httpx.TransportError):
-            httpx.get(f"{url}/readyz", trust_env=False)
-            break
-        time.sleep(0.05)
-    yield address
-    servers[0].should_exit = True
-    thread.join(10)
-    assert not thread.is_alive()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(uvicorn, "Server", Noted)
+        options = {"target": server.run, "args": (lambda: serving.create_app(run), listener)}
+        thread = threading.Thread(**options)
+        thread.start()
+        address = listener.getsockname()
+        for _ in range(200):
+            with contextlib.suppress(httpx.TransportError):
+                httpx.get(f"http://127.0.0.1:{address[1]}/readyz", trust_env=False)
+                break
+            time.sleep(0.05)
+        yield address, servers[0]
+        servers[0].should_exit = True
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+@pytest.fixture
+def quick(run, monkeypatch):
+    """A service in a thread of this process, with short time limits."""
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", 1.0)
+    monkeypatch.setattr(protocol, "BODY_SECONDS", 1.0)
+    monkeypatch.setattr(protocol, "ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr(protocol, "CONNECTIONS", 230)
+    with served(run) as (address, _):
+        yield address
+
+
+def test_what_is_in_flight_at_the_end_is_answered(run, monkeypatch):
+    """A service that is told to end finishes what it has begun, however long an answer may take."""
+    explain = Scorer.explain
+
+    def slow(*values):
+        time.sleep(4)
+        return explain(*values)
+
+    monkeypatch.setattr(Scorer, "explain", slow)
+    with served(run) as (address, ending):
+        end = threading.Timer(0.5, setattr, (ending, "should_exit", True))
+        end.start()
+        url = f"http://127.0.0.1:{address[1]}/v1/predict?explain=true"
+        reply = httpx.post(url, json={"records": [GOOD]}, trust_env=False, timeout=20)
+        assert reply.status_code == 200
 
 
 def post(content=b"", length=None):

@@ -1,6 +1,5 @@
 """Releases: signed, installed, promoted, swapped while requests come in, rolled back."""
 
-import asyncio
 import json
 import os
 import shutil

@@ -15,6 +15,7 @@ from pathlib import Path
 from lepton_lib.cases import load_case
 from lepton_lib.errors import wrap_os_errors
 from lepton_lib.serving import signing
+from lepton_lib.serving.problems import ANSWER_SECONDS
 from lepton_lib.serving.releases import folder_of
 from lepton_lib.serving.scoring import read_service
 from lepton_lib.utils import render, write_atomic
@@ -32,6 +33,7 @@ TEMPLATES = {  # file in the folder: its template
     "leptonai.json": "leptonai.json",
 }
 USER, PORT = 10001, 8000
+PRE_STOP = 5  # seconds for a balancer to notice that a replica ends
 
 
 def write_container(
@@ -62,6 +64,8 @@ def write_container(
         "python": ".".join(map(str, sys.version_info[:2])),
         "user": USER,
         "port": PORT,
+        "pre_stop": PRE_STOP,
+        "grace": PRE_STOP + ANSWER_SECONDS + 5,
     }
     with wrap_os_errors(folder, expected="a new folder of yours", remedy="Name another one."):
         folder.mkdir(parents=True)

@@ -11,12 +11,19 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from lepton_lib.serving.problems import HEADERS, HEALTH, RETRY, ProblemError, render
+from lepton_lib.serving.problems import (
+    ANSWER_SECONDS,
+    HEADERS,
+    HEALTH,
+    RETRY,
+    ProblemError,
+    render,
+)
 from lepton_lib.serving.server import is_loopback
 from lepton_lib.serving.telemetry import log_event
 
 HEAD_LIMIT = 64 << 10  # bytes of a request that aren't its body
-HEAD_SECONDS, BODY_SECONDS, ANSWER_SECONDS = 10.0, 20.0, 30.0
+HEAD_SECONDS, BODY_SECONDS = 10.0, 20.0
 CHECK_SECONDS = 0.25  # between two looks at a connection's deadline
 CONNECTIONS, PER_ADDRESS = 1024, 512  # open at once, in one worker
 CROWDED_SECONDS = 1.0  # for a client beyond these limits to ask for its health, and nothing else

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lepton_lib.errors import LeptonError, RunError
+from lepton_lib.serving.problems import ANSWER_SECONDS
 from lepton_lib.serving.releases import load_current
 from lepton_lib.serving.telemetry import log_event
 
@@ -125,7 +126,7 @@ def _config(app: Any, address: str, **options: Any) -> uvicorn.Config:
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        timeout_graceful_shutdown=3,
+        timeout_graceful_shutdown=ANSWER_SECONDS,
         **options,
     )
 
