@@ -554,11 +554,11 @@ def test_removing_what_is_old_stops_no_service(run):
             connection.executemany("INSERT INTO predictions VALUES (?, ?, ?, ?, ?, ?)", rows)
         log.checkpoint()
         log.close()
-        size, counts = path.stat().st_size, []
+        counts = []
         work = threading.Thread(target=lambda: counts.append(log_maintenance.keep_days(path, 1)))
         work.start()
         while work.is_alive():
             assert one.post("/v1/predict", json={"records": [GOOD]}).status_code == 200
         work.join()
     assert counts == [4_000]
-    assert path.stat().st_size < size / 4
+    assert path.stat().st_size < 2_000_000
