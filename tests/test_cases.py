@@ -534,8 +534,8 @@ def test_a_column_says_in_words_what_it_takes(make_case):
     ]
 
 
-def test_a_large_bound_is_told_in_full(make_case):
-    """A bound of seven digits and more is told as it is, not rounded."""
+def test_a_large_bound_is_shown_in_full(make_case):
+    """A bound of seven digits and more is shown as it is, not rounded."""
     column = {"name": "x", "kind": "number", "min": 1234567, "max": 12345678.5, "meaning": ""}
     assert (
         describe(load_case(make_case(columns=[column])).columns[0])

@@ -191,7 +191,7 @@ def test_commas_in_quotes_do_not_mislead(draft):
     assert through(case) == 60
 
 
-def test_a_quote_that_nothing_closes_is_told(draft):
+def test_an_unclosed_quote_is_refused(draft):
     """In a large table it swallows all that follows: refused in a sentence, not a traceback."""
     with pytest.raises(DataError, match=r"table\.csv"):
         draft(
@@ -406,7 +406,7 @@ def test_moments_with_gaps_are_no_order(draft):
 
 
 def test_a_quantity_with_gaps_is_refused(draft):
-    """A word among the values of a quantity is told with its line, as every wrong value is."""
+    """A word among the values of a quantity is reported with its line, like every wrong value."""
     with pytest.raises(
         DataError, match="line 9, column 'target': got 'NA', expected a finite number"
     ):

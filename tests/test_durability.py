@@ -23,16 +23,15 @@ from lepton_lib import serving
 from lepton_lib.cli import main
 from lepton_lib.errors import DataError, RunError
 from lepton_lib.serving import log_maintenance, middleware
-from tests.service import GOOD, JSON, app, ask, call, kept, release, run, serving_log
+from tests.service import GOOD, JSON, ask, call, kept, serving_log
 
-__all__ = ["app", "release", "run"]  # fixtures
 KILLS = 6
 
 
 async def many(app, *requests):
     """The replies to requests that come in at once."""
     transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://desk") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
         return await asyncio.gather(
             *(client.post("/v1/predict", json={"records": list(r)}) for r in requests)
         )
@@ -63,9 +62,9 @@ def test_requests_that_shared_a_failed_commit_all_fail(app):
 
 
 def test_single_records_of_one_tick_share_a_run_of_the_model(app, monkeypatch):
-    """Requests that come in together share a run of the model; each is answered as alone."""
+    """Requests that arrive together share a run of the model; none changes another's answer."""
     asked = [{**GOOD, "age": 18.0 + 3 * place} for place in range(20)]
-    alone = [ask(app, record).json()["predictions"][0]["probabilities"] for record in asked]
+    single = [ask(app, record).json()["predictions"][0]["probabilities"] for record in asked]
     runs, run_model = [], app.scorer.answer
     monkeypatch.setattr(
         app.scorer, "answer", lambda inputs: runs.append(len(inputs)) or run_model(inputs)
@@ -73,7 +72,7 @@ def test_single_records_of_one_tick_share_a_run_of_the_model(app, monkeypatch):
     replies = asyncio.run(many(app, *[[record] for record in asked]))
     assert sum(runs) == 20
     assert len(runs) <= 3
-    for reply, shares in zip(replies, alone, strict=True):
+    for reply, shares in zip(replies, single, strict=True):
         assert reply.json()["predictions"][0]["probabilities"] == pytest.approx(shares, abs=1e-6)
 
 
@@ -91,9 +90,9 @@ def test_a_model_that_fails_at_one_record_answers_the_others(app, monkeypatch):
     run_model = app.scorer._session.run
 
     def failing(names, feeds):
-        told = run_model(names, feeds)
-        told[0][feeds["records"][:, 0] == 66] = np.nan
-        return told
+        outputs = run_model(names, feeds)
+        outputs[0][feeds["records"][:, 0] == 66] = np.nan
+        return outputs
 
     monkeypatch.setattr(app.scorer, "_session", SimpleNamespace(run=failing))
     replies = asyncio.run(many(app, [GOOD], [{**GOOD, "age": 66}], [GOOD]))
@@ -104,8 +103,8 @@ def test_the_log_is_carried_into_its_file_beside_the_service(app):
     """A checkpoint carries what was committed from the WAL into the file, once."""
     ask(app, GOOD)
     app.log.checkpoint()
-    (app.log.path.parent / "alone").write_bytes(app.log.path.read_bytes())  # without its WAL
-    connection = sqlite3.connect(app.log.path.parent / "alone")
+    (app.log.path.parent / "without-wal").write_bytes(app.log.path.read_bytes())
+    connection = sqlite3.connect(app.log.path.parent / "without-wal")
     assert connection.execute("SELECT count(*) FROM predictions").fetchone() == (1,)
     connection.close()
     app.log.path.rename(app.log.path.with_name("elsewhere"))
@@ -124,7 +123,7 @@ def test_a_service_whose_disk_is_full_lives_and_is_not_ready(app, monkeypatch):
     assert call(app, "GET", "/readyz").status_code == 200
 
 
-def test_a_checkpoint_that_the_disk_refuses_is_told_and_the_service_goes_on(
+def test_a_checkpoint_that_the_disk_refuses_is_logged_and_the_service_goes_on(
     run, monkeypatch, caplog
 ):
     """A file that is gone is named in the service's own log; the watcher lives."""
@@ -302,16 +301,16 @@ def test_a_batch_is_kept_prediction_by_prediction(filled):
 
 
 def test_a_prediction_is_found_by_its_id_or_its_requests(filled, run):
-    """`find` gives what was sent and answered, and tells the reasons; an unknown id is an error."""
+    """`find` returns what was sent and answered, with reasons; an unknown id is an error."""
     app, ids = filled
     path = app.log.path
     assert [row.id for row in log_maintenance.find(path, ids[0])] == [ids[0]]
     assert [row.id for row in log_maintenance.find(path, "three")] == ids[1:]
     (row,) = log_maintenance.find(path, ids[2])
     assert row.inputs == people(3)[1]
-    told = json.loads(log_maintenance.describe(run, ids[2]))[0]
-    reasons = told["answer"]["reasons"]
-    assert told["model_version"] == app.scorer.version
+    description = json.loads(log_maintenance.describe(run, ids[2]))[0]
+    reasons = description["answer"]["reasons"]
+    assert description["model_version"] == app.scorer.version
     assert reasons["base"] + sum(reasons["contributions"].values()) == pytest.approx(
         reasons["value"], abs=1e-6
     )
@@ -347,7 +346,7 @@ def test_what_is_erased_is_gone_from_the_disk(filled, by):
 
 
 def test_a_request_named_like_a_token_stands_in_no_erasures_way(filled):
-    """A request may be named as another prediction's id begins: each is erased alone."""
+    """A request may be named as another prediction's id begins: each is erased on its own."""
     app, ids = filled
     (other,) = ask(app, GOOD, **{"x-request-id": ids[0][:16]}).json()["predictions"]
     assert log_maintenance.erase(app.log.path, ids[0]) == 1

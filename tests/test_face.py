@@ -19,9 +19,7 @@ from lepton_lib.errors import ParameterError, RunError
 from lepton_lib.serving import api_keys, container, log_maintenance, problems, signing
 from lepton_lib.serving.handlers import Service, handler
 from lepton_lib.utils import render
-from tests.service import GOOD, app, call, refresh, release, run
-
-__all__ = ["app", "release", "run"]  # fixtures
+from tests.service import GOOD, call, refresh
 
 
 def test_the_form_offers_not_knowing_only_where_a_gap_is_allowed():
@@ -41,7 +39,7 @@ def test_the_form_offers_not_knowing_only_where_a_gap_is_allowed():
 @pytest.mark.no_cover
 def test_whatever_the_description_allows_is_answered_as_it_says(app):
     """Requests made from the description, good and bad, get answers that conform to it; no 500."""
-    import schemathesis  # here, for all workers would take seconds to import it
+    import schemathesis  # here: at the top every worker would spend seconds on it
     from hypothesis import HealthCheck, Phase, given, settings
 
     good_and_bad = (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE)
@@ -319,7 +317,7 @@ import lepton_lib
 app = create_app(sys.argv[1], trust=[sys.argv[2]], workers=2)
 async def ask():
     transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://desk") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
         record = json.loads(sys.argv[3])
         replies = [await client.post("/v1/predict?explain=true", json={"records": [record]})]
         for path in ("/", "/docs", "/metrics", "/readyz", "/v1/models"):

@@ -19,9 +19,7 @@ from lepton_lib.cli import main
 from lepton_lib.errors import ParameterError, RunError
 from lepton_lib.serving import api_keys, protocol, server
 from lepton_lib.serving.scoring import Scorer
-from tests.service import GOOD, JSON, app, ask, call, kept, refresh, release, run
-
-__all__ = ["app", "release", "run"]  # fixtures
+from tests.service import GOOD, JSON, ask, call, kept, refresh
 
 
 def test_without_keys_nobody_is_asked_and_with_them_everybody(app):
@@ -74,7 +72,7 @@ def test_a_revoked_key_is_refused_and_so_is_everybody_when_the_file_goes(app):
 
 
 def test_only_hashes_are_kept(tmp_path):
-    """The file holds no key and is its owner's alone; wrong names and rates are refused."""
+    """Only its owner can read the file, which holds no key; wrong names and rates are refused."""
     path = tmp_path / "keys.json"
     key = api_keys.add_key(path, "desk", rate=5)
     assert key.removeprefix("lepton_") not in path.read_text()
@@ -352,16 +350,16 @@ def test_200_slow_clients_keep_nobody_waiting(quick):
     assert sorted(waits)[len(waits) // 2] < 0.25
 
 
-def test_connections_beyond_the_limit_are_told_to_come_back(quick):
+def test_connections_beyond_the_limit_get_503(quick):
     """Beyond the limit of connections a client gets 503 at once; when others go, it gets in."""
     crowd = [socket.create_connection(quick, timeout=8) for _ in range(235)]
-    told = b""
+    reply = b""
     with contextlib.suppress(ConnectionError):
-        told = crowd[-1].recv(65536)
+        reply = crowd[-1].recv(65536)
     for client in crowd:
         client.close()
-    assert b"HTTP/1.1 503" in told
-    assert b"retry-after: 1" in told
+    assert b"HTTP/1.1 503" in reply
+    assert b"retry-after: 1" in reply
     time.sleep(0.3)
     assert httpx.get(f"http://127.0.0.1:{quick[1]}/healthz", trust_env=False).status_code == 200
 

@@ -22,9 +22,7 @@ from lepton_lib.errors import RunError
 from lepton_lib.serving import releases, signing
 from lepton_lib.serving.scoring import FILES, Scorer, version_of
 from tests.conftest import write_case
-from tests.service import GOOD, app, ask, call, kept, refresh, release, run, write_release
-
-__all__ = ["app", "release", "run"]  # fixtures
+from tests.service import GOOD, ask, call, kept, refresh, write_release
 
 
 @pytest.fixture(scope="module")
@@ -142,10 +140,10 @@ def test_swaps_under_load_lose_no_request(run, second):
     assert {status for _, status, _ in replies} == {200}
     assert len(replies) > 100
     for (begin, version), (end, _) in zip(due, [*due[1:], (np.inf, "")], strict=True):
-        told = {
+        versions = {
             reply["model_version"] for moment, _, reply in replies if begin < moment < end - 1.0
         }
-        assert told == {version}
+        assert versions == {version}
     log = serving.read_log(run / "service" / "predictions.sqlite", load_case(run.parent / "desk"))
     given = {reply["predictions"][0]["id"]: reply["model_version"] for _, _, reply in replies}
     assert log["log.model_version"].to_dict() == given
@@ -215,8 +213,8 @@ def test_the_private_key_is_nobody_elses(monkeypatch, tmp_path):
         subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
         for _ in range(3)
     ]
-    told = {process.communicate()[0].strip() for process in started}
-    assert told == {signing.public_key()}
+    keys = {process.communicate()[0].strip() for process in started}
+    assert keys == {signing.public_key()}
     path = tmp_path / "config" / "signing.key"
     assert [entry.name for entry in path.parent.iterdir()] == ["signing.key"]
     assert path.stat().st_mode & 0o777 == 0o600
@@ -269,10 +267,10 @@ def test_a_fresh_run_folder_serves_what_is_installed(run, second):
     (known,) = ask(service, GOOD).json()["predictions"]
     service.log.close()
     (run.parent / "labels.csv").write_text(f"id,label\n{known['id']},yes\n")
-    desk = CliRunner()
-    told = desk.invoke(cli.app, ["label", str(fresh), str(run.parent / "labels.csv")])
-    assert (told.exit_code, "1 labels attached" in told.stdout) == (0, True), told.output
-    assert "waiting for more" in desk.invoke(cli.app, ["monitor", str(fresh)]).stdout
+    runner = CliRunner()
+    done = runner.invoke(cli.app, ["label", str(fresh), str(run.parent / "labels.csv")])
+    assert (done.exit_code, "1 labels attached" in done.stdout) == (0, True), done.output
+    assert "waiting for more" in runner.invoke(cli.app, ["monitor", str(fresh)]).stdout
 
 
 def test_the_commands_promote_and_roll_back(run, second, monkeypatch, capsys):
@@ -289,8 +287,8 @@ def test_the_commands_promote_and_roll_back(run, second, monkeypatch, capsys):
     assert lepton("promote", run, version)[1].out == f"{version} answers.\n"
     assert releases.current_version(run) == version
     assert lepton("roll-back", run)[1].out == f"{first} answers.\n"
-    code, told = lepton("promote", run, "nope")
-    assert (code, told.err.count("\n")) == (2, 1)
+    code, printed = lepton("promote", run, "nope")
+    assert (code, printed.err.count("\n")) == (2, 1)
     assert lepton("keys", "signing")[1].out.strip() == signing.public_key()
 
 

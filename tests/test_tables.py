@@ -32,7 +32,7 @@ DROPPED = {  # counted by hand, see each card
     "retail": {"its sixty days reach into the test part": 594},
     "traffic": {"exact duplicate": 17, "repeats date_time": 7612},
 }
-MENDED = {"traffic": {"temp": 10, "rain_1h": 1}}
+MADE_MISSING = {"traffic": {"temp": 10, "rain_1h": 1}}
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_every_row_is_kept_or_counted(cleaned, name):
     """The report's counts are those of the card, and they add up."""
     _, frame, report = cleaned(name)
     assert report.dropped == DROPPED[name]
-    assert report.mended == MENDED.get(name, {})
+    assert report.mended == MADE_MISSING.get(name, {})
     assert report.rows_kept == len(frame) == report.rows_read - sum(DROPPED[name].values())
     assert report.missing == {column: n for column, n in frame.isna().sum().items() if n}
     assert report.to_frame()["count"].iloc[0] == report.rows_read
@@ -453,7 +453,7 @@ def test_missing_values_are_dropped_or_kept_as_the_column_says(make_case):
 
 
 def test_a_value_that_breaks_its_rule_becomes_missing_where_the_column_allows_it(make_case):
-    """With on_invalid = "missing" wrong values are mended, listed and counted."""
+    """With on_invalid = "missing" wrong values become missing, listed and counted."""
     table = "x,colour,label\nBad,red,yes\n-1,red,no\n5,pink,no\n6,red,yes\n"
     soft = {"on_invalid": "missing", "nullable": True}
     case = load_case(make_case(table, columns=[X | soft | {"min": 0}, COLOUR | soft]))
@@ -624,7 +624,7 @@ def test_parts_are_apart_for_random_shares(make_case):
 
 
 def test_make_applications_is_reproducible(tmp_path, capsys):
-    """The command writes the shipped hash, from the table alone."""
+    """The command writes the shipped hash from nothing but the table."""
     case = load_case("credit")
     folder = tmp_path / "credit"
     folder.mkdir()

@@ -231,5 +231,5 @@ class Policy(Section):
     cool_down_hours: float = Field(24.0, ge=0)  # after an action, before the next training
     # in which a challenger answers unseen, before it may be promoted
     shadow_windows: int = Field(1, ge=1)
-    max_broken: Share = 0.01  # of a column's values, before the source is to be mended
+    max_broken: Share = 0.01  # of a column's values, before its source must be fixed
     level: Share = 0.05  # chance of any false alarm among a window's tests

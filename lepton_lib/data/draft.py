@@ -283,7 +283,7 @@ def _describe_target(
         whole and len(counts) <= MAX_CLASSES and counts.min() >= MIN_ROWS_PER_CLASS
     )
     if numeric and not few:
-        return "regression", section, []  # a mark among quantities is told with its line instead
+        return "regression", section, []  # reading reports a mark among quantities with its line
     if marks := [mark for mark in _MARKS if (values == mark).any()]:
         section["missing"] = marks
     if len(counts) > MAX_CLASSES:

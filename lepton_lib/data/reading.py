@@ -114,7 +114,7 @@ def _reading(path: Path, encoding: str) -> Iterator[TextIO]:
             path.name,
             f"a file that breaks off or apart ({error})",
             "a whole table",
-            "Fetch it again, or mend its quotes.",
+            "Fetch it again, or fix its quotes.",
         ) from error
 
 

@@ -22,7 +22,7 @@ from lepton_lib.cases import Case, load_case
 from lepton_lib.cases.columns import TimestampColumn
 from lepton_lib.cases.sections import TARGET
 from lepton_lib.data import encode, read_table
-from lepton_lib.evaluation import paired_difference
+from lepton_lib.intervals import paired_difference
 from lepton_lib.metrics import log_loss, mean_absolute_error
 from lepton_lib.monitoring import MIN_ROWS, Interval, choose_model
 from lepton_lib.operations.records import Act

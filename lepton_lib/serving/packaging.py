@@ -46,9 +46,9 @@ def package(
         metrics: ``evaluation/metrics.json``; goes into the card and the manifest.
         gate: ``evaluation/gate.json``; goes into the card.
         comparison: ``model/comparison.json``; goes into the card.
-        background: Raw inputs of training rows float32 ``(n, len(case.fields))``. Reasons are told
-            against rows that are put together from them, each value from another row: no row of the
-            file is a person's.
+        background: Raw inputs of training rows float32 ``(n, len(case.fields))``. Reasons
+            compare with rows that are put together from them, each value from another row, so
+            that no row of the file belongs to a person.
 
     Returns:
         The manifest: version, case, contract (hash of the case's rules), files' sha256, metrics,
