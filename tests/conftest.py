@@ -305,10 +305,10 @@ def lepton(
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that holds a case and a run whose model was packaged; `run` gives a copy."""
-    from tests.service import COLUMNS, HOSTILE, write_desk
+    from tests.service import COLUMNS, HOSTILE, write_case_and_release
 
     folder = tmp_path_factory.mktemp("release")
-    return write_desk(folder, columns=COLUMNS, title=HOSTILE, question=HOSTILE)
+    return write_case_and_release(folder, columns=COLUMNS, title=HOSTILE, question=HOSTILE)
 
 
 @pytest.fixture

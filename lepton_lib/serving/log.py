@@ -83,15 +83,9 @@ def make_entry(
     form: str = "json",
     outputs: bytes | None = None,
 ) -> Entry:
-    """One request's records and answers: a row for one, a row of lists for several.
+    """One request's checked records and answers: a row for one, a row of lists for several.
 
-    Args:
-        request_id: The request's.
-        model_version: Of the model that answered.
-        records: Mappings or structs, as they were checked.
-        answers: As many.
-        form: What `codec.expand` reads several with.
-        outputs: What several are stored with instead of their answers, see `codec.expand`.
+    Several may be stored with their ``outputs`` instead of answers, see `codec.expand`.
     """
     token = secrets.token_hex(TOKEN // 2)
     head = request_id, datetime.now(UTC).isoformat(timespec="microseconds"), model_version
@@ -221,10 +215,7 @@ class PredictionLog:
 
     @contextlib.contextmanager
     def transaction(self, timeout: float | None = None) -> Iterator[sqlite3.Connection]:
-        """All or nothing of what is done to the connection inside.
-
-        Args:
-            timeout: Seconds to wait for a lock, if others than the log's own.
+        """All or nothing of what is done to the connection inside; ``timeout`` is for a lock.
 
         Raises:
             RunError: It could not be done.

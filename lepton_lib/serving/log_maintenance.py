@@ -141,9 +141,7 @@ def _opened(path: Path) -> Iterator[PredictionLog]:
     deadline, free = time.monotonic() + LOCK_SECONDS, -1
     with log.connect(path, "rw", LOCK_SECONDS) as connection:
         while free != (free := connection.execute("PRAGMA freelist_count").fetchone()[0]):
-            connection.executescript(
-                f"PRAGMA incremental_vacuum({CHUNK})"
-            )  # a script runs it whole
+            connection.executescript(f"PRAGMA incremental_vacuum({CHUNK})")
             time.sleep(PAUSE)
         # Most is carried over while others write, the rest, and the journal's end, while none does.
         carried = "PRAGMA wal_checkpoint(PASSIVE)", "PRAGMA wal_checkpoint(TRUNCATE)"

@@ -262,9 +262,7 @@ class Scorer:
     ) -> list[dict[str, Any]]:
         """How much each field moved each answer away from the average one, see `shapley_values`.
 
-        Args:
-            records: Raw records.
-            cancelled: Set it, in another thread, to end this with a `CancelledError`.
+        When another thread sets ``cancelled``, this ends with a `CancelledError`.
 
         Returns:
             For each record: ``of`` (the class whose probability is explained: the positive one of

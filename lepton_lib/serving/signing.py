@@ -69,12 +69,7 @@ def sign(manifest: bytes) -> str:
 
 
 def read_bounded(path: Path, limit: int) -> bytes:
-    """A file's bytes.
-
-    Raises:
-        OSError: It can't be read.
-        ValueError: It has more bytes than ``limit``, or is no plain file.
-    """
+    """A file's bytes; ValueError where they are more than ``limit`` or it is no plain file."""
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise ValueError("it is no plain file")
     with open(path, "rb") as file:
