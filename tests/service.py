@@ -112,7 +112,8 @@ def refresh(app):
 
     async def look():
         await app.refresh()
-        await app.predictor.refresh()
+        if hasattr(app, "predictor"):
+            await app.predictor.refresh()
 
     asyncio.run(look())
 

@@ -200,7 +200,7 @@ def test_what_a_class_answers_is_stored(stored, tmp_path):
 
 def test_what_a_class_cannot_store_is_not_given(stored):
     """With a log that can't be written to a call gets 503, and the service isn't ready."""
-    stored.log._connection.execute("PRAGMA query_only = 1")
+    stored.log.path.rename(stored.log.path.with_suffix(".away"))
     for method, path in (("POST", "/predict"), ("GET", "/readyz")):
         reply = call(stored, method, path, json={"income": 2.0} if method == "POST" else None)
         assert (reply.status_code, reply.headers["retry-after"]) == (503, "1")

@@ -102,6 +102,8 @@ def log(
         typer.echo(f"{log_maintenance.export(path, case, parquet)} predictions in {parquet}.")
     if erase is not None:
         typer.echo(f"{log_maintenance.erase(path, erase)} predictions erased.")
+        for copy in log_maintenance.copies(run_dir):
+            typer.echo(f"{copy} was trained on labelled rows: it may hold a copy.", err=True)
     if keep_days is not None:
         typer.echo(f"{log_maintenance.keep_days(path, keep_days)} requests removed.")
 
