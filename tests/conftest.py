@@ -180,7 +180,6 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
 @pytest.fixture(scope="session")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder after `lepton run loop` on credit with one thread, without the lessons."""
-    from tests import offline
 
     def make(folder: Path) -> None:
         words = ["run", "loop", "--case", "credit", "--out", str(folder)]

@@ -107,6 +107,17 @@ def call(app, method, path, **options):
     return asyncio.run(request())
 
 
+def refresh(app):
+    """Let the service look at its files now, as it does four times a second."""
+
+    async def look():
+        await app.refresh()
+        if hasattr(app, "predictor"):
+            await app.predictor.refresh()
+
+    asyncio.run(look())
+
+
 def ask(app, *records, **headers):
     return call(
         app, "POST", "/v1/predict", content=json.dumps({"records": records}), headers=JSON | headers

@@ -75,7 +75,7 @@ def enlarge_case(case: Case, labelled: pd.DataFrame, folder: Path) -> tuple[int,
     served, filled = _as_cells(case, labelled, raw)
     headers = {column.name: column.header for column in case.columns} | {TARGET: case.target.column}
     table = pd.concat([raw, served]).rename(columns=headers)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # it holds what people asked
     with tempfile.TemporaryDirectory(dir=folder, prefix=".") as aside:
         place = Path(aside) / case.name
         place.mkdir()

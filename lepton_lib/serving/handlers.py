@@ -95,7 +95,7 @@ class Service:
         metrics = Metrics()
         metrics.set_model(name, self.version or name, answers=True)
         api = self._api(_Recorder(self.version or name, metrics, log))
-        for path, endpoint in common_endpoints(metrics, log).items():
+        for path, endpoint in common_endpoints(metrics, log.check if log else lambda: None).items():
             api.add_route(path, endpoint, include_in_schema=False)
         guarded = ServiceMiddleware(
             _raise_problems(api),
