@@ -293,7 +293,7 @@ class Step:
             "parameters": self.parameters,
             "python": sys.version.split()[0],
             "commit": commit(),
-            "packages": {name: metadata.version(name) for name in PACKAGES},
+            "packages": _versions(),
             "read": self._read,
             "files": {name: sha256_of(self._staging / name) for name in outputs},
             "seconds": round(time.monotonic() - self._begun, 2),
@@ -315,3 +315,11 @@ class Step:
 
     def __repr__(self) -> str:
         return f"Step({self.name!r})"
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for name in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):  # not all belong to the core
+            versions[name] = metadata.version(name)
+    return versions

@@ -24,8 +24,10 @@ from lepton_lib.utils import (
 
 DISTRIBUTION = "lepton-course"
 LEAST_MEMORY, LEAST_DISK = 2.0, 0.5  # GiB
+EXTRAS = ("", "serve", "ops", "class")  # what the course's notebooks and commands import
 REINSTALL = (
-    "Run `make setup`, or `python -m pip install -e . -c constraints.txt` in the course's folder."
+    "Run `make setup`, or `python -m pip install -c constraints.txt -e '.[class]'` "
+    "in the course's folder."
 )
 
 
@@ -89,7 +91,12 @@ def _packages() -> Check:
         requirements = [Requirement(line) for line in metadata.requires(DISTRIBUTION) or []]
     except metadata.PackageNotFoundError:
         return Check("packages", False, "the course itself isn't installed", REINSTALL)
-    needed = [one for one in requirements if not one.marker or one.marker.evaluate({"extra": ""})]
+    needed = [
+        one
+        for one in requirements
+        if one.name != DISTRIBUTION
+        and (not one.marker or any(one.marker.evaluate({"extra": extra}) for extra in EXTRAS))
+    ]
     wrong = []
     for requirement in needed:
         name, specifier = requirement.name, requirement.specifier
@@ -105,9 +112,11 @@ def _packages() -> Check:
 
 
 def _kernel() -> Check:
-    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
-
     name = "Jupyter kernel"
+    try:
+        from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+    except ImportError as error:
+        return Check(name, False, f"{error.name} is missing", REINSTALL)
     remedy = (
         "Run `python -m ipykernel install --sys-prefix --name python3` with the course's Python."
     )

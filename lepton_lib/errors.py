@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,6 +70,36 @@ class TrainingError(LeptonError):
 
 class MetricError(LeptonError):
     """A metric that isn't defined on its arguments."""
+
+
+class MissingExtraError(LeptonError, ModuleNotFoundError):
+    """A package that isn't installed, of an extra of pyproject.toml."""
+
+
+@contextlib.contextmanager
+def needs_extra(extra: str, user: str, *modules: str) -> Iterator[None]:
+    """Name the command that installs an extra where an import inside fails.
+
+    Args:
+        extra: ``serve``, ``ops`` or ``class``.
+        user: What needs it, such as ``"lepton_lib.serving"``.
+        *modules: Modules of the extra that are imported later; looked for, and not imported.
+
+    Raises:
+        MissingExtraError: A module isn't installed.
+    """
+    try:
+        for module in modules:
+            if importlib.util.find_spec(module) is None:
+                raise ModuleNotFoundError(name=module)
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("lepton_lib"):  # a mistake of ours, and no extra
+            raise
+        got = error.got if isinstance(error, MissingExtraError) else f"no package {error.name!r}"
+        install = f"python -m pip install -c constraints.txt -e '.[{extra}]'"
+        remedy = f"Run `{install}` in the course's folder."
+        raise MissingExtraError(user, got, f"the extra {extra!r}", remedy) from error
 
 
 @contextlib.contextmanager

@@ -22,88 +22,16 @@ from lepton_lib.decisions import (  # noqa: F401  # a notebook has all of a judg
     decide,
 )
 from lepton_lib.errors import MetricError
-from lepton_lib.metrics import AUC, Interval, mean_absolute_error
+from lepton_lib.intervals import (  # noqa: F401
+    Interval,
+    auc_interval,
+    bootstrap_interval,
+    paired_difference,
+)
+from lepton_lib.metrics import AUC, mean_absolute_error
 
 MIN_GROUP_ROWS = 50  # a smaller group's metric moves too much by chance to be judged
 MIN_GROUP_CLASS_ROWS = 10  # the same for a class within a group
-
-
-def bootstrap_interval(
-    metric: Callable[..., float],
-    *arrays: Any,
-    n: int = 1000,
-    level: float = 0.95,
-    seed: int,
-    stratify: Any = None,
-    block: int = 1,
-) -> Interval:
-    """Percentile bootstrap: the metric on rows drawn again with replacement.
-
-    Efron, Bootstrap Methods, 1979.
-
-    Args:
-        metric: Function of ``arrays``.
-        *arrays: Arrays of one length ``(rows, ...)``; the same rows are drawn from all of them.
-        n: Number of draws.
-        level: Share of the draws that lies between the ends.
-        seed: Of the draws.
-        stratify: ``(rows,)`` labels: each label keeps its count, so that no draw lacks a class.
-        block: Rows that are drawn together. More than one where neighbouring rows resemble each
-            other, as in time: drawn alone they would seem to be more evidence than they are
-            (Künsch, The Jackknife and the Bootstrap for General Stationary Observations, 1989).
-            Stretches wrap around at the end, and hold at most a tenth of a label's rows: draws of
-            few stretches are too alike.
-
-    Raises:
-        MetricError: There is no row, the lengths differ, or a setting is out of range.
-    """
-    columns = [np.asarray(array) for array in arrays]
-    strata = np.zeros(len(columns[0])) if stratify is None else np.asarray(stratify)
-    lengths = sorted({len(column) for column in (*columns, strata)})
-    if len(lengths) != 1 or lengths[0] == 0 or n < 1 or not 0 < level < 1 or block < 1:
-        got = f"arrays of length {lengths}, n={n}, level={level}, block={block}"
-        expected = "arrays of one length, n and block of at least 1, a level between 0 and 1"
-        raise MetricError("bootstrap_interval", got, expected, "Take all from the same rows.")
-    generator = np.random.default_rng(seed)
-    parts = [np.flatnonzero(strata == label) for label in np.unique(strata)]
-    draws = np.empty(n)
-    for i in range(n):
-        rows = np.concatenate([_draw_rows(part, block, generator) for part in parts])
-        draws[i] = metric(*(column[rows] for column in columns))
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(metric(*columns)), float(low), float(high))
-
-
-def _draw_rows(rows: np.ndarray, block: int, generator: np.random.Generator) -> np.ndarray:
-    block = max(min(block, len(rows) // 10), 1)
-    starts = generator.integers(len(rows), size=-(-len(rows) // block))
-    if block == 1:
-        return rows[starts]
-    stretches = (starts[:, None] + np.arange(block)).ravel()[: len(rows)]
-    return np.asarray(rows[stretches % len(rows)])
-
-
-def paired_difference(
-    metric: Callable[[Any, Any], float], labels: Any, a: Any, b: Any, *, seed: int, **options: Any
-) -> Interval:
-    """How much higher the metric is for ``a`` than for ``b``, both judged on the same drawn rows.
-
-    What makes both look good or bad alike cancels, so that the interval is narrower than either
-    model's own.
-
-    Args:
-        metric: Function of ``(labels, predictions)``.
-        labels: ``(rows,)``.
-        a: One model's predictions or probabilities, ``(rows, ...)``.
-        b: The other's.
-        seed: Of the draws.
-        **options: For `bootstrap_interval`: ``n``, ``level``, ``stratify``, ``block``.
-    """
-
-    def difference(labels: Any, a: Any, b: Any) -> float:
-        return metric(labels, a) - metric(labels, b)
-
-    return bootstrap_interval(difference, labels, a, b, seed=seed, **options)
 
 
 def case_metric(case: Case) -> tuple[str, Callable[[Any, Any], float]]:
@@ -121,6 +49,30 @@ def case_metric(case: Case) -> tuple[str, Callable[[Any, Any], float]]:
         return auc.average()
 
     return case.task.metric, area
+
+
+def metric_interval(
+    case: Case, labels: Any, outputs: Any, *, seed: int, n: int = 1000, block: int = 1
+) -> Interval:
+    """The case's metric (`case_metric`) with its interval at 95 %.
+
+    It is `auc_interval` for the AUC of independent rows, else `bootstrap_interval`, stratified by
+    class.
+
+    Args:
+        case: The case.
+        labels: ``(n,)``.
+        outputs: ``(n, n_classes)`` or ``(n, 1)``.
+        seed: Of the bootstrap.
+        n: Its draws.
+        block: Rows that belong together, as for `bootstrap_interval`.
+    """
+    labels = np.asarray(labels)
+    if case.classes and block == 1:
+        return auc_interval(labels, case.task.scores(np.asarray(outputs)))
+    strata, metric = labels if case.classes else None, case_metric(case)[1]
+    options = {"seed": seed, "n": n, "block": block}
+    return bootstrap_interval(metric, labels, outputs, stratify=strata, **options)
 
 
 def baselines(
@@ -161,11 +113,13 @@ def baselines(
 
 
 def fit_temperature(logits: Any, labels: Any) -> float:
-    """The temperature with the least log loss of ``logits / temperature``.
+    """The temperature with the least log loss of ``logits / temperature``, or 1 without clear gain.
 
     Guo, Pleiss, Sun and Weinberger, On Calibration of Modern Neural Networks, 2017, eq. 9. Above 1
     the model was too sure of itself, below 1 too timid. It never changes an order, nor the AUC of
-    two classes.
+    two classes. Few rows, or rows that the logits separate, would pull it to an extreme: a normal
+    prior keeps its logarithm near 0, with a standard deviation of ``log(2)``. And it stays at 1
+    unless twice the gain in log likelihood exceeds 3.84: chi-square at 95 % (Wilks, 1938).
 
     Args:
         logits: ``(n,)`` or ``(n, 1)`` of the positive class, or ``(n, n_classes)``; of rows that
@@ -192,11 +146,14 @@ def fit_temperature(logits: Any, labels: Any) -> float:
 
     def loss(log_temperature: float) -> float:
         inverse = math.exp(-log_temperature)
-        return float((logsumexp(scores * inverse, axis=1) - chosen * inverse).mean())
+        return float((logsumexp(scores * inverse, axis=1) - chosen * inverse).sum())
 
-    limit = math.log(20)
-    found = minimize_scalar(loss, bounds=(-limit, limit), method="bounded", options={"xatol": 1e-6})
-    return math.exp(float(found.x))
+    def with_prior(log_temperature: float) -> float:
+        return loss(log_temperature) + (log_temperature / math.log(2)) ** 2 / 2
+
+    limit, options = math.log(20), {"xatol": 1e-6}
+    best = minimize_scalar(with_prior, bounds=(-limit, limit), method="bounded", options=options).x
+    return math.exp(best) if 2 * (loss(0.0) - loss(best)) > 3.84 else 1.0
 
 
 def group_labels(frame: pd.DataFrame, column: NumberColumn | CategoryColumn) -> pd.Series:
@@ -217,7 +174,7 @@ def group_table(
     seed: int,
     groups: Mapping[str, pd.Series] | None = None,
     block: int = 1,
-    **options: Any,
+    n: int = 1000,
 ) -> pd.DataFrame:
     """The case's metric in every group, with its interval.
 
@@ -230,7 +187,7 @@ def group_table(
         groups: Other groups than the sensitive columns': name to a label for each row.
         block: Rows of ``frame`` that belong together, as for `bootstrap_interval`; of a group the
             same share of it.
-        **options: For `bootstrap_interval`: ``n``, ``level``.
+        n: Draws of the bootstrap.
 
     Returns:
         One line a group: ``column``, ``group``, ``rows``; ``observed`` and ``stated``: the positive
@@ -239,7 +196,6 @@ def group_table(
         its name, ``low``, ``high`` (NaN where undefined); ``judged``: see `can_be_judged`.
     """
     labels, probabilities = np.asarray(labels), np.asarray(probabilities)
-    name, metric = case_metric(case)
     if groups is None:
         groups = {column.name: group_labels(frame, column) for column in case.sensitive}
     observed, stated = case.task.observed_and_stated(labels, probabilities)
@@ -248,19 +204,14 @@ def group_table(
         for group, rows in values.groupby(values, observed=True).indices.items():
             truth, interval = labels[rows], Interval(math.nan, math.nan, math.nan)
             if _smallest_class(case, truth) > 0:
-                interval = bootstrap_interval(
-                    metric,
-                    truth,
-                    probabilities[rows],
-                    seed=seed,
-                    stratify=truth if case.classes else None,
-                    block=max(round(block * len(rows) / len(labels)), 1),
-                    **options,
-                )
+                share = max(round(block * len(rows) / len(labels)), 1)
+                own = probabilities[rows]
+                interval = metric_interval(case, truth, own, seed=seed, n=n, block=share)
             means = observed[rows].mean(), stated[rows].mean()
             judged = can_be_judged(case, truth)
             lines.append((column, group, len(rows), *means, *interval, judged))
-    header = ["column", "group", "rows", "observed", "stated", name, "low", "high", "judged"]
+    columns = ["column", "group", "rows", "observed", "stated"]
+    header = [*columns, case.task.metric, "low", "high", "judged"]
     return pd.DataFrame(lines, columns=header)
 
 
@@ -295,19 +246,25 @@ class Judgement(NamedTuple):
     value: float
     judged: float  # the interval's worse end, which the bound is held against; else the value
     bound: str
-    passed: bool
+    passed: bool | None  # None: not judged
     why: str
 
 
 @dataclass(frozen=True)
 class Gate:
-    """The charter's criteria, each judged. A closed gate is a result, not an error."""
+    """The charter's criteria, each judged. A closed gate is a result, not an error.
+
+    Nothing is judged by a charter that is a draft: measured values stand beside drafted bounds.
+    """
 
     criteria: tuple[Judgement, ...]
+    agreed: bool = True
 
     @property
-    def passed(self) -> bool:
-        """Whether something was judged and all of it holds."""
+    def passed(self) -> bool | None:
+        """Whether something was judged and all of it holds; None where nobody agreed to a bound."""
+        if not self.agreed:
+            return None
         return bool(self.criteria) and all(entry.passed for entry in self.criteria)
 
     def to_frame(self) -> pd.DataFrame:
@@ -320,6 +277,8 @@ class Gate:
 
     def __str__(self) -> str:
         failed = [entry.name for entry in self.criteria if not entry.passed]
+        if not self.agreed:
+            return "Gate not judged: the charter is a draft that nobody has agreed to"
         if not self.criteria:
             return "Gate closed: nothing was judged"
         return f"Gate closed: {', '.join(failed)}" if failed else "Gate open: every criterion holds"
@@ -334,7 +293,9 @@ class Gate:
     def _rounded(self) -> pd.DataFrame:
         frame = self.to_frame()
         numbers = {name: frame[name].map("{:.3g}".format) for name in ("value", "judged")}
-        return frame.assign(**numbers, passed=frame["passed"].map({True: "yes", False: "no"}))
+        return frame.assign(
+            **numbers, passed=frame["passed"].map({True: "yes", False: "no", None: "–"})
+        )
 
 
 def gate(case: Case, values: Mapping[str, float | tuple[float, float, float]]) -> Gate:
@@ -366,6 +327,7 @@ def gate(case: Case, values: Mapping[str, float | tuple[float, float, float]]) -
         else:
             judged, passed = high, high <= criterion.at_most
             bound = f"at_most {criterion.at_most:g}"
-        entry = Judgement(name, float(value), float(judged), bound, bool(passed), criterion.why)
+        verdict = bool(passed) if case.charter.agreed else None
+        entry = Judgement(name, float(value), float(judged), bound, verdict, criterion.why)
         judgements.append(entry)
-    return Gate(tuple(judgements))
+    return Gate(tuple(judgements), case.charter.agreed)

@@ -22,7 +22,8 @@ class Reasons(NamedTuple):
     base: float  # the average prediction over the background
     contributions: np.ndarray  # float64 (n, n_groups)
     values: np.ndarray  # float64 (n,), the predictions
-    # float64 (n, n_groups), standard errors of the contributions; 0 where all pairs agree
+    # float64 (n, n_groups), standard errors of the contributions given the background; NaN with one
+    # round, where chance can't be told from what the background rows differ by
     errors: np.ndarray
 
 
@@ -48,7 +49,7 @@ def shapley_values(
         background: What "nothing known" means, ``(b, d)``.
         groups: Column indices that move together, such as the parts of one moment; each column
             alone by default.
-        rounds: Pairs of walks from each background row.
+        rounds: Pairs of walks from each background row; two at least give standard errors.
         seed: Draws the permutations; the same ones for every row.
 
     Returns:
@@ -77,6 +78,15 @@ def shapley_values(
         # (pairs, n_groups)
         pairs = np.take_along_axis(np.diff(along, axis=2), ranks, axis=2).mean(axis=1)
         contributions[index] = pairs.mean(axis=0)
-        errors[index] = pairs.std(axis=0, ddof=1) / len(pairs) ** 0.5 if len(pairs) > 1 else np.nan
+        errors[index] = _standard_error(pairs.reshape(rounds, len(background), -1))
         values[index], base = along[0, 0, -1], along[:, :, 0].mean()
     return Reasons(float(base), contributions, values, errors)
+
+
+def _standard_error(pairs: np.ndarray) -> np.ndarray:
+    """Of the mean of ``(rounds, b, n_groups)``, by the variance between the rounds of each row."""
+    rounds, b, n_groups = pairs.shape
+    if rounds == 1:
+        return np.full(n_groups, np.nan)
+    error: np.ndarray = np.sqrt(pairs.var(axis=0, ddof=1).mean(axis=0) / (rounds * b))
+    return error

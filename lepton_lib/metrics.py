@@ -6,7 +6,7 @@ All take NumPy arrays or torch tensors and compute in float64. Knows arrays only
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,17 +15,6 @@ from lepton_lib.errors import MetricError
 _SAME_ROWS = "Take both from the same rows."
 _MORE_ROWS = "Add more rows before asking for the average"
 _FROM_ZERO = "Number the classes from 0."
-
-
-class Interval(NamedTuple):
-    """A value with the ends of its confidence interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.3g} ({self.low:.3g} to {self.high:.3g})"
 
 
 def _array(values: Any) -> np.ndarray:
@@ -174,6 +163,17 @@ def _classified(name: str, labels: Any, probabilities: Any) -> tuple[np.ndarray,
     return labels.astype(np.int64), probabilities
 
 
+def _calibrated(name: str, labels: Any, probabilities: Any) -> tuple[np.ndarray, np.ndarray]:
+    """As `_classified`, for metrics of which only probabilities have a meaning."""
+    labels, probabilities = _classified(name, labels, probabilities)
+    if not _are_probabilities(probabilities):
+        row = int(np.argmax((probabilities < 0).any(1) | (abs(probabilities.sum(1) - 1) > 1e-3)))
+        got = f"row {row} with {probabilities[row].tolist()}"
+        remedy = "Turn logits into probabilities first; TabularModel.predict does."
+        raise MetricError(name, got, "probabilities of at least 0 that sum to 1", remedy)
+    return labels, probabilities
+
+
 def log_loss(labels: Any, probabilities: Any) -> float:
     """Mean cross-entropy in nats.
 
@@ -184,9 +184,10 @@ def log_loss(labels: Any, probabilities: Any) -> float:
         probabilities: ``(n, n_classes)``.
 
     Raises:
-        MetricError: Shapes that don't agree, a label that is no class, or a NaN.
+        MetricError: Shapes that don't agree, a label that is no class, a NaN, or a row that doesn't
+            hold probabilities.
     """
-    labels, probabilities = _classified("log_loss", labels, probabilities)
+    labels, probabilities = _calibrated("log_loss", labels, probabilities)
     chosen = probabilities[np.arange(len(labels)), labels]
     return float(-np.log(chosen.clip(np.finfo(np.float64).eps)).mean())
 
@@ -196,14 +197,14 @@ def brier_score(labels: Any, probabilities: Any) -> float:
 
     Arguments and errors as for `log_loss`.
     """
-    labels, probabilities = _classified("brier_score", labels, probabilities)
+    labels, probabilities = _calibrated("brier_score", labels, probabilities)
     return float(((probabilities - np.eye(probabilities.shape[1])[labels]) ** 2).sum(1).mean())
 
 
 def accuracy(labels: Any, probabilities: Any) -> float:
     """Share of rows whose most probable class is the label.
 
-    Arguments and errors as for `log_loss`.
+    Arguments and errors as for `log_loss`, but logits will do: their order counts.
     """
     labels, probabilities = _classified("accuracy", labels, probabilities)
     return float((probabilities.argmax(1) == labels).mean())
@@ -239,7 +240,22 @@ def reliability(
 
     Empty bins are left out. Arguments and errors as for `calibration_error`.
     """
-    labels, probabilities = _classified("reliability", labels, probabilities)
+    index, confidence, hit = calibration_bins(labels, probabilities, n_bins=n_bins, bins=bins)
+    counts = np.bincount(index, minlength=n_bins)
+    filled = counts > 0
+    stated = np.bincount(index, weights=confidence, minlength=n_bins)[filled] / counts[filled]
+    happened = np.bincount(index, weights=hit, minlength=n_bins)[filled] / counts[filled]
+    return stated, happened, counts[filled]
+
+
+def calibration_bins(
+    labels: Any, probabilities: Any, *, n_bins: int = 10, bins: Literal["width", "mass"] = "mass"
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Bin, stated probability and outcome (0 or 1) of each row, ``(n,)`` each.
+
+    Arguments and errors as for `calibration_error`.
+    """
+    labels, probabilities = _calibrated("reliability", labels, probabilities)
     if probabilities.shape[1] == 2:
         confidence, hit = probabilities[:, 1], labels == 1
     else:
@@ -249,11 +265,7 @@ def reliability(
     else:
         edges = np.quantile(confidence, np.linspace(0, 1, n_bins + 1)[1:-1])
         index = np.searchsorted(edges, confidence, side="right")  # equal probabilities share a bin
-    counts = np.bincount(index, minlength=n_bins)
-    filled = counts > 0
-    stated = np.bincount(index, weights=confidence, minlength=n_bins)[filled] / counts[filled]
-    happened = np.bincount(index, weights=hit, minlength=n_bins)[filled] / counts[filled]
-    return stated, happened, counts[filled]
+    return index, confidence, hit
 
 
 def confusion_matrix(labels: Any, decisions: Any, *, n_classes: int) -> np.ndarray:
@@ -282,13 +294,14 @@ def mean_absolute_error(targets: Any, predictions: Any) -> float:
     """Mean distance of targets ``(n,)`` and predictions ``(n,)`` or ``(n, 1)``, in their unit.
 
     Raises:
-        MetricError: The lengths differ, or there is no row.
+        MetricError: Another shape, or there is no row.
     """
-    targets, predictions = _array(targets).astype(np.float64).ravel(), _array(predictions).ravel()
-    if len(targets) != len(predictions) or len(targets) == 0:
-        got = f"{len(targets)} targets and {len(predictions)} predictions"
-        raise MetricError("mean_absolute_error", got, "as many of both, at least one", _SAME_ROWS)
-    return float(np.abs(targets - predictions).mean())
+    targets, predictions = _array(targets).astype(np.float64), _array(predictions)
+    n = len(targets) if targets.ndim == 1 else 0
+    if n == 0 or predictions.shape not in ((n,), (n, 1)):
+        got = f"targets of shape {targets.shape} and predictions of shape {predictions.shape}"
+        raise MetricError("mean_absolute_error", got, "(n,) and (n,) or (n, 1)", _SAME_ROWS)
+    return float(np.abs(targets - predictions.reshape(n)).mean())
 
 
 def mean_decision_cost(

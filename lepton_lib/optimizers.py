@@ -1,4 +1,4 @@
-"""AdamW with its schedule inside: linear warm-up, then cosine decay. Knows parameters and steps only."""
+"""AdamW with its schedule inside: warm-up, then cosine decay. Knows parameters and steps only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from lepton_lib.errors import ParameterError
 
 
 class AdamW(torch.optim.AdamW):
-    """Adam with decoupled weight decay (Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019).
+    """Adam with decoupled weight decay, and a schedule.
+
+    Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019.
 
     With ``total_steps`` the rate rises in a straight line to ``lr`` over the first ``warmup`` of
     the steps and falls to zero along half a cosine; without it the rate stays at ``lr``. The

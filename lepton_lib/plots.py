@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from cycler import cycler
 from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection, QuadMesh
@@ -20,6 +20,7 @@ from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import StepPatch
+from matplotlib.rcsetup import cycler
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#767676")
@@ -153,10 +154,10 @@ def use_style() -> None:
     In a notebook the text of a table, which is compared, then ends with its types: two tables may
     look the same and yet hold ``float32`` and ``float64``.
     """
-    from IPython.core.getipython import get_ipython
-
     rcParams.update(STYLE)
-    if (shell := get_ipython()) is not None and shell.display_formatter is not None:
+    ipython = sys.modules.get("IPython")  # a kernel has it loaded; the core does without
+    shell = ipython.get_ipython() if ipython is not None else None
+    if shell is not None and shell.display_formatter is not None:
         text = shell.display_formatter.formatters["text/plain"]
         text.for_type_by_name("pandas", "DataFrame", _describe_table)
 

@@ -50,12 +50,14 @@ def pgd(
     seed: int,
     n_steps: int = 10,
     step: float | None = None,
+    n_starts: int = 3,
 ) -> np.ndarray:
-    """Projected gradient descent: small steps from a random start, projected into the radius.
+    """Projected gradient descent: small steps from several starts, projected into the radius.
 
     Madry, Makelov, Schmidt, Tsipras and Vladu, Towards Deep Learning Models Resistant to
-    Adversarial Attacks, 2018, section 2.1. Of all positions on its way each row keeps the one with
-    the highest loss, where it began included.
+    Adversarial Attacks, 2018, section 2.1, with restarts. The first start is `fgsm`'s result, the
+    others are random. Each row keeps the position with the highest loss of all, its own included:
+    it never does less harm than `fgsm`.
 
     Args:
         model: The model under attack; left as it is.
@@ -63,29 +65,31 @@ def pgd(
         labels: ``(n,)`` true classes, or targets.
         case: Says which fields are numbers and what range they may have.
         radius: How far each number may move, in its standard deviations in training.
-        seed: Of the start.
+        seed: Of the random starts.
         n_steps: Number of steps.
         step: Length of a step in the same unit; by default 2.5 times the radius, divided by the
             number of steps.
+        n_starts: Number of starts.
 
     Returns:
         float32 ``(n, d)``, within the radius and the case's range.
 
     Raises:
-        ParameterError: ``radius`` or ``step`` is negative or not finite, or ``n_steps`` below 1.
+        ParameterError: ``radius`` or ``step`` is negative or not finite, or a number below 1.
     """
     ball = _Ball(model, case, inputs, radius)
     default_step = 2.5 * radius / _at_least_one("n_steps", n_steps)
     length = _not_negative("step", default_step if step is None else step)
-    worst = ball.centre
-    highest, _ = _losses(model, case, worst, labels)
-    start = torch.rand(worst.shape, generator=torch.Generator().manual_seed(seed)).to(worst.device)
-    position = ball.project(worst + (2 * start - 1) * radius * ball.scale)
-    for _ in range(n_steps + 1):  # the last round only looks
-        losses, uphill = _losses(model, case, position, labels)
-        worst = torch.where((losses > highest)[:, None], position, worst)
-        highest = torch.maximum(losses, highest)
-        position = ball.project(position + length * ball.scale * uphill)
+    worst, generator = ball.centre, torch.Generator().manual_seed(seed)
+    highest, direction = _losses(model, case, worst, labels)
+    for _ in range(_at_least_one("n_starts", n_starts)):
+        position = ball.project(ball.centre + radius * ball.scale * direction)
+        for _ in range(n_steps + 1):  # the last round only looks
+            losses, uphill = _losses(model, case, position, labels)
+            worst = torch.where((losses > highest)[:, None], position, worst)
+            highest = torch.maximum(losses, highest)
+            position = ball.project(position + length * ball.scale * uphill)
+        direction = 2 * torch.rand(worst.shape, generator=generator).to(worst.device) - 1
     return worst.cpu().numpy()
 
 

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import functools
 import hashlib
+import ipaddress
 import json
 import math
 import os
@@ -223,6 +224,13 @@ def _templates() -> Any:
 def first_line(error: BaseException) -> str:
     """An exception's type and the first line of its message, to go into another message."""
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address, or a name of its own."""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost" or host.endswith(".localhost")
 
 
 def free_port() -> int:

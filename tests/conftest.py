@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -71,11 +72,11 @@ HEAVY = (
 
 
 def pytest_configure() -> None:
-    """Get a worker of xdist ready: what nearly all tests import is imported before coverage follows each line.
+    """Import the heavy packages in each xdist worker before coverage traces their lines.
 
-    Coverage has begun with the process (``patch`` in pyproject.toml) and once more with pytest-cov,
-    which begins anew before the tests: what begun earlier would follow where that looks away. The
-    garbage collector waits, too.
+    Coverage has started with the process (``patch`` in pyproject.toml) and again with pytest-cov,
+    which starts anew before the tests; the earlier ones would trace the tests marked ``no_cover``.
+    The garbage collector waits, too.
     """
     gc.disable()
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -99,14 +100,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_fixture_setup() -> Iterator[Any]:
-    """See `pytest_pyfunc_call`; pytest sets the variable before a test's fixtures, and again before the test."""
+    """See `pytest_pyfunc_call`; pytest sets the variable before the fixtures and the test."""
     os.environ.pop("PYTEST_CURRENT_TEST", None)
     return (yield)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call() -> Iterator[Any]:
-    """Take away pytest's name of the test at work: for equal variables, all kernels are forked from one process."""
+    """Unset pytest's variable with the test's name: one server forks kernels of equal variables."""
     os.environ.pop("PYTEST_CURRENT_TEST", None)
     return (yield)
 
@@ -126,7 +127,7 @@ TRACED = (
 
 
 def untraced(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables without those that let coverage follow a program, which takes half as long again."""
+    """The variables without those by which coverage traces a program, and slows it by half."""
     return {
         name: value
         for name, value in environment.items()
@@ -136,7 +137,7 @@ def untraced(environment: Mapping[str, str]) -> dict[str, str]:
 
 @pytest.fixture(scope="module", autouse=True)
 def programs_traced(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Coverage follows only what the tests of `TRACED` start, and kernels only where those are what is tested."""
+    """Trace only programs that the tests of `TRACED` start, and kernels only in test_kernels."""
     name, shared = request.path.stem.removeprefix("test_"), kernels._shared
     with pytest.MonkeyPatch.context() as patch:
         if name not in TRACED:
@@ -149,7 +150,7 @@ def programs_traced(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def exporter_untraced() -> Iterator[None]:
-    """Torch writes ONNX in a thread that coverage doesn't follow, with millions of calls of which none is ours."""
+    """Export to ONNX in a thread without a tracer: millions of calls, none of them ours."""
     import torch
 
     export = torch.onnx.export
@@ -164,7 +165,7 @@ def exporter_untraced() -> Iterator[None]:
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Any]) -> Path:
-    """What the tests of several files look at and nobody changes: made by the first worker that asks for it."""
+    """What the tests of several files read and none changes, made by the first worker to ask."""
     from lepton_lib.artefacts import exclusive_lock
 
     base = factory.getbasetemp()
@@ -178,7 +179,7 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
 
 @pytest.fixture(scope="session")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder after `lepton run loop` on credit with one thread: the lessons and exercises left out."""
+    """A run folder after `lepton run loop` on credit with one thread, without the lessons."""
 
     def make(folder: Path) -> None:
         words = ["run", "loop", "--case", "credit", "--out", str(folder)]
@@ -212,7 +213,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def light() -> dict[str, str]:
-    """The variables for a process that runs notebooks without heavy packages, see light/sitecustomize.py."""
+    """The variables of a process that imports no heavy package, see light/sitecustomize.py."""
     paths = [str(Path(__file__).with_name("light")), os.environ.get("PYTHONPATH", "")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
@@ -226,13 +227,13 @@ def small_table(rows: int = 40) -> str:
 
 
 def write_case(folder: Path, table: str | bytes | None = None, **changes: Any) -> Path:
-    """Write a small binary case into ``folder``; ``changes`` replace its keys, and a dictionary adds to a section.
+    """Write a small binary case into ``folder``.
 
     Args:
         folder: Where; its name is the case's name.
         table: The table, as text or bytes; without it `small_table`.
-        **changes: ``data={"delimiter": ";"}`` adds to [data], ``columns=[...]`` replaces; None
-            takes the key out.
+        **changes: Replace its keys: ``columns=[...]``; a dictionary adds to a section:
+            ``data={"delimiter": ";"}``; None takes the key out.
     """
     folder.mkdir(parents=True, exist_ok=True)
     table = small_table() if table is None else table
@@ -279,7 +280,7 @@ def write_case(folder: Path, table: str | bytes | None = None, **changes: Any) -
 
 @pytest.fixture
 def make_case(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a small case into this test's own folder: ``make_case(table, **changes)``, see `write_case`."""
+    """Write a small case into the test's folder: ``make_case(table, **changes)``."""
     return lambda table=None, **changes: write_case(tmp_path / "small", table, **changes)
 
 
@@ -297,7 +298,34 @@ def lepton(
         monkeypatch.setattr(sys, "argv", ["lepton", *map(str, words)])
         with pytest.raises(SystemExit) as end:
             cli.main()
-        told = capsys.readouterr()
-        return end.value.code or 0, told.out, told.err
+        captured = capsys.readouterr()
+        return end.value.code or 0, captured.out, captured.err
 
     return call
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds a case and a run whose model was packaged; `run` gives a copy."""
+    from tests.service import COLUMNS, HOSTILE, write_case_and_release
+
+    folder = tmp_path_factory.mktemp("release")
+    return write_case_and_release(folder, columns=COLUMNS, title=HOSTILE, question=HOSTILE)
+
+
+@pytest.fixture
+def run(release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run folder of this test's own, with the packaged model in it."""
+    shutil.copytree(release, tmp_path / "release")
+    monkeypatch.setenv("LEPTON_DATASETS", str(tmp_path / "release"))
+    return tmp_path / "release" / "run"
+
+
+@pytest.fixture
+def app(run: Path) -> Iterator[Any]:
+    """The service of that run folder, in this process."""
+    from lepton_lib import serving
+
+    service = serving.create_app(run)
+    yield service
+    service.log.close()

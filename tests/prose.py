@@ -1,10 +1,10 @@
-"""Which digits in a notebook's prose may state a result, which belongs into an output that is run and compared.
+"""Find numbers in a notebook's prose that may state a result.
 
-Written where the run can't reach it, a number grows false unseen. To state one, let a cell end with
-``Markdown(f"... {auc:.3f} ...")``. Digits that pass:
+A result belongs in an output, which is run and compared: in prose nothing notices when it becomes
+wrong. To state one, let a cell end with ``Markdown(f"... {auc:.3f} ...")``. Digits that pass:
 
 - in code, formulas, HTML tags and where links lead; but not a span that is a number and nothing
-  else, nor a decimal or a percentage in it that follows a relation or words alone, as in `AUC
+  else, nor a decimal or a percentage in it that follows a relation or only words, as in `AUC
   0.85`,
 - numbers of headings, of entries in a list, of notebooks and exercises (03, 03.2), after *step*,
   *status*, ...,
@@ -15,7 +15,7 @@ Written where the run can't reach it, a number grows false unseen. To state one,
 - and all under a heading *References*, *Sources* or *Further reading*.
 
 In words, shares are refused, *three quarters* or *twelve per cent*, but as a bound (*within*,
-*above*, *below*); *twice* and *two of three* can't be told from reasoning.
+*above*, *below*); *twice* and *two of three* pass because reasoning uses them, too.
 """
 
 import re
@@ -24,21 +24,22 @@ PASSES = re.compile(
     r"""(?:
       (?P<fence>```.*?```)                                  # a block of code
     | (?P<span>`[^`\n]+`|\$\$.*?\$\$|\$[^$\n]+\$)           # code, formulas
-    | <!--.*?--> | (?P<tag></?[a-z][^>]*>) | &\#\d+;        # HTML's own, but for what its alt and title tell
+    | <!--.*?--> | (?P<tag></?[a-z][^>]*>) | &\#\d+;        # HTML, except its alt and title
     | (?<=\])\([^)\n]*\) | \b[a-z]+://\S+                   # where a link leads
     | ^[ >]*\d+[.)][ ]                                      # the number of an entry in a list
     | ^\#+[ ](?:0\d|\d+(?:\.\d+)*[.:])[ ]                   # the number of a heading
-    | (?<![\d.,])0\d(?:\.q?\d+)?(?![\d%]|[ ]%)              # a notebook, 03, an exercise, 03.2, or a question
+    | (?<![\d.,])0\d(?:\.q?\d+)?(?![\d%]|[ ]%)              # a notebook, exercise or question
     | \b(?i:chapter|equation|exercise|notebook|section)s?[ ]\d\d?(?:\.\d+)*\b(?![.,]?\d|[ ]?%)
     | \b(?i:class|figure|label|part|step|table)(?:e?s)?[ ]
       \d\d?(?:,[ ]\d\d?)*(?:[ ](?:and|or|to)[ ]\d\d?)?\b(?![.,]?\d|[ ]?%)
     | \b(?i:status)[ ]\d{3}\b | \bRFC[ ]\d{3,4}\b
-    | \b0,[ ]1(?:,[ ]\d)*\b                                # codes, counted from nought
+    | \b0,[ ]1(?:,[ ]\d)*\b                                # codes, counted from zero
     | \b\d+th(?=[ ]percentile\b) | \b\d+-bit\b
     | (?<![\w.])[A-Za-z]+-?\d+[A-Za-z]*\b(?![.,]?\d)        # a name: SHA-256, float32, L2
     | \([^()\d=]*,[ ](?:1[6-9]|20)\d\d[a-z]?\)              # a source: (Efron, 1979)
+    # a scale's bounds
     | (?<![:=][ ])(?<!\bis[ ])(?<!\bare[ ])(?<!\bwas[ ])(?<!\bwere[ ])
-      (?<![\w.,])[01](?![\w%]|[.,]\d|[ ]%|[ ](?!(?:and|or|to|is|means|for|when|where|if)\b)\w)   # a scale's bounds
+      (?<![\w.,])[01](?![\w%]|[.,]\d|[ ]%|[ ](?!(?:and|or|to|is|means|for|when|where|if)\b)\w)
     | \b(?:above|below|between|near|than|towards?)[ ][01](?![\w%]|[.,]\d|[ ]%)
     | \bmiddle[ ]\d+(?:\.\d+)?[ ]?%                         # a definition
     | \b\d+(?:\.\d+)?[ ]?%(?=[ ](?:(?!of\b)\w+[ ])?(?:band|confidence|interval|level|quantile)s?\b)
@@ -51,8 +52,8 @@ REFERENCES = re.compile(
     r"^(?:#+ |\*\*)(?:References?|Sources?|Further reading):?(?:\*\*)?:?\s*?$.*?(?=^#|\Z)",
     re.M | re.S,
 )
-WORD = "(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|fifteen|twenty|thirty|forty|fifty|sixty"
-WORD += "|seventy|eighty|ninety|hundred)"
+WORD = "(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|fifteen|twenty|thirty"
+WORD += "|forty|fifty|sixty|seventy|eighty|ninety|hundred)"
 # A share or a ratio in words, and fractions of one character.
 IN_WORDS = re.compile(
     rf"[¼-¾⅐-⅞]|(?<!\bwithin )\b{WORD}(?:[- ]{WORD})?(?: and a half)? (?:per ?cent\b|%)"
@@ -66,13 +67,13 @@ STATED = re.compile(
 
 
 def numbers(text):
-    """The numbers in a text that may state a result."""
+    """Return the numbers in a text that may state a result."""
     bare = PASSES.sub(_rest, REFERENCES.sub("", text))
     return re.findall(r"[-+−]?\d(?:[\d.,]*\d)?(?: ?%)?", bare) + IN_WORDS.findall(bare)
 
 
 def _rest(found):
-    """What is left to be looked at of something that passes."""
+    """Return the part of a match that still has to be searched for numbers."""
     if found["tag"]:
         return " ".join(["", *re.findall(r"""\b(?:alt|title)=["']([^"']*)""", found["tag"]), ""])
     if found["fence"]:

@@ -2,11 +2,9 @@
 
 import asyncio
 import json
-import shutil
 
 import httpx
 import numpy as np
-import pytest
 import torch
 
 from lepton_lib import serving
@@ -93,44 +91,31 @@ def write_release(folder, case, seed=0, **options):
     return model
 
 
-def write_desk(folder, **changes):
-    """The case, but for some changes, and a packaged model of it in ``folder``."""
+def write_case_and_release(folder, **changes):
+    """Write the case, with changes, and a packaged model of it to ``folder``."""
     write_case(folder / "desk", costs=COSTS, bands=BANDS, **changes)
     write_release(folder / "run", load_case(folder / "desk"))
     return folder
 
 
-@pytest.fixture(scope="module")
-def release(tmp_path_factory):
-    """A folder that holds the case and a run whose model was packaged once."""
-    return write_desk(
-        tmp_path_factory.mktemp("release"), columns=COLUMNS, title=HOSTILE, question=HOSTILE
-    )
-
-
-@pytest.fixture
-def run(release, tmp_path, monkeypatch):
-    """A run folder of this test's own."""
-    shutil.copytree(release, tmp_path / "release")
-    monkeypatch.setenv("LEPTON_DATASETS", str(tmp_path / "release"))
-    return tmp_path / "release" / "run"
-
-
-@pytest.fixture
-def app(run):
-    """The service in this process."""
-    service = serving.create_app(run)
-    yield service
-    service.log.close()
-
-
 def call(app, method, path, **options):
     async def request():
         transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://desk") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
             return await client.request(method, path, **options)
 
     return asyncio.run(request())
+
+
+def refresh(app):
+    """Let the service look at its files now, as it does four times a second."""
+
+    async def look():
+        await app.refresh()
+        if hasattr(app, "predictor"):
+            await app.predictor.refresh()
+
+    asyncio.run(look())
 
 
 def ask(app, *records, **headers):

@@ -1,6 +1,6 @@
-"""What must hold of a notebook's file, told in seconds and without running it: `check_notebook`.
+"""`check_notebook` checks a notebook's file in seconds, without running it.
 
-Knows the course's rules for notebooks; whether the outputs are true is for `tests.strict` to say.
+It knows the course's rules for notebooks. `tests.strict` checks whether the outputs are true.
 """
 
 import ast
@@ -43,9 +43,11 @@ VOLATILE = {
     "a path": r"(?<![\w.~])/(?:home|root|work|tmp|usr|opt|var|Users|private)/\S+|[A-Z]:\\\\?Users",
     "the name of a user or a machine": rf"\b(?:{OWNER})\b" if OWNER else r"(?!)",
     "an address of an object": r"\b0x[0-9a-f]{6,}",
-    "a date of these days": rf"\b20(?:2[4-9]|3\d)-\d\d-\d\d\b|\b(?:{MONTHS})[a-z]* \d?\d?,? ?20(?:2[4-9]|3\d)\b"
+    "a date of these days": r"\b20(?:2[4-9]|3\d)-\d\d-\d\d\b"
+    rf"|\b(?:{MONTHS})[a-z]* \d?\d?,? ?20(?:2[4-9]|3\d)\b"
     r"|\b\d?\d[/.]\d?\d[/.]20(?:2[4-9]|3\d)\b",
-    "a duration": r"\b\d+(?:\.\d+)? ?(?:ms|µs|us|ns|s|secs?|seconds|minutes?|it/s|s/it|batch/s)\b|\b\d\d:\d\d<"
+    "a duration": r"\b\d+(?:\.\d+)? ?(?:ms|µs|us|ns|s|secs?|seconds|minutes?|it/s|s/it|batch/s)\b"
+    r"|\b\d\d:\d\d<"
     r"|\b\d+m ?\d+s\b|\b\d+:\d\d:\d\d\.\d",
     "a port": r"(?:127\.0\.0\.1|localhost):\d+",
     "an address of a machine": r"\b(?!127\.|0\.)\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}\b",
@@ -53,9 +55,9 @@ VOLATILE = {
 
 
 def check_notebook(path):
-    """All that is wrong with a notebook, a sentence each that begins with the cell's id; empty where nothing is.
+    """List a notebook's problems, one sentence each, which begins with the cell's id.
 
-    A copy is judged as if it lay where the notebook of that name lies in the repository.
+    A copy is checked as if it lay where the notebook of that name lies in the repository.
     """
     text = path.read_text(encoding="utf-8")
     try:
@@ -101,10 +103,10 @@ def check_parameters(path):
 
 
 def check_reading(notebook):
-    """Each parameter is read by some cell, for more than to be noted or printed, before its name means more.
+    """Some cell reads each parameter before it is reassigned, not only to print or record it.
 
-    Names are those of the module: an argument or a loop's variable of the same name is another
-    thing.
+    Only names of the module count: an argument or a loop's variable of the same name is another
+    variable.
     """
     unread, aside = {}, set()
     for cell in notebook.cells:
@@ -134,7 +136,7 @@ def check_reading(notebook):
 
 
 def _of_module(node, own=frozenset()):
-    """The names below a node that mean the module's variables: not those that a function or comprehension binds."""
+    """Yield the names below a node that are not bound by a function or a comprehension."""
     if isinstance(node, ast.Name):
         if node.id not in own:
             yield node
@@ -179,7 +181,8 @@ def check_counts(notebook):
         if cell.execution_count is None:
             yield f"{cell.id}: was never run"
         elif cell.execution_count != k:
-            yield f"{cell.id}: was run as number {cell.execution_count}, but is number {k} from the top"
+            run = f"was run as number {cell.execution_count}"
+            yield f"{cell.id}: {run}, but is number {k} from the top"
 
 
 def check_ruff(path, home):
@@ -204,7 +207,7 @@ def check_cell(cell):
 
 
 def check_code(cell):
-    """Plain Python of at most 25 lines that hides nothing from comparison; its constant texts state no result."""
+    """A cell is at most 25 lines of plain Python, hides no output, and writes no result by hand."""
     lines = cell.source.rstrip().splitlines() or [""]
     if not cell.source.strip() or len(lines) > 25:
         yield f"has {len(lines)} lines" if cell.source.strip() else "is empty"
@@ -225,7 +228,7 @@ def check_code(cell):
 
 
 def _told(tree):
-    """The constants that a reader is told: in what is printed and shown, titles, labels, and alternative texts."""
+    """Yield the constants that a reader sees: printed texts, titles, labels, alternative texts."""
     last = tree.body[-1].value if tree.body and isinstance(tree.body[-1], ast.Expr) else None
     if isinstance(last, ast.Constant | ast.JoinedStr):
         yield from _constants(last)
@@ -240,14 +243,13 @@ def _told(tree):
 
 
 def _constants(node):
-    """The constant texts in an expression, and numbers put into a text; not what is a key, a format or a pattern."""
+    """Yield an expression's constant texts and numbers, without keys, formats and patterns."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         yield node.value
     elif isinstance(node, ast.FormattedValue) and isinstance(node.value, ast.Constant):
         yield str(node.value.value)
-    elif isinstance(
-        node, ast.Call
-    ):  # of a method of a text, as in ", ".join([...]), and of what shows it
+    # a method of a text, as in ", ".join([...]), or a function that shows its arguments
+    elif isinstance(node, ast.Call):
         name = getattr(node.func, "attr", getattr(node.func, "id", ""))
         if isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Constant):
             yield from _constants(node.func.value)
@@ -283,13 +285,14 @@ def check_outputs(cell):
         if data.get("text/html", "").startswith(PANDAS) and "\ntypes: " not in data.get(
             "text/plain", ""
         ):
-            yield "shows a table without its types: `plots.use_style()` and `make notebooks` write them"
+            remedy = "`plots.use_style()` and `make notebooks` write them"
+            yield f"shows a table without its types: {remedy}"
         if "image/png" in data:
             yield from check_picture(output)
 
 
 def check_picture(output):
-    """At most 60 KB that decode to more than one colour, told in words, with the data as text."""
+    """A picture has at most 60 KB, more than one colour, alternative text, and its data as text."""
     try:
         png = base64.b64decode(output.data["image/png"])
         with Image.open(io.BytesIO(png)) as picture:
@@ -305,7 +308,8 @@ def check_picture(output):
         output.data.get("text/plain", ""),
     )
     if len(alt) <= 20 or not text.startswith(f"Figure: {alt}\n"):
-        yield "shows a picture without alternative text: end the cell with `plots.show(figure, alt=...)`"
+        remedy = "end the cell with `plots.show(figure, alt=...)`"
+        yield f"shows a picture without alternative text: {remedy}"
     panels = re.split(r"^  (?=\[)", text, flags=re.MULTILINE)[1:]
     if not panels or not all(re.search(r"\n    .*(?:n=[1-9]|texts: )", panel) for panel in panels):
         yield "shows a figure without data, or axes with nothing on them"
@@ -324,7 +328,7 @@ def check_prose(cell):
 
 
 def check_links(cell, notebook, home):
-    """Every link in the prose leads to a file, or to a heading of the notebook; a picture is a cell's output."""
+    """Links lead to existing files or headings of the notebook; pictures come from code cells."""
     if re.search(r"!\[|<img\b", re.sub(r"```.*?```|`[^`]*`", "", cell.source, flags=re.DOTALL)):
         yield "shows a picture that no run has made: draw it in a code cell"
     prose = "\n\n".join(other.source for other in notebook.cells if other.cell_type == "markdown")

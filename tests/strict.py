@@ -1,9 +1,9 @@
-"""A pytest plugin over nbval that can't be fooled: a notebook runs as in JupyterLab, every output is compared.
+"""A strict pytest plugin over nbval: it runs notebooks as JupyterLab does, compares all output.
 
     python -m pytest -p tests.strict --nbval --nbval-current-env notebooks/00_environment.ipynb
 
-nbval finds the notebooks, starts the kernel and shows failures. Running a cell and judging it are
-done here:
+nbval finds the notebooks, starts the kernel and shows failures. This module runs the cells and
+judges them:
 
 - The file itself comes first (`tests.static_checks`), so a notebook that was stripped or never run
   is red.
@@ -45,7 +45,7 @@ from lepton_lib.utils import SAME_BITS
 from tests import offline
 from tests.static_checks import check_notebook
 
-# Python's words for a run of its own; xdist would spread a notebook's cells over kernels.
+# Python's arguments for a separate run; xdist would spread a notebook's cells over kernels.
 STRICT = [
     "-m",
     "pytest",
@@ -93,7 +93,7 @@ class StrictFile(IPyNbFile):
     """A notebook: first its file, then its code cells by their ids."""
 
     def setup(self):
-        """Start the kernel: always this very Python, and showing what native code writes, as in JupyterLab."""
+        """Start this Python's kernel, which shows what native code writes, as in JupyterLab."""
         # ipykernel then follows file descriptors 1 and 2, too
         os.environ.pop("PYTEST_CURRENT_TEST", None)
         seconds = self.config.option.nbval_kernel_startup_timeout
@@ -157,7 +157,7 @@ class StrictKernel(RunningKernel):
     """A kernel that runs cells as JupyterLab does, and is watched."""
 
     def run(self, source, seconds, claims):
-        """The reply to a cell, with what has become of its claims, and its outputs, in their order."""
+        """Run a cell; return the reply, with the claims evaluated, and the outputs in order."""
         expressions = {claim: f"bool({expression})" for claim, expression in claims.items()}
         expressions["exit"] = EXIT_CODE
         asked = self.kc.execute(
@@ -197,7 +197,7 @@ class StrictKernel(RunningKernel):
 
 
 def judge(cell, reply, outputs, claims):
-    """What is wrong with a cell that ran: one text, empty where nothing is.
+    """Say what is wrong with a cell that ran; empty if nothing is.
 
     Args:
         cell: As stored.
@@ -220,7 +220,8 @@ def judge(cell, reply, outputs, claims):
         return "the cell was never run: nothing is stored that could be compared"
     if cell.execution_count != reply["execution_count"]:
         number = reply["execution_count"]
-        return f"the cell was run as number {cell.execution_count}, but is number {number} from the top"
+        run = f"the cell was run as number {cell.execution_count}"
+        return f"{run}, but is number {number} from the top"
     for claim, expression in claims.items():
         found = reply["user_expressions"][claim]
         told = (
@@ -234,15 +235,17 @@ def judge(cell, reply, outputs, claims):
 
 
 def compare(stored, fresh):
-    """The first difference between the stored outputs and those of a fresh run, empty where there is none."""
+    """Describe the first difference between stored and fresh outputs; empty if there is none."""
     stored, fresh = _parts(stored), _parts(fresh)
     for was, now in zip(stored, fresh, strict=False):
         if list(was) != list(now):
-            return f"another kind of output: {', '.join(was)} is stored, the run gives {', '.join(now)}"
+            kinds = f"{', '.join(was)} is stored, the run gives {', '.join(now)}"
+            return f"another kind of output: {kinds}"
         for part in (part for part in was if was[part] != now[part]):
             if part != "image/png":
                 what = "the figure's data" if part == "text/plain" and "image/png" in was else part
-                return f"{what}: the run gives something else than is stored\n{_difference(was[part], now[part])}"
+                difference = _difference(was[part], now[part])
+                return f"{what}: the run gives something else than is stored\n{difference}"
             if problem := _pixels(was[part], now[part]):
                 return problem
     if len(stored) == len(fresh):
@@ -259,7 +262,7 @@ def compare(stored, fresh):
 
 
 def _parts(outputs):
-    """Each output as a dictionary from its parts' names to their values, in the order in which they are judged."""
+    """Turn each output into a dictionary of its parts, in the order in which they are compared."""
     found = []
     for output in outputs:
         kind = output["output_type"]
@@ -290,7 +293,7 @@ def _difference(was, now):
 
 
 def _pixels(was, now):
-    """What differs between two pictures of the same data; nothing where only their files do."""
+    """Describe how the pixels of two pictures differ; empty if they are the same."""
     try:
         before, after = (
             np.asarray(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGBA"))
@@ -305,7 +308,8 @@ def _pixels(was, now):
     else:
         return ""
     versions = f"matplotlib is {matplotlib.__version__}; constraints.txt has the pinned one"
-    return f"the figure shows the same data, but {change} ({versions}). If it's meant, store it by `make notebooks`"
+    remedy = "If it's meant, store it by `make notebooks`"
+    return f"the figure shows the same data, but {change} ({versions}). {remedy}"
 
 
 def run_strictly(paths, *options, cwd, **variables):

@@ -136,7 +136,7 @@ def test_a_folder_of_other_files_is_no_run_folder(tmp_path):
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"case": 1, "steps": 2}', "\ufeff{"])
 def test_a_manifest_that_is_none_is_refused(run, text):
-    """A manifest that isn't readable, or isn't a run's, is told as such."""
+    """A manifest that isn't readable, or isn't a run's, is refused."""
     run.folder.mkdir()
     (run.folder / "manifest.json").write_text(text, encoding="utf-8")
     with pytest.raises(RunError, match="a file that is no run's manifest"):

@@ -11,9 +11,7 @@ from lepton_lib.cases import load_case
 from lepton_lib.errors import RunError
 from lepton_lib.serving.codec import Codec, expand
 from tests.conftest import write_case
-from tests.service import app, call, kept, release, run, write_release
-
-__all__ = ["app", "release", "run"]  # fixtures
+from tests.service import call, kept, write_release
 
 
 def test_other_media_types_than_json_are_refused(app):

@@ -24,12 +24,12 @@ from tests.course import write_course
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 pytestmark = pytest.mark.no_cover
 both_widths = pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
-PATIENCE = 120_000  # ms; a busy machine is slow, a hanging one must not hang the tests
+TIMEOUT = 120_000  # ms; long enough for a busy machine, but a hanging one must not hang the tests
 
 
 @pytest.fixture(scope="module")
 def browser():
-    """A browser with nothing in its memory, for playwright makes an empty folder for it."""
+    """A browser without history or cache: playwright gives it an empty folder."""
     if chromium.path() is None:
         pytest.fail(chromium.MISSING)
     with sync_playwright() as playwright:
@@ -51,7 +51,7 @@ def shots(tmp_path_factory):
 
 @contextlib.contextmanager
 def looking(browser, size=WIDE, scheme="light", *, refusal=False):
-    """A page of that size; at the end, no complaint on the console and no request to anything but this machine.
+    """Open a page; at the end, fail on console errors and requests to other machines.
 
     Args:
         browser: The browser.
@@ -61,7 +61,7 @@ def looking(browser, size=WIDE, scheme="light", *, refusal=False):
     """
     context = browser.new_context(viewport=size, color_scheme=scheme)
     page = context.new_page()
-    page.set_default_timeout(PATIENCE)
+    page.set_default_timeout(TIMEOUT)
     complaints = []
     page.on("console", lambda message: message.type == "error" and complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -76,7 +76,7 @@ def local(url):
 
 
 def check_layout(page):
-    """Nothing scrolls sideways but inside its own frame, and every picture and table is really there."""
+    """The page doesn't scroll sideways, and every picture and table is visible."""
     assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
     for picture in page.locator("img").all():
         assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
@@ -113,8 +113,8 @@ def lab(tmp_path_factory):
         file.write_text(json.dumps(values))
     (folder / "config").mkdir()
     # those of `make bench`'s packages complain on the console
-    alone = {"LabApp": {"labextensions_path": []}}
-    (folder / "config" / "jupyter_lab_config.json").write_text(json.dumps(alone))
+    no_extensions = {"LabApp": {"labextensions_path": []}}
+    (folder / "config" / "jupyter_lab_config.json").write_text(json.dumps(no_extensions))
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(
             filter(None, [str(offline.ROOT), os.environ.get("PYTHONPATH", "")])
@@ -148,12 +148,12 @@ from lepton_lib.trainer import fit_model
 
 credit = load_case("credit")
 rows = encode(clean(read_table(credit), credit)[0], credit)
-_ = fit_model(credit, rows, None, seed=0, epochs=2)"""
+_ = fit_model(credit, rows, None, seed=0, kind="ensemble", epochs=2)"""
 
 
 def first_page(server, folder):
     """The address that JupyterLab opens in a reader's browser."""
-    deadline = time.monotonic() + PATIENCE / 1000
+    deadline = time.monotonic() + TIMEOUT / 1000
     while server.poll() is None and time.monotonic() < deadline:
         if (folder / "opened.html").exists():
             found = re.search(r'href="(http[^"]+)"', (folder / "opened.html").read_text())
@@ -175,11 +175,11 @@ def run_all(page, url):
         page.goto(f"{url}&reset")  # no other notebook beside it
     # the indicator beside the name says so too early
     idle = page.locator("#jp-bottom-panel", has_text="| Idle")
-    expect(idle).to_be_visible(timeout=PATIENCE)
+    expect(idle).to_be_visible(timeout=TIMEOUT)
     page.locator(".lm-MenuBar-itemLabel", has_text=re.compile("^Run$")).click()
     page.locator(".lm-Menu-item[data-command='runmenu:run-all']").click()
-    page.wait_for_function(RUN, timeout=PATIENCE, polling=300)
-    expect(idle).to_be_visible(timeout=PATIENCE)
+    page.wait_for_function(RUN, timeout=TIMEOUT, polling=300)
+    expect(idle).to_be_visible(timeout=TIMEOUT)
     problems = page.locator(".jp-OutputArea-output[data-mime-type*='error']")
     assert problems.all_text_contents() == []
 
@@ -239,11 +239,11 @@ def test_an_exercise_answers_in_jupyterlab(browser, lab, shots):
     """A typed answer gets *not yet* and why, a better one *correct*; the progress is stored."""
     with looking(browser) as page:
         run_all(page, lab[0].replace("00_environment", "07_small"))
-        told = answer(page, "07.q1", 'check("07.q1", "c")')
-        expect(told).to_have_text("07.q1 not yet: c is too late.")
+        output = answer(page, "07.q1", 'check("07.q1", "c")')
+        expect(output).to_have_text("07.q1 not yet: c is too late.")
         expect(answer(page, "07.q1", 'check("07.q1", "b")')).to_have_text("07.q1 correct: It is b.")
-        told = answer(page, "07.2", 'share = 2 / 8\nshare = checkpoint("07.2", share)')
-        expect(told).to_have_text("07.2 correct: A share lies between 0 and 1.")
+        output = answer(page, "07.2", 'share = 2 / 8\nshare = checkpoint("07.2", share)')
+        expect(output).to_have_text("07.2 correct: A share lies between 0 and 1.")
         page.screenshot(path=shots / "lab-exercise.jpg")
     events = [json.loads(line) for line in (lab[1] / "progress.jsonl").read_text().splitlines()]
     assert {"exercise": "07.q1", "event": "not yet"} in events
@@ -262,7 +262,7 @@ def run_dir(tmp_path_factory, pipeline):
 @both_widths
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_runs_index_can_be_read(browser, run_dir, shots, size, scheme):
-    """A run's first page fits its window, shows the gate, and opens its details and its notebooks."""
+    """A run's index page fits its window, shows the gate, and opens its details and notebooks."""
     with looking(browser, size, scheme) as page:
         page.goto((run_dir / "index.html").as_uri())
         check_layout(page)
@@ -278,7 +278,7 @@ def test_the_runs_index_can_be_read(browser, run_dir, shots, size, scheme):
 
 @both_widths
 def test_executed_pages_can_be_read(browser, run_dir, shots, size):
-    """Each executed notebook of a run is a page that fits its window, with its figures and tables in sight."""
+    """Each executed notebook of a run is a page that fits its window and shows its figures."""
     pages = sorted((run_dir / "notebooks").glob("*.html"))
     with looking(browser, size) as page:
         for path in pages:
@@ -297,7 +297,7 @@ def test_executed_pages_can_be_read(browser, run_dir, shots, size):
 
 @both_widths
 def test_the_service_is_asked_by_keyboard(browser, run_dir, shots, size):
-    """The form is filled and sent without a mouse; the answer comes into sight and takes the focus."""
+    """The form works without a mouse; the answer scrolls into view and takes the focus."""
     with start(run_dir) as service, looking(browser, size) as page:
         page.goto(service.url)
         check_layout(page)
@@ -322,7 +322,7 @@ def test_the_service_is_asked_by_keyboard(browser, run_dir, shots, size):
 
 
 def test_the_service_says_what_it_refuses(browser, run_dir, shots):
-    """A value out of range is refused beside its field, which takes the focus, and mended it is answered."""
+    """A value out of range is refused beside its field, which takes the focus until it is fixed."""
     with start(run_dir) as service, looking(browser, PHONE, "dark", refusal=True) as page:
         page.goto(service.url)
         page.locator("#example").press("Enter")

@@ -1,4 +1,4 @@
-"""What the notebooks say of their runs is bound to them: see claims.toml, which the strict run asks."""
+"""Every claim in claims.toml quotes its notebook; the strict run checks that it is true."""
 
 import re
 import tomllib
@@ -32,7 +32,7 @@ def plain(text):
 
 @pytest.mark.parametrize("stem", CLAIMED)
 def test_each_claim_is_made_where_it_is_asked(stem):
-    """A claim's cell exists, and its words stand in that cell; a question's stands before the cell that answers it."""
+    """A claim's cell exists and contains its words; a question precedes the answering cell."""
     cells = {cell.id: (number, cell) for number, cell in enumerate(NOTEBOOKS[stem].cells)}
     for name, claims in CLAIMED[stem].items():
         assert name in cells, name

@@ -220,7 +220,7 @@ def test_a_copy_that_another_tool_saved(worked, minor, mark):
         (lambda path: path.chmod(0o400), "", False),
     ],
 )
-def test_a_harmed_work_folder_is_mended(worked, harm, said, kept):
+def test_a_damaged_work_folder_is_repaired(worked, harm, said, kept):
     """A copy that was cut short or deleted is there again, and what lay in its place is kept."""
     copy, source = worked
     harm(copy)
@@ -396,7 +396,7 @@ def test_the_certificate_command(done, lepton):
 
 
 def test_the_answers_are_never_in_the_progress(done):
-    """The file of a reader's progress holds keys and outcomes alone."""
+    """The file of a reader's progress holds only keys and outcomes."""
     assert {
         tuple(json.loads(line)) for line in (done / PROGRESS_FILE).read_text().splitlines()
     } == {("exercise", "event")}

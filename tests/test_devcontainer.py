@@ -44,7 +44,7 @@ def test_its_python_is_one_that_the_course_supports():
 
 
 def test_it_isnt_root():
-    """Everything from the copy of the course on is the learner's, and so is the editor's session."""
+    """The copy of the course and all after it are the learner's, as is the editor's session."""
     words = [word for word, _ in STEPS]
     assert of("USER") == [EDITOR["remoteUser"]] == ["learner"]
     assert "useradd" in of("RUN")[0]
@@ -53,7 +53,7 @@ def test_it_isnt_root():
 
 
 def test_the_environment_is_made_by_make_setup():
-    """The image is set up by the README's own command, outside the folder that an editor lays over the course."""
+    """The README's command sets the image up, outside the folder that an editor mounts over."""
     (setup,) = [run for run in of("RUN") if "make setup" in run]
     (place,) = re.findall(r"VIRTUAL_ENV=(\S+)", CONTAINERFILE)
     home = of("WORKDIR")[0]
@@ -77,7 +77,7 @@ def test_the_environment_is_made_by_make_setup():
 
 
 def test_nothing_is_fetched_when_it_runs():
-    """Once built, what is started is in the image; the token stays on and no build output is copied in."""
+    """What is started is in the image, the token stays on, no build output is copied in."""
     command = json.loads(of("CMD")[0])
     assert command[:2] == ["sh", "-c"]
     assert not re.search(r"\b(?:pip|apt|curl|wget|git)\b", command[2] + EDITOR["postStartCommand"])

@@ -23,16 +23,15 @@ from lepton_lib import serving
 from lepton_lib.cli import main
 from lepton_lib.errors import DataError, RunError
 from lepton_lib.serving import log_maintenance, middleware
-from tests.service import GOOD, app, ask, call, kept, release, run, serving_log
+from tests.service import GOOD, JSON, ask, call, kept, serving_log
 
-__all__ = ["app", "release", "run"]  # fixtures
 KILLS = 6
 
 
 async def many(app, *requests):
     """The replies to requests that come in at once."""
     transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://desk") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
         return await asyncio.gather(
             *(client.post("/v1/predict", json={"records": list(r)}) for r in requests)
         )
@@ -63,9 +62,9 @@ def test_requests_that_shared_a_failed_commit_all_fail(app):
 
 
 def test_single_records_of_one_tick_share_a_run_of_the_model(app, monkeypatch):
-    """Requests that come in together share a run of the model; each is answered as alone."""
+    """Requests that arrive together share a run of the model; none changes another's answer."""
     asked = [{**GOOD, "age": 18.0 + 3 * place} for place in range(20)]
-    alone = [ask(app, record).json()["predictions"][0]["probabilities"] for record in asked]
+    single = [ask(app, record).json()["predictions"][0]["probabilities"] for record in asked]
     runs, run_model = [], app.scorer.answer
     monkeypatch.setattr(
         app.scorer, "answer", lambda inputs: runs.append(len(inputs)) or run_model(inputs)
@@ -73,7 +72,7 @@ def test_single_records_of_one_tick_share_a_run_of_the_model(app, monkeypatch):
     replies = asyncio.run(many(app, *[[record] for record in asked]))
     assert sum(runs) == 20
     assert len(runs) <= 3
-    for reply, shares in zip(replies, alone, strict=True):
+    for reply, shares in zip(replies, single, strict=True):
         assert reply.json()["predictions"][0]["probabilities"] == pytest.approx(shares, abs=1e-6)
 
 
@@ -91,9 +90,9 @@ def test_a_model_that_fails_at_one_record_answers_the_others(app, monkeypatch):
     run_model = app.scorer._session.run
 
     def failing(names, feeds):
-        told = run_model(names, feeds)
-        told[0][feeds["records"][:, 0] == 66] = np.nan
-        return told
+        outputs = run_model(names, feeds)
+        outputs[0][feeds["records"][:, 0] == 66] = np.nan
+        return outputs
 
     monkeypatch.setattr(app.scorer, "_session", SimpleNamespace(run=failing))
     replies = asyncio.run(many(app, [GOOD], [{**GOOD, "age": 66}], [GOOD]))
@@ -104,8 +103,8 @@ def test_the_log_is_carried_into_its_file_beside_the_service(app):
     """A checkpoint carries what was committed from the WAL into the file, once."""
     ask(app, GOOD)
     app.log.checkpoint()
-    (app.log.path.parent / "alone").write_bytes(app.log.path.read_bytes())  # without its WAL
-    connection = sqlite3.connect(app.log.path.parent / "alone")
+    (app.log.path.parent / "without-wal").write_bytes(app.log.path.read_bytes())
+    connection = sqlite3.connect(app.log.path.parent / "without-wal")
     assert connection.execute("SELECT count(*) FROM predictions").fetchone() == (1,)
     connection.close()
     app.log.path.rename(app.log.path.with_name("elsewhere"))
@@ -124,7 +123,7 @@ def test_a_service_whose_disk_is_full_lives_and_is_not_ready(app, monkeypatch):
     assert call(app, "GET", "/readyz").status_code == 200
 
 
-def test_a_checkpoint_that_the_disk_refuses_is_told_and_the_service_goes_on(
+def test_a_checkpoint_that_the_disk_refuses_is_logged_and_the_service_goes_on(
     run, monkeypatch, caplog
 ):
     """A file that is gone is named in the service's own log; the watcher lives."""
@@ -302,16 +301,16 @@ def test_a_batch_is_kept_prediction_by_prediction(filled):
 
 
 def test_a_prediction_is_found_by_its_id_or_its_requests(filled, run):
-    """`find` gives what was sent and answered, and tells the reasons; an unknown id is an error."""
+    """`find` returns what was sent and answered, with reasons; an unknown id is an error."""
     app, ids = filled
     path = app.log.path
     assert [row.id for row in log_maintenance.find(path, ids[0])] == [ids[0]]
     assert [row.id for row in log_maintenance.find(path, "three")] == ids[1:]
     (row,) = log_maintenance.find(path, ids[2])
     assert row.inputs == people(3)[1]
-    told = json.loads(log_maintenance.describe(run, ids[2]))[0]
-    reasons = told["answer"]["reasons"]
-    assert told["model_version"] == app.scorer.version
+    description = json.loads(log_maintenance.describe(run, ids[2]))[0]
+    reasons = description["answer"]["reasons"]
+    assert description["model_version"] == app.scorer.version
     assert reasons["base"] + sum(reasons["contributions"].values()) == pytest.approx(
         reasons["value"], abs=1e-6
     )
@@ -347,7 +346,7 @@ def test_what_is_erased_is_gone_from_the_disk(filled, by):
 
 
 def test_a_request_named_like_a_token_stands_in_no_erasures_way(filled):
-    """A request may be named as another prediction's id begins: each is erased alone."""
+    """A request may be named as another prediction's id begins: each is erased on its own."""
     app, ids = filled
     (other,) = ask(app, GOOD, **{"x-request-id": ids[0][:16]}).json()["predictions"]
     assert log_maintenance.erase(app.log.path, ids[0]) == 1
@@ -419,7 +418,13 @@ def test_the_command_looks_after_the_log(filled, run, monkeypatch, capsys, tmp_p
         lepton("--parquet", tmp_path / "t.parquet")
         == f"4 predictions in {tmp_path / 't.parquet'}.\n"
     )
-    assert lepton("--erase", "three") == "3 predictions erased.\n"
+    (run / "monitoring" / "retrain-002").mkdir(parents=True)
+    monkeypatch.setattr(sys, "argv", ["lepton", "log", str(run), "--erase", "three"])
+    with pytest.raises(SystemExit):
+        main()
+    told = capsys.readouterr()
+    assert told.out == "3 predictions erased.\n"
+    assert "retrain-002 was trained on labelled rows" in told.err
     assert lepton("--keep-days", 0) == "1 requests removed.\n"
 
 
@@ -429,3 +434,136 @@ def test_labels_of_batches_are_checked_too(filled):
     token = ids[1].rpartition("-")[0]
     with pytest.raises(DataError, match=f"{token}-3"):
         serving.attach_labels(app.log.path, {f"{token}-3": "yes"}, app.scorer.case)
+
+
+def test_the_log_keeps_the_checked_row_and_not_the_body(app):
+    """Blanks and repeated keys of a body aren't stored, whether it has one record or several."""
+    for count in (1, 3):
+        body = json.dumps({"records": [GOOD] * count}).replace("{", "{" + " " * 100_000)
+        reply = call(app, "POST", "/v1/predict", content=body, headers=JSON)
+        assert reply.status_code == 200
+    explained = call(app, "POST", "/v1/predict?explain=true", content=body, headers=JSON)
+    assert explained.status_code == 200
+    assert b" " * 100 not in bytes_of(app.log.path)
+    assert list(kept(app)["age"]) == [GOOD["age"]] * 7
+
+
+def test_a_locked_log_holds_up_nobody_else(app):
+    """While another program locks the log, health is answered at once; then all is stored."""
+    other = sqlite3.connect(app.log.path, isolation_level=None)
+    app.log._timeout = 5.0
+
+    async def during():
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://desk") as client:
+            other.execute("BEGIN IMMEDIATE")
+            body = {"records": [GOOD]}
+            waiting = [asyncio.create_task(client.post("/v1/predict", json=body)) for _ in range(5)]
+            await asyncio.sleep(0.05)
+            begun = time.monotonic()
+            assert (await client.get("/healthz")).status_code == 200
+            waited = time.monotonic() - begun
+            other.execute("ROLLBACK")
+            return waited, [(await task).status_code for task in waiting]
+
+    waited, statuses = asyncio.run(during())
+    other.close()
+    assert waited < 0.2
+    assert statuses == [200] * 5
+    assert len(kept(app)) == 5
+
+
+def test_rows_that_cannot_be_read_are_left_out_and_told(filled, run, lepton, caplog, tmp_path):
+    """A damaged row ends neither reading nor exporting; how many there are is said."""
+    app, ids = filled
+    for _ in range(6):
+        ask(app, GOOD)
+    damages = [
+        "inputs = 'no json'",
+        "answer = '[]'",
+        "inputs = CAST(X'ff' AS TEXT)",
+        "time = 'never'",
+        "answer = X'00'",
+        "inputs = '" + "[" * 200_000 + "'",
+    ]
+    for row, damage in enumerate(damages, start=2):
+        app.log._connection.execute(f"UPDATE predictions SET {damage} WHERE rowid = {row}")
+    with caplog.at_level("ERROR", "lepton.serving"):
+        assert list(kept(app).index) == ids
+    assert json.loads(caplog.messages[-1])["count"] == 6
+    app.log._connection.execute("UPDATE batches SET answers = X'00'")
+    assert list(kept(app).index) == ids[:1]
+    assert lepton("log", run, "--parquet", tmp_path / "t.parquet")[0] == 0
+    assert lepton("log", run, "--find", ids[0])[0] == 0
+    assert lepton("log", run, "--find", ids[1])[0] == 2
+
+
+def test_a_damaged_log_is_named_at_start(run):
+    """A service doesn't start on a log with a broken page."""
+    service = serving.create_app(run)
+    for _ in range(300):
+        ask(service, GOOD)
+    service.log.checkpoint()
+    service.log.close()
+    path = run / "service" / "predictions.sqlite"
+    content = bytearray(path.read_bytes())
+    content[4096 * 6 : 4096 * 7] = b"\xff" * 4096
+    path.write_bytes(content)
+    with pytest.raises(RunError, match=r"predictions\.sqlite.*(damaged|malformed)"):
+        serving.create_app(run)
+
+
+def test_a_request_named_like_a_prediction_is_not_erased_with_it(filled):
+    """A client that takes another's prediction id for its request's gets neither row."""
+    app, ids = filled
+    (other,) = ask(app, GOOD, **{"x-request-id": ids[0]}).json()["predictions"]
+    assert [row.id for row in log_maintenance.find(app.log.path, ids[0])] == [ids[0]]
+    assert log_maintenance.erase(app.log.path, ids[0]) == 1
+    assert other["id"] in kept(app).index
+
+
+def test_erasures_under_load_leave_nothing(run):
+    """While two workers write, each erasure succeeds and no byte of it is left in the files."""
+    acknowledged, stop = [], threading.Event()
+    path, erased = run / "service" / "predictions.sqlite", []
+    with serving.start(run, workers=2) as service:
+        clients = [
+            threading.Thread(target=load, args=(service.url, acknowledged, stop), daemon=True)
+            for _ in range(3)
+        ]
+        for client in clients:
+            client.start()
+        for turn in range(16):
+            while len(acknowledged) < 20 * (turn + 1):
+                time.sleep(0.01)
+            erased.append(acknowledged[-1 - turn])
+            assert log_maintenance.erase(path, erased[-1]) == 1
+            assert erased[-1].encode() not in bytes_of(path)
+        stop.set()
+        for client in clients:
+            client.join()
+    content = bytes_of(path)
+    assert not [id_ for id_ in erased if id_.encode() in content]
+
+
+def test_removing_what_is_old_stops_no_service(run):
+    """Thousands of requests are removed in small steps, and the file shrinks."""
+    path = run / "service" / "predictions.sqlite"
+    with serving.start(run) as service, httpx.Client(base_url=service.url, trust_env=False) as one:
+        log = serving.PredictionLog(path, timeout=5.0)
+        with log.transaction() as connection:
+            rows = (
+                (f"{n:016x}-0", "r", "2001-01-01T00:00:00", "v", "{}", "x" * 2000)
+                for n in range(4_000)
+            )
+            connection.executemany("INSERT INTO predictions VALUES (?, ?, ?, ?, ?, ?)", rows)
+        log.checkpoint()
+        log.close()
+        counts = []
+        work = threading.Thread(target=lambda: counts.append(log_maintenance.keep_days(path, 1)))
+        work.start()
+        while work.is_alive():
+            assert one.post("/v1/predict", json={"records": [GOOD]}).status_code == 200
+        work.join()
+    assert counts == [4_000]
+    assert path.stat().st_size < 2_000_000

@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from lepton_lib.cases import CategoryColumn, NumberColumn, load_case
 from lepton_lib.errors import MetricError
@@ -26,9 +27,19 @@ from lepton_lib.evaluation import (
     group_gap,
     group_labels,
     group_table,
+    metric_interval,
     paired_difference,
 )
-from lepton_lib.metrics import accuracy, area_under_curve, mean_absolute_error, mean_decision_cost
+from lepton_lib.intervals import auc_interval, calibration_interval
+from lepton_lib.metrics import (
+    accuracy,
+    area_under_curve,
+    calibration_bins,
+    calibration_error,
+    log_loss,
+    mean_absolute_error,
+    mean_decision_cost,
+)
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +142,7 @@ def test_blocks_are_stretches():
 
 def test_blocks_widen_the_interval_of_a_slow_series():
     """Where neighbours resemble each other, blocks give a wider interval with better coverage."""
-    alone, blocks, wider = 0, 0, 0
+    without_blocks, blocks, wider = 0, 0, 0
     for seed in range(100):
         noise = np.random.default_rng(seed).normal(size=620)
         # mean 0, neighbours alike
@@ -139,10 +150,10 @@ def test_blocks_widen_the_interval_of_a_slow_series():
         plain = bootstrap_interval(np.mean, series, n=100, seed=seed)
         wide = bootstrap_interval(np.mean, series, n=100, seed=seed, block=60)
         wider += wide.high - wide.low > plain.high - plain.low
-        alone += plain.low <= 0 <= plain.high
+        without_blocks += plain.low <= 0 <= plain.high
         blocks += wide.low <= 0 <= wide.high
     assert wider > 95
-    assert alone < 60
+    assert without_blocks < 60
     assert blocks > 70
 
 
@@ -185,9 +196,9 @@ def test_paired_difference_is_a_minus_b():
     b = a + np.random.default_rng(1).normal(size=len(a)) * 0.2
     options = {"n": 300, "stratify": labels}
     paired = paired_difference(area_under_curve, labels, a, b, seed=0, **options)
-    alone = bootstrap_interval(area_under_curve, labels, a, seed=0, **options)
+    unpaired = bootstrap_interval(area_under_curve, labels, a, seed=0, **options)
     assert paired.value == area_under_curve(labels, a) - area_under_curve(labels, b)
-    assert paired.high - paired.low < 0.5 * (alone.high - alone.low)
+    assert paired.high - paired.low < 0.5 * (unpaired.high - unpaired.low)
     swapped = paired_difference(area_under_curve, labels, b, a, seed=0, **options)
     assert swapped == pytest.approx((-paired.value, -paired.high, -paired.low))
 
@@ -240,7 +251,76 @@ def test_regression_baselines_use_training_rows_only():
     assert found["means by hour and weekday"] == pytest.approx((5 + 140 / 3) / 2)
 
 
+# DeLong's interval
+
+
+def test_delong_is_its_definition():
+    """The interval follows from placements counted pair by pair, ties half, on the logit scale."""
+    labels, values = scores(0, n=60)
+    values = values.round(1)
+    positive, negative = values[labels == 1], values[labels == 0]
+    pairs = (positive[:, None] > negative) + 0.5 * (positive[:, None] == negative)
+    m, n = pairs.shape
+    variance = pairs.mean(1).var(ddof=1) / m + pairs.mean(0).var(ddof=1) / n
+    area = pairs.mean()
+    margin = stats.t.ppf(0.975, min(m, n) - 1) * variance**0.5 / area / (1 - area)
+    ends = [1 / (1 + (1 - area) / area * np.exp(-sign * margin)) for sign in (-1, 1)]
+    assert auc_interval(labels, values) == pytest.approx((area, *ends))
+    assert auc_interval(labels, values).value == area_under_curve(labels, values)
+
+
+@pytest.mark.parametrize(("n", "share"), [(91, 0.45), (75, 0.2)])
+def test_delong_lower_end_is_not_too_optimistic(n, share):
+    """The truth lies below it in at most 2.5 % of 1,000 samples of 91 rows, or of 15 positives."""
+    labels = (np.arange(n) < round(share * n)).astype(int)
+    truth, generator, below, inside = stats.norm.cdf(1.2 / 2**0.5), np.random.default_rng(0), 0, 0
+    for _ in range(1000):
+        interval = auc_interval(labels, generator.normal(size=n) + 1.2 * labels)
+        below += truth < interval.low
+        inside += interval.low <= truth <= interval.high
+    assert below / 1000 <= 0.025 + 3 * (0.025 * 0.975 / 1000) ** 0.5
+    assert 0.93 <= inside / 1000 <= 0.985
+
+
+def test_delong_of_several_classes_is_the_mean_area():
+    """Three classes: the mean one-vs-rest area, its interval near the bootstrap's."""
+    generator = np.random.default_rng(0)
+    logits = generator.normal(size=(600, 3)) * 1.5
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    labels = (logits + generator.gumbel(size=logits.shape)).argmax(1)
+    by_delong = auc_interval(labels, p)
+    by_bootstrap = metric_interval(load_case("credit_tiers"), labels, p, seed=0, n=400, block=2)
+    assert by_delong.value == by_bootstrap.value
+    widths = [interval.high - interval.low for interval in (by_delong, by_bootstrap)]
+    assert widths[0] == pytest.approx(widths[1], rel=0.15)
+
+
+def test_delong_without_a_mistake_is_still_uncertain():
+    """Perfect ranking of 15 positives has the lower end of 15 hits in 15, 0.025 ** (1 / 15)."""
+    labels = np.repeat([0, 1], [40, 15])
+    assert auc_interval(labels, labels) == pytest.approx((1.0, 0.025 ** (1 / 15), 1.0))
+    assert auc_interval(labels, -labels) == pytest.approx((0.0, 0.0, 1 - 0.025 ** (1 / 15)))
+    assert auc_interval([0, 0, 1], [0.1, 0.3, 0.2]) == (0.5, 0.0, 1.0)  # one row says nothing
+    assert auc_interval(labels, np.zeros(55)) == (0.5, 0.5, 0.5)  # a constant ranks nothing
+
+
 # Calibration
+
+
+def test_calibration_interval_holds_the_true_error():
+    """Of 300 samples, calibrated or too sure, 95 % of intervals hold the bins' true error."""
+    generator, held = np.random.default_rng(0), {1.0: 0, 2.0: 0}
+    for seed in range(300):
+        for sharpening in held:
+            logits = generator.normal(size=400) * 1.5
+            true, stated = (1 / (1 + np.exp(-z)) for z in (logits, sharpening * logits))
+            labels, p = (generator.random(400) < true).astype(int), two_columns(stated)
+            bins = calibration_bins(labels, p)[0]
+            error = np.abs(np.bincount(bins, true - stated)).sum() / 400
+            interval = calibration_interval(labels, p, seed=seed, n=100)
+            assert interval.value == pytest.approx(calibration_error(labels, p))
+            held[sharpening] += interval.low <= error + 1e-12 and error <= interval.high
+    assert min(held.values()) / 300 >= 0.95 - 3 * (0.95 * 0.05 / 300) ** 0.5
 
 
 @pytest.mark.parametrize("truth", [0.5, 1.0, 2.5])
@@ -258,9 +338,33 @@ def test_temperature_recovers_a_known_one(truth):
     assert fit_temperature(single[:, None], labels) == fit_temperature(single, labels)
 
 
-def test_temperature_of_separable_logits_stays_finite():
-    """Logits that are never wrong give the lowest temperature, not zero."""
-    assert fit_temperature(np.array([-5.0, 5.0]), np.array([0, 1])) == pytest.approx(0.05, rel=0.01)
+def test_temperature_stays_at_one_without_clear_gain():
+    """Two rows that are right say nothing; calibrated logits keep T = 1 in 95 % of samples."""
+    assert fit_temperature(np.array([-5.0, 5.0]), np.array([0, 1])) == 1.0
+    generator, kept = np.random.default_rng(0), 0
+    for _ in range(300):
+        logits = generator.normal(size=200) * 2
+        labels = generator.random(200) < 1 / (1 + np.exp(-logits))
+        kept += fit_temperature(logits, labels) == 1.0
+    assert kept / 300 >= 0.95 - 3 * (0.95 * 0.05 / 300) ** 0.5
+
+
+def test_temperature_of_separable_rows_does_no_harm():
+    """Thirty validation rows, all right, of calibrated logits: test rows lose next to nothing."""
+    generator, before, after = np.random.default_rng(0), 0.0, 0.0
+
+    def rows(n):  # of two normal distributions 4 apart the log odds are 4 times the value
+        labels = generator.random(n) < 0.5
+        return 4 * (generator.normal(size=n) + np.where(labels, 2, -2)), labels.astype(int)
+
+    for _ in range(50):
+        logits, labels = rows(2000)
+        p = 1 / (1 + np.exp(-logits / fit_temperature(*rows(30))))
+        after += log_loss(labels, two_columns(p)) / 50
+        before += log_loss(labels, two_columns(1 / (1 + np.exp(-logits)))) / 50
+    assert after == pytest.approx(before, rel=0.03)
+    timid, right = np.repeat([-0.5, 0.5], 50), np.repeat([0, 1], 50)
+    assert 0.1 < fit_temperature(timid, right) < 0.5  # far too timid: that is clear
 
 
 @pytest.mark.parametrize("logits", [np.array([]), np.array([np.nan, 1.0]), np.array([1.0])])
@@ -358,8 +462,8 @@ def test_groups_of_a_number_lie_between_its_cuts(credit):
     ]
 
 
-def test_groups_that_could_be_taken_for_one_another_are_told_apart():
-    """A category called missing takes the rows without a value; close cuts are told apart."""
+def test_groups_that_could_be_confused_have_distinct_names():
+    """A category called missing takes the rows without a value; close cuts stay distinct."""
     word = CategoryColumn(name="a", kind="category", categories=("x", "missing"), meaning="")
     assert group_labels(pd.DataFrame({"a": ["x", "missing", None]}), word).tolist() == [
         "x",
@@ -386,7 +490,7 @@ def test_group_counts_add_up(credit, people):
 
 
 def test_group_numbers_are_those_of_its_rows(credit, people):
-    """Rows, base rate, mean probability and AUC of a group are those of its rows alone."""
+    """Rows, base rate, mean probability and AUC of a group come only from its rows."""
     frame, labels, probabilities = people
     table = group_table(frame, credit, labels, probabilities, seed=0, n=20).set_index("group")
     rows = (frame["age"] < 30).to_numpy()

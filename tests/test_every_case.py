@@ -1,4 +1,4 @@
-"""The same six notebooks on the other cases that are shipped; credit and heart have tests of their own."""
+"""The same six notebooks run on the other shipped cases; other tests cover credit and heart."""
 
 import json
 
@@ -12,8 +12,8 @@ SMALL = {name: value for name, value in SETS["first"].items() if name not in ("m
 
 
 @pytest.mark.parametrize("case", ["credit_tiers", "process_faults", "retail", "traffic"])
-def test_the_loop_runs_on_every_case_and_heeds_its_parameters(tmp_path, case):
-    """Two, three or nine classes or a number: the same notebooks end, and what they leave is as long as was asked."""
+def test_the_loop_runs_on_every_case_and_respects_its_parameters(tmp_path, case):
+    """The notebooks run for two, three or nine classes or a number, with their parameters."""
     folder = offline.loop(tmp_path / case, case, *pairs(SMALL))
     assert list(offline.steps(folder)) == list(STEPS)
 

@@ -187,7 +187,7 @@ def test_a_right_answer_is_correct_and_says_why():
 )
 @pytest.mark.usefixtures("course")
 def test_a_wrong_answer_earns_its_own_message(key, answer, message):
-    """A known misconception is named; any other wrong answer is told how it differs in kind."""
+    """A known misconception is named; any other wrong answer gets how it differs."""
     assert repr(check(key, answer)) == f"{key} not yet: {message}"
 
 
@@ -259,7 +259,7 @@ def test_hints_are_a_ladder():
 
 @pytest.mark.usefixtures("course")
 def test_a_solution_shows_the_answer_and_why():
-    """Code for an exercise, the letter for a question; an unknown key is told the known ones."""
+    """A solution is an exercise's code or a question's letter; an unknown key lists the known."""
     assert (
         repr(solution("07.2"))
         == "07.2 solution:\n\nshare = 2 / total\n\nA share lies between 0 and 1."
@@ -307,7 +307,7 @@ def test_a_torn_line_costs_only_itself(tmp_path, monkeypatch):
     assert len((tmp_path / "progress.jsonl").read_text().splitlines()) == 3  # none of them empty
 
 
-def test_progress_that_cannot_be_kept_is_told(course):
+def test_progress_that_cannot_be_stored_is_reported(course):
     """A progress file that can't be written to costs no answer."""
     (course / ".lepton-work.json").write_text("{}")
     (course / "progress.jsonl").mkdir()
@@ -488,21 +488,21 @@ def test_a_notebook_has_exercises_of_each_kind(number):
 
 @pytest.mark.parametrize("number", definition_files())
 def test_stored_outputs_give_no_answer_away(number):
-    """As handed out, code to mend is told what is wrong, never why; the rest is not attempted."""
+    """As handed out, code to fix gets what is wrong, never why; the rest is not attempted."""
     notebook = next(path for stem, path in find_notebooks().items() if stem.startswith(number))
     known = read_definitions(definition_files()[number])
-    told = {}
+    outputs = {}
     for cell in nbformat.read(notebook, 4).cells:
         for key in (
             re.findall(r"check(?:point)?\(\"(\d\d\.\w+)\"", cell.source)
             if cell.cell_type == "code"
             else []
         ):
-            told[key] = "".join(
+            outputs[key] = "".join(
                 o.get("text", "") + o.get("data", {}).get("text/plain", "") for o in cell.outputs
             )
     for key, definition in known.items():
-        mend = isinstance(definition, Exercise) and definition.kind == "mend"
-        assert told[key].startswith(
-            f"{key} not yet: As handed out: " if mend else f"{key} not attempted: "
+        to_fix = isinstance(definition, Exercise) and definition.kind == "mend"
+        assert outputs[key].startswith(
+            f"{key} not yet: As handed out: " if to_fix else f"{key} not attempted: "
         )

@@ -11,9 +11,7 @@ import numpy as np
 import pytest
 
 from lepton_lib.explanation import shapley_values
-from tests.service import GOOD, app, ask, call, kept, release, run
-
-__all__ = ["app", "release", "run"]  # fixtures
+from tests.service import GOOD, ask, call, kept
 
 
 def exact(predict, row, background, groups):
@@ -68,18 +66,30 @@ def test_contributions_are_the_shapley_values(data, groups):
     """Sampled values lie within four standard errors of the enumerated ones."""
     rows, background = data
     reasons = shapley_values(crooked, rows, background, groups=groups, rounds=40)
-    for row, told, error in zip(rows, reasons.contributions, reasons.errors, strict=True):
-        wanted = exact(crooked, row, background, groups)
-        assert np.abs(told - wanted).max() < 0.01
-        assert (np.abs(told - wanted) < 4 * error + 1e-12).all()
+    for row, sampled, error in zip(rows, reasons.contributions, reasons.errors, strict=True):
+        enumerated = exact(crooked, row, background, groups)
+        assert np.abs(sampled - enumerated).max() < 0.01
+        assert (np.abs(sampled - enumerated) < 4 * error + 1e-12).all()
+
+
+def test_standard_errors_are_those_of_the_seed(data):
+    """They equal the deviation over 300 seeds within 3 / sqrt(600), three times its own error."""
+    rows, background = data
+    runs = [shapley_values(crooked, rows, background, rounds=2, seed=seed) for seed in range(300)]
+    spread = np.std([run.contributions for run in runs], axis=0, ddof=1)
+    stated = np.mean([run.errors**2 for run in runs], axis=0) ** 0.5
+    assert stated / spread == pytest.approx(np.ones_like(spread), abs=3 / 600**0.5)
+    assert np.isnan(shapley_values(crooked, rows, background).errors).all()
 
 
 def test_a_linear_model_is_explained_without_error(data):
     """For a sum each contribution is weight times distance from the background's mean."""
     rows, background = np.nan_to_num(data[0]), np.nan_to_num(data[1])
     weights = np.array([2.0, 0.0, -1.0, 0.5])
-    told = shapley_values(lambda x: x @ weights, rows, background).contributions
-    assert told == pytest.approx(weights * (rows - background.mean(0)), abs=1e-12)
+    reasons = shapley_values(lambda x: x @ weights, rows, background, rounds=2)
+    exactly = weights * (rows - background.mean(0))
+    assert reasons.contributions == pytest.approx(exactly, abs=1e-12)
+    assert reasons.errors == pytest.approx(np.zeros_like(exactly), abs=1e-12)
 
 
 def test_reasons_are_seeded(data):
@@ -146,7 +156,7 @@ def test_reasons_keep_nobody_waiting(app, monkeypatch):
 
     async def both():
         transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://desk") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
             long = asyncio.create_task(
                 client.post("/v1/predict?explain=true", json={"records": [GOOD]})
             )

@@ -1,6 +1,5 @@
 """What the service shows: description, pages, handlers as a class, a folder for an image."""
 
-import asyncio
 import json
 import re
 import shutil
@@ -17,12 +16,10 @@ from lepton_lib import cli
 from lepton_lib.cases import load_case
 from lepton_lib.cases.records import example_record
 from lepton_lib.errors import ParameterError, RunError
-from lepton_lib.serving import api_keys, container, log_maintenance, signing
+from lepton_lib.serving import api_keys, container, log_maintenance, problems, signing
 from lepton_lib.serving.handlers import Service, handler
 from lepton_lib.utils import render
-from tests.service import GOOD, app, call, release, run
-
-__all__ = ["app", "release", "run"]  # fixtures
+from tests.service import GOOD, call, refresh
 
 
 def test_the_form_offers_not_knowing_only_where_a_gap_is_allowed():
@@ -42,7 +39,7 @@ def test_the_form_offers_not_knowing_only_where_a_gap_is_allowed():
 @pytest.mark.no_cover
 def test_whatever_the_description_allows_is_answered_as_it_says(app):
     """Requests made from the description, good and bad, get answers that conform to it; no 500."""
-    import schemathesis  # here, for all workers would take seconds to import it
+    import schemathesis  # here: at the top every worker would spend seconds on it
     from hypothesis import HealthCheck, Phase, given, settings
 
     good_and_bad = (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE)
@@ -203,7 +200,7 @@ def test_what_a_class_answers_is_stored(stored, tmp_path):
 
 def test_what_a_class_cannot_store_is_not_given(stored):
     """With a log that can't be written to a call gets 503, and the service isn't ready."""
-    stored.log._connection.execute("PRAGMA query_only = 1")
+    stored.log.path.rename(stored.log.path.with_suffix(".away"))
     for method, path in (("POST", "/predict"), ("GET", "/readyz")):
         reply = call(stored, method, path, json={"income": 2.0} if method == "POST" else None)
         assert (reply.status_code, reply.headers["retry-after"]) == (503, "1")
@@ -212,7 +209,7 @@ def test_what_a_class_cannot_store_is_not_given(stored):
 def test_a_class_demands_the_keys_of_its_folder(stored, tmp_path):
     """With a key in the folder handlers and metrics need it, at its rate; health doesn't."""
     key = api_keys.add_key(api_keys.keys_file(tmp_path / "risk"), "one", rate=2)
-    asyncio.run(stored.refresh())
+    refresh(stored)
     for path, status in (("/about", 401), ("/metrics", 401), ("/nope", 401), ("/healthz", 200)):
         assert call(stored, "GET", path).status_code == status
     headers = {"x-api-key": key}
@@ -320,7 +317,7 @@ import lepton_lib
 app = create_app(sys.argv[1], trust=[sys.argv[2]], workers=2)
 async def ask():
     transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://desk") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
         record = json.loads(sys.argv[3])
         replies = [await client.post("/v1/predict?explain=true", json={"records": [record]})]
         for path in ("/", "/docs", "/metrics", "/readyz", "/v1/models"):
@@ -377,7 +374,9 @@ def test_the_containerfile_is_small_and_locked(image):
 
 def test_the_kubernetes_manifest_states_what_must_be_stated(image):
     """Probes, limits, autoscaling and a locked container are there, and the names fit together."""
-    stateful, service, scaler, budget = yaml.safe_load_all((image / "kubernetes.yaml").read_text())
+    stateful, service, pods, scaler, budget = yaml.safe_load_all(
+        (image / "kubernetes.yaml").read_text()
+    )
     pod = stateful["spec"]["template"]["spec"]
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["automountServiceAccountToken"] is False
@@ -394,6 +393,16 @@ def test_the_kubernetes_manifest_states_what_must_be_stated(image):
             == set(part["resources"]["limits"])
             == set(part["resources"]["requests"])
         )
+    assert (pods["metadata"]["name"], pods["spec"]["clusterIP"]) == (
+        stateful["spec"]["serviceName"],
+        "None",
+    )
+    (_, pause) = main["lifecycle"]["preStop"]["exec"]["command"]
+    assert pod["terminationGracePeriodSeconds"] > int(pause) + problems.ANSWER_SECONDS
+    assert {"name": "keys", "mountPath": "/keys", "readOnly": True} in main["volumeMounts"]
+    lepton = json.loads((image / "leptonai.json").read_text())
+    assert lepton["spec"]["mounts"][0]["mount_path"] == "/keys"
+    assert "ln -s /keys/keys.json run/service/keys.json" in (image / "Containerfile").read_text()
     assert main["readinessProbe"]["httpGet"]["path"] == "/readyz"
     assert (
         main["livenessProbe"]["httpGet"]["path"]

@@ -189,7 +189,7 @@ FILES = {
 
 @pytest.fixture(scope="module")
 def graded(tmp_path_factory):
-    """A folder with every kind of hand-in, its learners by name, and what was told of each."""
+    """A folder with every kind of hand-in, its learners by name, and the results of each."""
     root = tmp_path_factory.mktemp("course")
     notebook = write_course(root)
     folder = root / "class"
@@ -198,16 +198,16 @@ def graded(tmp_path_factory):
     traced = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
     at_work = threading.local()
 
-    def traceable(desk, *words):
-        made(desk, *words)
-        desk.writable.append(ROOT)  # where coverage's files go
+    def traceable(runner, *words):
+        made(runner, *words)
+        runner.writable.append(ROOT)  # where coverage's files go
 
-    def run_named(desk, path):
+    def run_named(runner, path):
         at_work.name = path.stem
-        return run(desk, path)
+        return run(runner, path)
 
-    def environment(desk, place):
-        return clean(desk, place) | (traced if at_work.name in TRACED else {})
+    def environment(runner, place):
+        return clean(runner, place) | (traced if at_work.name in TRACED else {})
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
@@ -232,9 +232,9 @@ def graded(tmp_path_factory):
             (folder / name).write_text("x")
         nbformat.write(answered(notebook, nq1="c", n2="share = 25"), folder / "Ada" / "first.ipynb")
         nbformat.write(answered(notebook, n2="share = 25"), folder / "Ada" / "second.ipynb")
-        told = []
-        learners = {one.name: one for one in grade(folder, limits=LIMITS, progress=told.append)}
-        assert list(learners.values()) == told
+        reported = []
+        learners = {one.name: one for one in grade(folder, limits=LIMITS, progress=reported.append)}
+        assert list(learners.values()) == reported
         write_class_report(list(learners.values()), folder)
     return folder, learners
 

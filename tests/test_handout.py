@@ -67,11 +67,11 @@ def test_the_instructor_gets_answers_that_are_correct(handed_out):
     """Every exercise is answered and was run; a note has minutes, objective and misconceptions."""
     found = cells(handed_out[1][0][0] / "instructor" / "07_small.ipynb")
     for name, key in (("halve-it", "07.1"), ("a-share", "07.2"), ("which", "07.q1")):
-        told = "".join(
+        output = "".join(
             out.get("text", out.get("data", {}).get("text/plain", ""))
             for out in found[name].outputs
         )
-        assert told.startswith(f"{key} correct: ")
+        assert output.startswith(f"{key} correct: ")
         assert list(found)[list(found).index(name) + 1] == f"note-{key.replace('.', '-')}"
     note = found["note-07-1"].source
     assert note.startswith(
@@ -112,12 +112,12 @@ def test_the_instructors_edition_is_run_and_correct(editions):
     nb = nbformat.read(editions / "instructor" / "00_environment.ipynb", 4)
     outputs = [output for cell in nb.cells for output in cell.get("outputs", [])]
     assert [output for output in outputs if output.output_type == "error"] == []
-    told = "\n".join(
+    text = "\n".join(
         output.get("text", "") + output.get("data", {}).get("text/plain", "") for output in outputs
     )
     known = list(read_definitions(definition_files()["00"]))
-    assert re.findall(r"^(\d\d\.\w+) correct: ", told, re.MULTILINE) == known
-    assert not re.findall(r"^(\d\d\.\w+) not ", told, re.MULTILINE)
+    assert re.findall(r"^(\d\d\.\w+) correct: ", text, re.MULTILINE) == known
+    assert not re.findall(r"^(\d\d\.\w+) not ", text, re.MULTILINE)
     notes = [cell.id for cell in nb.cells if cell.id.startswith("note-")]
     assert notes == [f"note-{key.replace('.', '-')}" for key in known]
 

@@ -13,7 +13,7 @@ import pytest
 from lepton_lib import serving
 from lepton_lib.serving.container import write_container
 from tests.benchmarks.environments import environment
-from tests.service import GOOD, release, run  # noqa: F401  # fixtures
+from tests.service import GOOD
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("LEPTON_LEPTONAI") != "required",
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def told(program, *words):
+def printed(program, *words):
     """What a program prints as JSON in leptonai's environment."""
     python, why = environment("leptonai")
     assert python, why
@@ -32,7 +32,7 @@ def told(program, *words):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_leptons_client_asks_the_service(run):  # noqa: F811  # the fixture
+def test_leptons_client_asks_the_service(run):
     """A client that knows only the address builds its methods from /openapi.json."""
     program = """
 import json, sys
@@ -41,13 +41,13 @@ client = Client(sys.argv[1], http2=False)
 print(json.dumps(client.v1.predict(records=[json.loads(sys.argv[2])])))
 """
     with serving.start(run) as service:
-        answer = told(program, service.url, json.dumps(GOOD))
+        answer = printed(program, service.url, json.dumps(GOOD))
     [prediction] = answer["predictions"]
     [expected] = serving.Scorer(run / "service").score([GOOD])
     assert {key: prediction[key] for key in expected} == expected
 
 
-def test_leptons_types_take_the_specification(run, tmp_path):  # noqa: F811  # the fixture
+def test_leptons_types_take_the_specification(run, tmp_path):
     """`LeptonDeployment` reads leptonai.json and leaves nothing of it aside."""
     program = """
 import json, sys
@@ -57,5 +57,5 @@ read = LeptonDeployment.model_validate(given)
 print(json.dumps([given, json.loads(read.model_dump_json(exclude_none=True, by_alias=True))]))
 """
     write_container(run, tmp_path / "image")
-    given, read = told(program, str(tmp_path / "image" / "leptonai.json"))
+    given, read = printed(program, str(tmp_path / "image" / "leptonai.json"))
     assert read == given

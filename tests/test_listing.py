@@ -1,4 +1,4 @@
-"""The course's first listing, after its defects were mended, as it stands in 02."""
+"""The course's first listing, with its defects fixed, as notebook 02 shows it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lepton_lib.errors import MetricError
 
 @pytest.fixture(scope="module")
 def loans():
-    """Numbers of `credit_tiers`, split, gaps filled with training medians: frames and labels of two parts."""
+    """Frames and labels of `credit_tiers`, train and test; medians of train fill the gaps."""
     tiers = load_case("credit_tiers")
     frame, _ = library.clean(library.read_table(tiers), tiers)
     parts = library.split(frame, tiers, seed=0)
@@ -24,7 +24,7 @@ def loans():
 
 
 def test_the_listing_reads_and_runs(loans):
-    """With the imports of the course the listing trains on three tiers and does better than guessing."""
+    """With the course's imports the listing trains on three tiers and beats guessing."""
     from lepton_lib.data import DataLoader, Dataset
     from lepton_lib.metrics import AUC
     from lepton_lib.models import LinearModel

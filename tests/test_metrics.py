@@ -54,7 +54,7 @@ def test_infinite_scores_are_ranked():
 
 
 def test_pooled_over_ordered_batches():
-    """On sorted data batches alone say far less than all rows; average() says the latter."""
+    """On sorted data, batches say far less than all rows together; average() uses all rows."""
     labels, probabilities = draw(0, n=2000)
     order = probabilities[:, 1].argsort()
     auc, means = AUC(), []
@@ -94,7 +94,7 @@ def test_probabilities_are_taken_as_they_are(k):
 
 
 def test_confident_logits_keep_their_order():
-    """Logits so large that their probabilities round to one are still told apart."""
+    """Logits so large that their probabilities round to one are still ranked."""
     auc = AUC()
     auc.add(torch.tensor([[0.0, 50.0], [0.0, 60.0]]), torch.tensor([0, 1]))
     assert auc.average() == 1
@@ -218,7 +218,7 @@ def test_calibration_of_several_classes_by_hand():
 
 
 def test_a_perfect_forecast_is_calibrated():
-    """Certain and right: an error of nought, in the last bin of equal width, too."""
+    """Certain and right predictions have no calibration error, even in the last equal-width bin."""
     assert calibration_error([0, 1], np.eye(2), bins="width") == 0
 
 
@@ -278,8 +278,34 @@ def test_counts_refuse_foreign_classes(labels, decisions):
         confusion_matrix(labels, decisions, n_classes=3)
 
 
-@pytest.mark.parametrize(("targets", "predictions"), [([1.0, 2.0], [1.0]), ([], [])])
+@pytest.mark.parametrize("metric", [log_loss, brier_score, calibration_error])
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        [[0.5, 0.5], [-2.0, 3.0]],  # logits that sum to 1
+        [[0.5, 0.5], [1.2, 0.8]],
+        [[0.5, 0.5], [0.45, 0.45]],
+        [[0.5, 0.5], [0.2, np.inf]],
+    ],
+)
+def test_what_is_no_probability_is_refused(metric, outputs):
+    """Logits and rows that don't sum to one raise with the row; rounded to float16 they pass."""
+    with pytest.raises(MetricError, match=r"row 1 with .* expected probabilities"):
+        metric([0, 1], np.array(outputs))
+    assert metric([0, 1], np.array([[0.7, 0.3], [0.1, 0.9]], dtype=np.float16)) >= 0
+
+
+@pytest.mark.parametrize(
+    ("targets", "predictions"),
+    [
+        ([1.0, 2.0], [1.0]),
+        ([], []),
+        (np.arange(4.0), np.arange(4.0).reshape(2, 2)),
+        (np.zeros((2, 1)), np.zeros((2, 1))),
+        (np.zeros(2), np.zeros((1, 2))),
+    ],
+)
 def test_absolute_error_wants_pairs(targets, predictions):
-    """Targets and predictions come in pairs: one prediction isn't spread over all targets."""
-    with pytest.raises(MetricError, match=r"targets and \d predictions"):
+    """Targets and predictions come in pairs: none is spread over others, or reshaped."""
+    with pytest.raises(MetricError, match=r"targets of shape .* and predictions of shape"):
         mean_absolute_error(targets, predictions)

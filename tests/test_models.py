@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
 from lepton_lib.cases import load_case
 from lepton_lib.errors import DataError, ParameterError
@@ -23,10 +24,12 @@ from lepton_lib.models import (
     load_model,
     save_model,
 )
+from lepton_lib.models.networks import mean_outputs
 from lepton_lib.models.preprocessing import CLIP
+from lepton_lib.models.trees import Trees, grow_trees
 
 CASES = {"binary": "credit", "multiclass": "credit_tiers", "regression": "traffic"}
-KINDS = ("linear", "mlp", "ensemble")
+KINDS = ("linear", "mlp", "ensemble", "trees", "blend")
 
 
 def raw_rows(case, n=300, seed=0, missing=0.1):
@@ -50,10 +53,27 @@ def case(request):
 
 
 def some_model(case, kind="ensemble", seed=0, **options):
-    """A model with fresh weights, fitted preprocessing, and a temperature other than one."""
+    """A model with fresh weights or grown trees, fitted preprocessing and a temperature."""
     torch.manual_seed(seed)
     rows = raw_rows(case)
     model = build_model(case, rows, 100 + np.arange(len(rows)), kind=kind, **options)
+    if kind in ("trees", "blend"):
+        encoded = model.preprocessor(torch.tensor(rows)).numpy()
+        labels = np.arange(len(rows)) % max(len(case.classes), 2)
+        labels = labels if case.classes else labels.astype(np.float32)
+        start = encoded.shape[1] - model.preprocessor.n_raw - len(model.preprocessor.level)
+        trees, _ = grow_trees(
+            encoded,
+            labels,
+            np.arange(len(rows)) // 100,
+            output_size=case.n_outputs,
+            offset=start,
+            seed=seed,
+        )
+        if kind == "trees":
+            model.network = trees
+        else:
+            model.network.trees = trees
     model.temperature.fill_(1.0 if case.task == "regression" else 1.3)
     return model.eval()
 
@@ -62,7 +82,7 @@ def some_model(case, kind="ensemble", seed=0, **options):
 
 
 def test_missing_becomes_the_training_median_with_a_flag():
-    """A gap becomes the median of the training rows, and a flag says so where training rows had gaps as well."""
+    """A gap becomes the training median, with a flag where training rows had gaps as well."""
     preprocessor = Preprocessor([("a", 0), ("b", 0)], encoding="standard")
     preprocessor.fit(np.array([[1, 5], [2, 6], [9, 7], [np.nan, 8], [np.nan, 9]]))
     filled, given = preprocessor(torch.tensor([[torch.nan, torch.nan], [2.0, 7.0]]))
@@ -82,7 +102,7 @@ def test_infinite_is_missing(value):
 
 
 def test_statistics_are_of_the_rows_given():
-    """What fit learns depends on the rows that it is given alone, and what is encoded later changes nothing."""
+    """What fit learns depends on the rows given to it alone; encoding others changes nothing."""
     rows = np.random.default_rng(0).normal(5, 2, size=(100, 1))
     preprocessor = Preprocessor([("a", 0)], encoding="standard").fit(rows)
     before = {name: tensor.clone() for name, tensor in preprocessor.state_dict().items()}
@@ -103,7 +123,7 @@ def test_far_values_are_clipped():
 
 
 def test_piecewise_encoding_is_the_formula():
-    """Each bin's column is the clipped fraction of the bin below x, as numpy computes it from training quantiles."""
+    """Each bin's column is the clipped fraction of the bin below x, as numpy computes it."""
     rows = np.random.default_rng(0).exponential(size=(500, 1)).astype(np.float32)
     preprocessor = Preprocessor([("a", 0)], n_bins=7).fit(rows)
     values = np.linspace(-1, 9, 300, dtype=np.float32)[:, None]
@@ -115,7 +135,7 @@ def test_piecewise_encoding_is_the_formula():
 
 
 def test_repeated_quantiles_are_merged():
-    """A number that is mostly one value has fewer bins, a constant one none, and each bin is named."""
+    """A number that is mostly one value has fewer bins, a constant none; each is named."""
     rows = np.column_stack([[0] * 90 + list(range(1, 11)), [7.0] * 100])
     preprocessor = Preprocessor([("a", 0), ("b", 0)], n_bins=10).fit(rows)
     names = preprocessor.output_names()
@@ -150,7 +170,7 @@ def test_features_are_computed_by_their_formulas():
 
 @pytest.mark.parametrize("encoding", ["standard", "piecewise"])
 def test_nothing_encodes_as_nan(case, encoding):
-    """Gaps, infinities and the largest numbers there are come out as finite numbers, in every case."""
+    """Gaps, infinities and the largest numbers come out as finite numbers, in every case."""
     preprocessor = Preprocessor.for_case(case, encoding=encoding).fit(raw_rows(case))
     extremes = [np.nan, np.inf, -np.inf, 3e38, -3e38, 0.0, 1e-45]
     rows = np.array([[value] * len(case.fields) for value in extremes], dtype=np.float32)
@@ -179,7 +199,7 @@ def test_unknown_encodings_are_refused(options):
 
 
 def test_state_of_another_fit_is_loaded_whole():
-    """A preprocessor takes the state of one that was fitted on other rows, with more bins and flags."""
+    """A preprocessor takes the state of one fitted on other rows, with more bins and flags."""
     fitted = Preprocessor([("a", 0), ("c", 2)]).fit(
         np.array([[1.0, 0], [2.0, 1], [np.nan, 0], [5.0, 1]])
     )
@@ -190,11 +210,33 @@ def test_state_of_another_fit_is_loaded_whole():
     assert other.output_size == fitted.output_size
 
 
+def test_bins_and_scale_are_of_the_values_observed():
+    """Where nearly all values are missing, mean, scale and bins are those of the others alone."""
+    observed = np.random.default_rng(0).exponential(size=(50, 1))
+    gaps = np.full((450, 1), np.nan)
+    whole = Preprocessor([("a", 0)]).fit(observed)
+    sparse = Preprocessor([("a", 0)]).fit(np.concatenate([observed, gaps]))
+    for name in ("mean", "scale", "bin_start", "bin_width"):
+        torch.testing.assert_close(getattr(sparse, name), getattr(whole, name))
+    assert len(sparse.bin_start) == 12
+
+
+def test_numbers_are_kept_raw_for_trees():
+    """With keep_raw the numbers stand at the end as they came, NaN where missing or infinite."""
+    preprocessor = Preprocessor([("a", 0), ("c", 2)], encoding="standard", keep_raw=True)
+    preprocessor.fit(np.array([[1.0, 0], [3.0, 1]]))
+    encoded = preprocessor(torch.tensor([[1e30, 1.0], [torch.inf, 0.0]]))
+    assert preprocessor.output_names() == ["a", "c = 0", "c = 1", "a raw"]
+    assert encoded.shape[1] == preprocessor.output_size
+    assert encoded[0, -1] == torch.tensor(1e30)
+    assert encoded[1, -1].isnan()
+
+
 # Networks
 
 
 def test_an_ensemble_is_the_mean_of_its_members():
-    """In evaluation the probabilities are the mean of the members'; outputs for regression likewise."""
+    """In evaluation the probabilities, or predictions, are the mean of the members'."""
     inputs = torch.randn(20, 5)
     for size in (1, 3):
         ensemble = Ensemble(5, size, n_members=4).eval()
@@ -218,7 +260,7 @@ def test_an_ensemble_keeps_small_probabilities():
 
 
 def test_members_answer_for_themselves_in_training():
-    """In training each member's logits come out, with dropout of its own; members start from different weights."""
+    """In training each member's logits come out; dropout and first weights differ."""
     ensemble = Ensemble(5, 2, n_members=3, dropout=0.5).train()
     outputs = ensemble(torch.randn(7, 5))
     assert outputs.shape == (3, 7, 2)
@@ -254,12 +296,70 @@ def test_an_mlp_has_its_layers():
     assert LinearModel(input_size=4, output_size=2)(inputs).shape == (5, 2)
 
 
+def test_means_are_weighted():
+    """Probabilities, or predictions, are weighted; a model of weight 0 changes nothing."""
+    outputs, weights = torch.randn(3, 5, 2), torch.tensor([0.7, 0.3, 0.0])[:, None, None]
+    mean = mean_outputs(outputs, weights, regression=False).softmax(-1)
+    torch.testing.assert_close(mean, (weights * outputs.softmax(-1)).sum(0))
+    mean = mean_outputs(outputs[..., :1], weights, regression=False).sigmoid()
+    torch.testing.assert_close(mean, (weights * outputs[..., :1].sigmoid()).sum(0))
+    mean = mean_outputs(outputs, weights, regression=True)
+    torch.testing.assert_close(mean, (weights * outputs).sum(0))
+
+
+def test_an_ensemble_may_be_deeper():
+    """Inner layers have weights of their own for every member."""
+    ensemble = Ensemble(4, 2, n_members=3, hidden_size=8, n_layers=3).eval()
+    assert [tuple(weight.shape) for weight in ensemble.inner_weight] == [(3, 8, 8)] * 2
+    assert ensemble(torch.randn(5, 4)).shape == (5, 2)
+
+
+# Trees
+
+
+def boosted(labels, inputs, *, regression=False):
+    """A booster of scikit-learn, some rows held out."""
+    kind = HistGradientBoostingRegressor if regression else HistGradientBoostingClassifier
+    booster = kind(max_iter=15, early_stopping=True, scoring="loss", random_state=0)
+    return booster.fit(inputs[50:], labels[50:], X_val=inputs[:50], y_val=labels[:50])
+
+
+@pytest.mark.parametrize("task", ["binary", "three classes", "regression"])
+def test_trees_answer_as_scikit_learn_does(task):
+    """Trees as tensors answer as the booster they came from, also on its thresholds and gaps."""
+    generator = np.random.default_rng(0)
+    inputs = generator.normal(size=(300, 3)).astype(np.float32)
+    inputs[generator.random(inputs.shape) < 0.2] = np.nan
+    signal = np.nan_to_num(inputs[:, 0]) + (np.nan_to_num(inputs[:, 1]) > 0)
+    labels = {
+        "binary": (signal > 0).astype(int),
+        "three classes": np.digitize(signal, [0, 1]),
+        "regression": signal,
+    }[task]
+    booster = boosted(labels, inputs, regression=task == "regression")
+    booster._predictors = booster._predictors[: np.argmax(booster.validation_score_)]
+    trees = Trees.from_boosters([booster], 3 if task == "three classes" else 1)
+    edges = trees.numbers[0][trees.numbers[0] != 0]
+    rows = torch.cat([torch.tensor(inputs), edges[:, None].expand(-1, 3)])
+    expected = booster._raw_predict(rows.double().numpy())
+    np.testing.assert_allclose(trees(rows).numpy(), expected, atol=15 * 2**-15)
+
+
+def test_the_order_of_trees_does_not_matter():
+    """Leaves are multiples of one number, so sums are exact in any order of the trees."""
+    inputs = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
+    trees = Trees.from_boosters([boosted((inputs[:, 0] > 0).astype(int), inputs)], 1)
+    answers = trees(torch.tensor(inputs))
+    trees.trees = trees.trees.flip(1)
+    assert torch.equal(trees(torch.tensor(inputs)), answers)
+
+
 # Models of a case
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_raw_records_give_probabilities(case, kind):
-    """Raw rows with gaps give one finite row each: probabilities that sum to one, or a number for regression."""
+    """Raw rows with gaps give one finite row each: probabilities of sum one, or a number."""
     model = some_model(case, kind)
     answers = model.predict(raw_rows(case, n=50, seed=1))
     assert answers.shape == (50, max(len(case.classes), 1))
@@ -270,7 +370,7 @@ def test_raw_records_give_probabilities(case, kind):
 
 
 def test_prediction_leaves_the_model_as_it_was(case):
-    """Prediction rests dropout and puts the mode back; float64 and read-only rows are taken as well."""
+    """Prediction rests dropout and restores the mode; float64 and read-only rows are taken."""
     model = some_model(case, "mlp").train()
     rows = raw_rows(case, n=20)
     first = model.predict(rows)
@@ -298,7 +398,7 @@ def test_regression_speaks_the_targets_unit():
 
 def test_unknown_kinds_are_refused(case):
     """A kind of network that there isn't is refused with the list of those that there are."""
-    with pytest.raises(DataError, match="'linear', 'mlp' or 'ensemble'"):
+    with pytest.raises(DataError, match="linear, mlp, ensemble, trees, blend"):
         some_model(case, "forest")
 
 
@@ -320,7 +420,7 @@ def test_a_stored_model_answers_the_same(case, kind, encoding, tmp_path):
 @pytest.mark.no_cover
 @pytest.mark.parametrize("kind", KINDS)
 def test_onnx_answers_the_same(case, kind, tmp_path):
-    """The exported graph answers within 1e-6 of the model, relative for regression, for any number of rows."""
+    """The exported graph answers within 1e-6 of the model, for any number of rows."""
     import onnxruntime
 
     model = some_model(case, kind).train()
@@ -381,7 +481,7 @@ def test_foreign_files_are_refused(tmp_path, which, content):
 
 
 def test_weights_of_another_model_are_refused(tmp_path):
-    """Weights that belong to another configuration are refused, and so is a file that isn't there."""
+    """Weights of another configuration are refused, and so is a file that is not there."""
     files = stored(tmp_path)
     description = json.loads(files["config"].read_text())
     for change in ({"kind": "mlp"}, {"kind": "tree"}, {"output_size": 4}, {"preprocessor": {}}):
@@ -398,7 +498,7 @@ def test_weights_of_another_model_are_refused(tmp_path):
 
 
 def test_gradients_reach_the_numbers_that_are_there():
-    """Through a feature with a gap the gradient of the other column is 0 and not NaN; elsewhere it is the slope."""
+    """Through a feature with a gap the other column's gradient is 0, not NaN."""
     preprocessor = Preprocessor([("a", 0), ("b", 0)], [("share", "a / b")], encoding="standard")
     preprocessor.fit(np.array([[1.0, 4.0], [3.0, 2.0], [2.0, 5.0]]))
     raw = torch.tensor([[1.0, torch.nan], [2.0, 4.0]], requires_grad=True)

@@ -123,9 +123,9 @@ def test_tests_are_not_idle(undrifted):
 
 def test_without_correction_four_tests_ring_far_more_often(undrifted):
     """Uncorrected, any of four tests rings at over twice the level; corrected, at the level."""
-    alone = (undrifted.min(1) <= LEVEL).mean()
+    uncorrected = (undrifted.min(1) <= LEVEL).mean()
     corrected = np.mean([monitoring.holm(draw).min() <= LEVEL for draw in undrifted])
-    assert alone > 2 * LEVEL
+    assert uncorrected > 2 * LEVEL
     assert LEVEL / 3 < corrected <= LEVEL + MARGIN
 
 
@@ -389,7 +389,7 @@ def test_reference_without_a_column_is_refused(shop):
 
 
 def test_problems_are_counted_by_kind(shop):
-    """Missing, out of range, unknown, absent and undescribed are told apart."""
+    """Missing, out of range, unknown, absent and undescribed values are counted apart."""
     current = rows(10, seed=1).astype({"colour": object, "price": object, "seen": object})
     current.loc[0, ["price", "colour"]] = [None, None]
     current.loc[1, ["price", "colour", "seen"]] = [-5.0, "pink", "soon"]
@@ -483,6 +483,32 @@ def test_change_in_mean_covers_the_truth():
     assert np.mean([low <= 1.3 <= high for _, low, high in found]) == pytest.approx(0.95, abs=0.03)
     assert monitoring.change_in_mean([1.0], [2.0, 3.0]) == (1.5, -np.inf, np.inf)
     assert monitoring.change_in_mean([], []) == (0.0, -np.inf, np.inf)
+
+
+def test_change_in_mean_allows_for_blocks():
+    """Dependent windows against their past: 2.5 % certainly higher, not a fifth or more."""
+    generator = np.random.default_rng(0)
+    noise = generator.normal(size=(300, 5000 + 168 + 23))
+    series = np.apply_along_axis(np.convolve, 1, noise, np.ones(24), "valid")  # a day of memory
+    higher = {1: 0, 168: 0}
+    for values in series:
+        for block in higher:
+            interval = monitoring.change_in_mean(values[:5000], values[5000:], block=block)
+            higher[block] += interval.low > 0
+    assert higher[168] / 300 <= 0.025 + 3 * (0.025 * 0.975 / 300) ** 0.5
+    assert higher[1] / 300 > 0.2
+
+
+def test_dependence_is_measured():
+    """Repeating each row k times inflates the mean's variance k times; independent rows by 1."""
+    generator = np.random.default_rng(0)
+    values = generator.normal(size=4000)
+    error = 3 * (2 / 400) ** 0.5  # of a variance of 400 blocks
+    assert monitoring.moments(values, block=10).inflation == pytest.approx(1, abs=error)
+    repeated = monitoring.moments(np.repeat(values, 5), block=50)
+    assert repeated.inflation == pytest.approx(5, rel=error)
+    assert (repeated.rows, repeated.blocks) == (20_000, 400)
+    assert monitoring.moments(np.zeros(100), block=5) == (0.0, 0.0, 100, 1.0, 0)
 
 
 @pytest.mark.parametrize("n", [5000, 5001, 9999, 300_000, 1_000_000])

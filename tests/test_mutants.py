@@ -1,4 +1,4 @@
-"""The tests' own test: faults planted in the library, a few drawn by the commit, are noticed; see `make mutants`."""
+"""The tests notice faults planted in the library; the commit draws a few (see `make mutants`)."""
 
 import sys
 import tomllib
@@ -24,20 +24,22 @@ def test_a_few_faults_planted_in_the_library_are_noticed():
     assert f"{SAMPLE} of {SAMPLE} caught" in done.stdout
 
 
-def test_a_fault_that_changes_nothing_is_told_to_survive(tmp_path):
-    """The verifier's own control: a mutant that says the same in other words survives, a real one beside it doesn't."""
+def test_a_fault_that_changes_nothing_survives(tmp_path):
+    """A mutant that changes nothing survives, as a control, and a real one beside it is caught."""
     code = (
         "import sys\nfrom pathlib import Path\n"
         "from tests.test_mutants import control, real\nfrom tests.mutants.trial import try_all\n"
-        "rounds = lambda mutant: [('tests', {'tests/test_optimizers.py::test_groups_keep_their_own_peak': 10.0})]\n"
-        "for mutant, verdict in try_all([control(), real()], rounds, jobs=1, place=Path(sys.argv[1])):\n"
+        "test = 'tests/test_optimizers.py::test_groups_keep_their_own_peak'\n"
+        "rounds = lambda mutant: [('tests', {test: 10.0})]\n"
+        "tried = try_all([control(), real()], rounds, jobs=1, place=Path(sys.argv[1]))\n"
+        "for mutant, verdict in tried:\n"
         "    print(mutant.kind, verdict.round or 'survived', verdict.test)\n"
     )
     done = offline.run(sys.executable, "-c", code, str(tmp_path))
     assert done.returncode == 0, done.stderr
-    told = dict(line.split(" ", 1) for line in done.stdout.splitlines())
-    assert told["control"].split() == ["survived"]
-    assert told["real"].startswith("tests tests/test_optimizers.py::")
+    verdicts = dict(line.split(" ", 1) for line in done.stdout.splitlines())
+    assert verdicts["control"].split() == ["survived"]
+    assert verdicts["real"].startswith("tests tests/test_optimizers.py::")
 
 
 @pytest.mark.parametrize(
@@ -54,7 +56,7 @@ def test_a_fault_that_changes_nothing_is_told_to_survive(tmp_path):
 def test_a_time_limit_tells_of_a_fault_only_where_the_control_ends(
     tmp_path, monkeypatch, runs, expected
 ):
-    """Tests that come to no end are run without the fault, in half the time: a busy machine catches nothing."""
+    """Tests that time out are run again without the fault: a busy machine doesn't count."""
     path, left, texts = tmp_path / "lepton_lib" / "optimizers.py", list(runs), []
     path.parent.mkdir()
     path.write_bytes((LIBRARY / "optimizers.py").read_bytes())
@@ -101,7 +103,7 @@ def real():
 
 
 def test_the_faults_are_many_and_of_every_kind():
-    """The table has well over a hundred mutants, of each kind, in every module that does something."""
+    """The table has over 150 mutants, of each kind and in the modules that do the work."""
     chosen = choose(LIBRARY, 200)
     assert len(chosen) > 150
     assert len({mutant.kind for mutant in chosen}) == 9
@@ -129,7 +131,7 @@ def check(value: int, *, where: str = "there") -> bool:
 
 
 def test_each_kind_of_fault_is_planted_where_it_stands(tmp_path):
-    """Comparisons, operators, logic, constants, lines, arguments, slices; but no docstring, annotation or message."""
+    """Mutants change each kind of code, but no docstring, annotation or message."""
     (tmp_path / "m.py").write_text(SOURCE)
     found = mutants(tmp_path, "m.py")
     changes = {f"{mutant.was} -> {mutant.now}" for mutant in found}
@@ -161,14 +163,14 @@ def test_each_kind_of_fault_is_planted_where_it_stands(tmp_path):
 
 
 def test_the_same_faults_are_drawn_each_time(tmp_path):
-    """The choice depends on the library and the seed alone."""
+    """The choice depends only on the library and the seed."""
     (tmp_path / "m.py").write_text(SOURCE)
     draw = choose.__wrapped__  # without its memory
     assert draw(tmp_path, 5) == draw(tmp_path, 5) != draw(tmp_path, 5, seed=1)
 
 
 def test_a_fault_keeps_its_name_while_its_function_moves(tmp_path):
-    """What stands above a function, or how it's written, doesn't change what its mutants are called."""
+    """A mutant's name doesn't depend on the code above its function or on the formatting."""
     (tmp_path / "m.py").write_text(SOURCE)
     before = [str(mutant) for mutant in mutants(tmp_path, "m.py")]
     (tmp_path / "m.py").write_text(

@@ -1,4 +1,4 @@
-"""The notebooks as they lie in the repository: well made, true to a fresh run, and the same as a pipeline."""
+"""The repository's notebooks are well made, reproducible, and agree with a pipeline's run."""
 
 import re
 import shutil
@@ -27,7 +27,7 @@ every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: pat
 
 
 def test_the_loop_is_complete():
-    """The notebooks of the loop are there, in their order, and none lies where it wouldn't be run."""
+    """The loop's notebooks exist in their order, and none lies where no test runs it."""
     assert [path.stem for path in NOTEBOOKS if path.parent.name == "notebooks"] == list(STEPS)
     assert not [
         path
@@ -38,7 +38,7 @@ def test_the_loop_is_complete():
 
 @every_notebook
 def test_notebook_is_well_made(path):
-    """Nothing is wrong with a notebook's file: its form, its cells and outputs, its pictures, links and prose."""
+    """A notebook's file passes all checks of form, cells, outputs, pictures, links and prose."""
     problems = check_notebook(path)
     assert not problems, "\n".join(problems)
 
@@ -52,23 +52,23 @@ def course(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def told(course):
-    """What a strict run of the whole course, in whatever folder its notebooks lie, says of each notebook's cells."""
+def results(course):
+    """Run all notebooks strictly: the failure and the seconds of each cell, by notebook."""
     paths = [course / path.relative_to(offline.ROOT) for path in NOTEBOOKS]
     return run_strictly(paths, cwd=course, **TWO_THREADS)
 
 
 @every_notebook
-def test_stored_outputs_are_what_a_fresh_run_gives(told, path):
-    """Every stored text, table and figure, made with one thread, comes out the same with two, with no network."""
+def test_stored_outputs_are_what_a_fresh_run_gives(results, path):
+    """Outputs stored with one thread come out the same with two threads and no network."""
     ids = {cell.id for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"}
-    failures = [f"{name}: {text}" for name, (text, _) in told[path.stem].items() if text]
+    failures = [f"{name}: {text}" for name, (text, _) in results[path.stem].items() if text]
     assert not failures, "\n\n".join(failures)
-    assert set(told[path.stem]) == {"file", *ids}
+    assert set(results[path.stem]) == {"file", *ids}
 
 
 def test_a_pipeline_leaves_what_the_whole_notebooks_leave(course, pipeline):
-    """Without lessons, with one thread for two, each file and metric is the same, but for the measured latency."""
+    """A pipeline without lessons leaves the same files and metrics, except measured latency."""
     whole, lean = offline.steps(course / "runs" / "credit"), offline.steps(pipeline)
     assert list(whole) == list(lean) == list(STEPS)
     for step in STEPS:
@@ -100,7 +100,7 @@ def test_a_pipeline_shows_what_the_whole_notebooks_show(pipeline, step):
 
 
 def test_a_pipeline_leaves_pages_to_read(pipeline):
-    """After the loop there is an index and an executed page for each notebook, and none asks for the network."""
+    """The loop leaves an index and a page for each notebook, and none loads from the network."""
     pages = [pipeline / "index.html", *(pipeline / "notebooks" / f"{step}.html" for step in STEPS)]
     for page in pages:
         text = page.read_text(encoding="utf-8")

@@ -559,6 +559,7 @@ def test_the_report_stands_alone(shadowed):
             "decision",
             "state",
             "signals",
+            "gap_to_previous",
         ),
         *("drift", "problems", "performance", "estimate", "groups", "distributions"),
     }

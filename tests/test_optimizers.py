@@ -38,7 +38,7 @@ def test_without_a_schedule_it_is_torchs(options):
 
 
 def test_the_rate_follows_the_formula():
-    """The rate rises in a straight line over the warm-up, peaks at lr and falls along half a cosine."""
+    """The rate rises in a straight line, peaks at lr and falls along half a cosine."""
     parameters = weights()
     optimizer = AdamW(parameters, lr=0.01, total_steps=50, warmup=0.2)
     rates = []
@@ -58,7 +58,7 @@ def test_the_rate_stays_at_zero_after_the_plan():
 
 
 def test_one_step_in_all_is_possible():
-    """A plan of a single step still takes it at the full rate, and so does any step without a plan."""
+    """A plan of one step takes it at the full rate, as does any step without a plan."""
     assert AdamW(weights(), total_steps=1, warmup=0.0).rate_at(0) == 1
     assert AdamW(weights()).rate_at(10**6) == 1
 
@@ -75,7 +75,7 @@ def test_without_a_schedule_the_rate_is_the_users():
 
 
 def test_groups_keep_their_own_peak():
-    """Every parameter group follows the schedule from its own rate, one that was added later, too."""
+    """Every parameter group follows the schedule from its own rate, later ones too."""
     first, second = weights()
     optimizer = AdamW([{"params": [first], "lr": 0.1}], total_steps=20, warmup=0.5)
     optimizer.add_param_group({"params": [second], "lr": 0.01})
@@ -86,7 +86,7 @@ def test_groups_keep_their_own_peak():
 
 
 def test_it_resumes_where_it_was():
-    """Ten steps, a state taken and loaded into a fresh optimizer, ten more: bit-equal to twenty at once."""
+    """Ten steps, the state loaded into a fresh optimizer, ten more: as twenty at once."""
     whole, parts = weights(), weights()
     unbroken = descend(AdamW(whole, lr=0.05, total_steps=20), whole, 20)
     before = AdamW(parts, lr=0.05, total_steps=20)

@@ -52,7 +52,7 @@ def heart(tmp_path_factory):
 
 @pytest.mark.parametrize("step", STEPS)
 def test_the_second_set_has_every_parameter(step):
-    """None is left out, but where results go and which case; 00 draws in its lessons alone."""
+    """None is left out, but where results go and which case; 00 draws only in its lessons."""
     left_out = set(read_parameters(find_notebook(step))) - set(SETS["second"][step])
     assert left_out - {"case", "run_dir"} == ({"seed"} if step == "00_environment" else set())
 

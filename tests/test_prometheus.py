@@ -14,7 +14,6 @@ import pytest
 
 from lepton_lib import serving
 from lepton_lib.utils import free_port
-from tests.service import release, run  # noqa: F401  # fixtures
 
 RULES = files("lepton_lib.operations").joinpath("rules.yml").read_text(encoding="utf-8")
 CONFIG = """
@@ -67,7 +66,7 @@ def wait_for(found, *, seconds, meanwhile):
 
 
 @pytest.fixture
-def watched(run, tmp_path):  # noqa: F811  # pytest finds the fixture by this name
+def watched(run, tmp_path):
     """A running service, and a Prometheus that scrapes it with the shipped rules."""
     port = free_port()
     with serving.start(run) as service:

@@ -10,9 +10,8 @@ from lepton_lib.cases import encode_records, load_case, records
 from lepton_lib.errors import DataError
 from lepton_lib.serving import log_maintenance
 from tests.conftest import write_case
-from tests.service import COLUMNS, GOOD, app, call, kept, release, run
+from tests.service import COLUMNS, GOOD, call, kept
 
-__all__ = ["app", "release", "run"]  # fixtures
 EXACT = {
     "name": "exact",
     "kind": "number",
@@ -102,8 +101,8 @@ def drawn(generator, faults):
     return rows
 
 
-def told(read, case, rows):
-    """The matrix that comes of it, or the error."""
+def matrix_or_error(read, case, rows):
+    """Read the rows; return the matrix, or the error's text."""
     try:
         return read(case, rows)
     except DataError as error:
@@ -116,25 +115,26 @@ def test_by_column_and_by_record_agree(case, faults):
     generator, refused = random.Random(faults), 0
     for _ in range(300):
         rows = drawn(generator, faults)
-        wanted, got = told(records._encode_singly, case, rows), told(encode_records, case, rows)
-        assert type(wanted) is type(got)
-        if isinstance(wanted, str):
-            assert got == wanted
+        expected = matrix_or_error(records._encode_singly, case, rows)
+        got = matrix_or_error(encode_records, case, rows)
+        assert type(expected) is type(got)
+        if isinstance(expected, str):
+            assert got == expected
             refused += 1
         else:
-            assert got.dtype == wanted.dtype
-            assert np.array_equal(got.view(np.uint32), wanted.view(np.uint32)), rows
+            assert got.dtype == expected.dtype
+            assert np.array_equal(got.view(np.uint32), expected.view(np.uint32)), rows
     assert refused > 250 if faults else not refused
 
 
 def test_every_fault_is_noticed_alone(case):
-    """A spoilt value in the last of several records gets the error that reading it alone gives."""
+    """A spoilt value in the last of several records gets the error that it gets on its own."""
     good = GOOD | {"exact": 1, "long": "2019-07-01T00:00:00"}
     for fault in FAULTS:
         rows = [good, good, good | fault]
         with pytest.raises(DataError) as error:
             encode_records(case, rows)
-        assert str(error.value) == told(records._encode_singly, case, rows)
+        assert str(error.value) == matrix_or_error(records._encode_singly, case, rows)
 
 
 def test_sound_records_are_not_read_twice(case, monkeypatch):
@@ -143,7 +143,7 @@ def test_sound_records_are_not_read_twice(case, monkeypatch):
     assert len(encode_records(case, [GOOD | {"exact": 7, "long": "2019-07-01"}] * 300)) == 300
 
 
-def test_what_json_brings_is_answered_and_kept_as_told(app):
+def test_json_records_are_answered_and_logged_unchanged(app):
     """A batch is answered as the scorer does, and the log gives records and answers back."""
     generator = random.Random(7)
     rows = [row for _ in range(20) for row in drawn(generator, 0)]

@@ -36,14 +36,14 @@ def test_every_make_target_exists():
 
 @pytest.mark.parametrize("words", LEPTON, ids=" ".join)
 def test_every_lepton_command_is_understood(words):
-    """Each `lepton` command in the README parses, and its notebooks take the parameters that it gives."""
+    """Each `lepton` command in the README parses, and its notebooks take its parameters."""
     command = get_command(app).commands[words[0]]
     context = command.make_context(words[0], words[1:])
     if words[0] == "run":
-        given = dict(pair.split("=", 1) for pair in context.params["parameter"] or [])
+        values = dict(pair.split("=", 1) for pair in context.params["parameter"] or [])
         name = context.params["notebook"]
         notebooks = loop_notebooks() if name == "loop" else [find_notebook(name)]
-        assert check_parameters(notebooks, given | {"case": context.params["case"]})
+        assert check_parameters(notebooks, values | {"case": context.params["case"]})
 
 
 def test_every_link_resolves():

@@ -1,7 +1,7 @@
 """Releases: signed, installed, promoted, swapped while requests come in, rolled back."""
 
-import asyncio
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -10,6 +10,7 @@ import time
 
 import httpx
 import numpy as np
+import onnx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
@@ -21,9 +22,7 @@ from lepton_lib.errors import RunError
 from lepton_lib.serving import releases, signing
 from lepton_lib.serving.scoring import FILES, Scorer, version_of
 from tests.conftest import write_case
-from tests.service import GOOD, app, ask, call, kept, release, run, write_release
-
-__all__ = ["app", "release", "run"]  # fixtures
+from tests.service import GOOD, ask, call, kept, refresh, write_release
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +79,7 @@ def test_the_service_takes_a_promoted_release_over(app, run, second):
     """After a promotion answers carry the new version; the log tells both apart."""
     before = ask(app, GOOD).json()
     releases.promote(run, releases.install(run, second))
-    asyncio.run(app.refresh())
+    refresh(app)
     after = ask(app, GOOD).json()
     assert after["model_version"] == releases.current_version(run) != before["model_version"]
     expected = Scorer(second).score([GOOD])[0]["probabilities"]
@@ -98,7 +97,7 @@ def test_a_release_that_was_changed_is_refused_and_the_old_one_goes_on(app, run,
     version = releases.install(run, second)
     releases.promote(run, version)
     flip(run / "service" / "releases" / version / "card.md")
-    asyncio.run(app.refresh())
+    refresh(app)
     assert ask(app, GOOD).json()["model_version"] == before
     refused = call(app, "GET", "/v1/models").json()["refused"]
     assert refused["version"] == version
@@ -106,10 +105,10 @@ def test_a_release_that_was_changed_is_refused_and_the_old_one_goes_on(app, run,
     assert str(run) not in refused["why"]
     assert "lepton_releases_refused_total 1.0" in call(app, "GET", "/metrics").text
     (run / "service" / "current.json").write_text("nonsense")
-    asyncio.run(app.refresh())
+    refresh(app)
     assert ask(app, GOOD).status_code == 200
     releases.pointer(run).unlink()
-    asyncio.run(app.refresh())
+    refresh(app)
     assert call(app, "GET", "/v1/models").json()["refused"] is None
 
 
@@ -141,10 +140,10 @@ def test_swaps_under_load_lose_no_request(run, second):
     assert {status for _, status, _ in replies} == {200}
     assert len(replies) > 100
     for (begin, version), (end, _) in zip(due, [*due[1:], (np.inf, "")], strict=True):
-        told = {
+        versions = {
             reply["model_version"] for moment, _, reply in replies if begin < moment < end - 1.0
         }
-        assert told == {version}
+        assert versions == {version}
     log = serving.read_log(run / "service" / "predictions.sqlite", load_case(run.parent / "desk"))
     given = {reply["predictions"][0]["id"]: reply["model_version"] for _, _, reply in replies}
     assert log["log.model_version"].to_dict() == given
@@ -214,8 +213,8 @@ def test_the_private_key_is_nobody_elses(monkeypatch, tmp_path):
         subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
         for _ in range(3)
     ]
-    told = {process.communicate()[0].strip() for process in started}
-    assert told == {signing.public_key()}
+    keys = {process.communicate()[0].strip() for process in started}
+    assert keys == {signing.public_key()}
     path = tmp_path / "config" / "signing.key"
     assert [entry.name for entry in path.parent.iterdir()] == ["signing.key"]
     assert path.stat().st_mode & 0o777 == 0o600
@@ -268,10 +267,10 @@ def test_a_fresh_run_folder_serves_what_is_installed(run, second):
     (known,) = ask(service, GOOD).json()["predictions"]
     service.log.close()
     (run.parent / "labels.csv").write_text(f"id,label\n{known['id']},yes\n")
-    desk = CliRunner()
-    told = desk.invoke(cli.app, ["label", str(fresh), str(run.parent / "labels.csv")])
-    assert (told.exit_code, "1 labels attached" in told.stdout) == (0, True), told.output
-    assert "waiting for more" in desk.invoke(cli.app, ["monitor", str(fresh)]).stdout
+    runner = CliRunner()
+    done = runner.invoke(cli.app, ["label", str(fresh), str(run.parent / "labels.csv")])
+    assert (done.exit_code, "1 labels attached" in done.stdout) == (0, True), done.output
+    assert "waiting for more" in runner.invoke(cli.app, ["monitor", str(fresh)]).stdout
 
 
 def test_the_commands_promote_and_roll_back(run, second, monkeypatch, capsys):
@@ -288,8 +287,8 @@ def test_the_commands_promote_and_roll_back(run, second, monkeypatch, capsys):
     assert lepton("promote", run, version)[1].out == f"{version} answers.\n"
     assert releases.current_version(run) == version
     assert lepton("roll-back", run)[1].out == f"{first} answers.\n"
-    code, told = lepton("promote", run, "nope")
-    assert (code, told.err.count("\n")) == (2, 1)
+    code, printed = lepton("promote", run, "nope")
+    assert (code, printed.err.count("\n")) == (2, 1)
     assert lepton("keys", "signing")[1].out.strip() == signing.public_key()
 
 
@@ -300,3 +299,136 @@ def test_a_release_holds_its_files_and_nothing_else(run, second):
     (copy / "predictions.sqlite").write_text("somebody's data")
     place = run / "service" / "releases" / releases.install(run, copy)
     assert {path.name for path in place.iterdir()} == {*FILES, "manifest.json", signing.SIGNATURE}
+
+
+def resign(folder, changes=(), **manifest):
+    """Change files of a service folder, and entries of its manifest, and sign as its owner."""
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text()) | manifest
+    for name, content in dict(changes).items():
+        (folder / name).write_bytes(content)
+        manifest["files"][name] = serving.packaging.sha256_of(folder / name)
+    manifest["version"] = version_of(manifest["files"], manifest["contract"])
+    path.write_text(json.dumps(manifest))
+    (folder / signing.SIGNATURE).write_text(signing.sign(path.read_bytes()))
+    return manifest["version"]
+
+
+BROKEN = {  # the graph's last node, behind the right answers
+    "another output": ("Identity", ["old"], "something", {}),
+    "another width": ("Concat", ["old", "old"], "probabilities", {"axis": 1}),
+    "other answers": ("Sub", ["one", "old"], "probabilities", {}),
+}
+
+
+@pytest.mark.parametrize("kind", ["garbage", *BROKEN])
+def test_a_signed_release_that_cannot_answer_is_neither_installed_nor_promoted(run, second, kind):
+    """A graph that its owner signed and that gives no right answers is refused everywhere."""
+    first, copy, content = releases.current_version(run), run.parent / "broken", b"no graph"
+    shutil.copytree(second, copy)
+    if kind in BROKEN:
+        operation, inputs, output, options = BROKEN[kind]
+        model = onnx.load(copy / "model.onnx")
+        for node in model.graph.node:
+            node.output[:] = ["old" if name == "probabilities" else name for name in node.output]
+        one = onnx.numpy_helper.from_array(np.ones(1, np.float32), "one")
+        model.graph.initializer.append(one)
+        model.graph.node.append(onnx.helper.make_node(operation, inputs, [output], **options))
+        model.graph.output[0].name = output
+        model.graph.output[0].type.tensor_type.ClearField("shape")
+        content = model.SerializeToString()
+    version = resign(copy, {"model.onnx": content})
+    with pytest.raises(RunError, match=r"model\.onnx|not this model's"):
+        releases.install(run, copy)
+    shutil.copytree(copy, run / "service" / "releases" / version)
+    with pytest.raises(RunError, match=r"model\.onnx|not this model's"):
+        releases.promote(run, version)
+    assert releases.current_version(run) == first
+
+
+def test_a_start_falls_back_to_the_last_good_release(run, second, caplog):
+    """A current release that is damaged is named at start; the one before it answers."""
+    first = releases.current_version(run)
+    version = releases.install(run, second)
+    releases.promote(run, version)
+    flip(run / "service" / "releases" / version / "model.onnx")
+    with caplog.at_level("ERROR", "lepton.serving"):
+        service = serving.create_app(run)
+    assert ask(service, GOOD).json()["model_version"] == first
+    assert call(service, "GET", "/v1/models").json()["refused"]["version"] == version
+    assert '"event": "release refused"' in caplog.text
+    service.log.close()
+    flip(run / "service" / "releases" / first / "model.onnx")
+    with pytest.raises(RunError, match=rf"{version}/model\.onnx"):
+        serving.create_app(run)
+
+
+def test_a_model_that_stops_answering_is_not_ready(app, monkeypatch):
+    """/readyz scores the stored rows: what no longer answers isn't ready, and lives."""
+    monkeypatch.setattr(app.scorer, "_session", None)
+    assert call(app, "GET", "/readyz").status_code == 503
+    assert call(app, "GET", "/healthz").status_code == 200
+
+
+HOSTILE_FILES = {
+    "manifest.json": [b"[" * 200_000, b'{"a":' * 200_000, b" " * (2 << 20), b"\xff", b"[]", b"7"],
+    "manifest.sig": [b"[" * 4000, b"[" * 200_000, b"[]", b"null", b'{"key": 1, "signature": 2}'],
+    "config.json": [b'{"categories": [1000000000]}', b"[" * 200_000, b"\xff", b" " * (2 << 20)],
+    "background.npy": [b"", b"no array", b"\x93NUMPY\x01\x00v\x00" + b"{" * 118],
+    "card.md": [b"x" * (2 << 20)],
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_FILES)
+def test_whatever_lies_in_the_folder_is_refused_by_name(run, name):
+    """Deep, long and senseless files are refused by their names, also when they are signed."""
+    service = run / "service"
+    for content in HOSTILE_FILES[name]:
+        (service / name).write_bytes(content)
+        if "manifest" not in name:
+            resign(service, {name: content})
+        for attempt in (Scorer, lambda folder: releases.install(run, folder)):
+            with pytest.raises(RunError, match=name):
+                attempt(service)
+    (service / name).unlink()
+    os.mkfifo(service / name)
+    with pytest.raises(RunError, match=name):
+        Scorer(service)
+
+
+def test_an_older_release_is_installed_only_when_that_is_said(run, second, lepton):
+    """A signed release from before another that is installed needs --allow-older."""
+    older = run.parent / "older"
+    shutil.copytree(second, older)
+    resign(older, {"card.md": b"an older card"}, packaged=7)
+    code, _, told = lepton("install", run, older)
+    assert (code, "older than one that is installed" in told) == (2, True)
+    code, told, _ = lepton("install", run, older, "--allow-older")
+    assert (code, told.startswith("Installed ")) == (0, True)
+    version = told.split()[1].strip(".")
+    releases.promote(run, version)
+    newer = releases.install(run, second)
+    releases.promote(run, newer)
+    assert releases.roll_back(run) == version
+    assert releases.install(run, older) == version
+
+
+def test_promoters_at_once_lose_no_entry(run, second, monkeypatch):
+    """Of changes by several at the same time each is in the history."""
+    versions = [releases.current_version(run), releases.install(run, second)]
+    releases.promote(run, versions[1])
+    changes, write = [], releases._point
+    monkeypatch.setattr(releases, "Scorer", lambda *_, **__: None)
+    monkeypatch.setattr(releases, "_point", lambda *a: (changes.append(a[1]), write(*a)))
+
+    def work(order):
+        for version in order * 5:
+            releases.promote(run, version)
+
+    threads = [threading.Thread(target=work, args=(order,)) for order in (versions, versions[::-1])]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [entry["version"] for entry in releases.history(run)[2:]] == changes
+    assert len(changes) > 5

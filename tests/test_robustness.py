@@ -130,15 +130,32 @@ def test_attacks_raise_the_loss_and_pgd_at_least_as_much(attacked, credit):
         assert loss(model, noisy[len(rows) :], labels) - before < 0.5 * (once - before)
 
 
+def row_losses(model, case, rows, labels):
+    model.eval()
+    with torch.no_grad():
+        return case.task.losses(model(torch.tensor(rows)), torch.tensor(labels)).numpy()
+
+
 def test_pgd_never_lowers_a_rows_loss(attacked, credit):
-    """Each row keeps its worst position, where it began included: no row ends with a lower loss."""
+    """Each row keeps its worst position, its own and that of FGSM included, for any steps."""
     model, rows, labels = attacked
-    moved = pgd(model, rows, labels, case=credit, radius=RADIUS, seed=0, step=5.0, n_steps=3)
-    for i in range(len(rows)):
-        assert (
-            loss(model, moved[i : i + 1], labels[i : i + 1])
-            >= loss(model, rows[i : i + 1], labels[i : i + 1]) - 1e-6
-        )
+    once = fgsm(model, rows, labels, case=credit, radius=RADIUS)
+    for options in ({}, {"step": 5.0, "n_steps": 3}, {"n_starts": 1, "n_steps": 1}):
+        moved = pgd(model, rows, labels, case=credit, radius=RADIUS, seed=0, **options)
+        least = np.maximum(*(row_losses(model, credit, x, labels) for x in (rows, once)))
+        assert (row_losses(model, credit, moved, labels) >= least - 1e-6).all()
+
+
+def test_more_starts_find_more(attacked, credit):
+    """Eight starts do at least as much harm to every row as one, and more on average."""
+    model, rows, labels = attacked
+    one, eight = (
+        pgd(model, rows, labels, case=credit, radius=1.0, seed=0, n_steps=3, n_starts=n)
+        for n in (1, 8)
+    )
+    gains = row_losses(model, credit, eight, labels) - row_losses(model, credit, one, labels)
+    assert gains.min() >= -1e-6
+    assert gains.mean() > 0
 
 
 def test_radius_zero_changes_nothing(attacked, credit):
@@ -200,12 +217,13 @@ def test_other_tasks_are_attacked_too(name, kind):
         {"radius": math.nan},
         {"radius": 0.1, "step": -1.0},
         {"radius": 0.1, "n_steps": 0},
+        {"radius": 0.1, "n_starts": 0},
     ],
 )
 def test_budgets_must_make_sense(attacked, credit, options):
     """A radius or step below zero or not finite, or no step at all, is refused by name."""
     model, rows, labels = attacked
-    wrong = "n_steps" if "n_steps" in options else "step" if "step" in options else "radius"
+    wrong = list(options)[-1]
     with pytest.raises(ParameterError, match=f"^{wrong}"):
         pgd(model, rows, labels, case=credit, seed=0, **options)
     if wrong == "radius":

@@ -1,4 +1,4 @@
-"""Served rows as rows to learn from, and the two commands at the desk."""
+"""Served rows become training rows; the commands `monitor` and `label` work on a run."""
 
 import pandas as pd
 import pytest
@@ -38,7 +38,7 @@ def test_served_rows_join_every_kind_of_case(tmp_path, name):
         assert set(after.index[-40:]) <= set(split(after, enlarged, seed=0)["test"].index)
 
 
-def test_monitor_and_label_at_the_desk(tmp_path, monkeypatch):
+def test_the_monitor_and_label_commands(tmp_path, monkeypatch):
     """`lepton label` counts labels and fails where a line doesn't fit; monitor goes on."""
     write_case(tmp_path / "desk", columns=COLUMNS, costs=COSTS, bands=BANDS)
     monkeypatch.setenv("LEPTON_DATASETS", str(tmp_path))
@@ -49,15 +49,15 @@ def test_monitor_and_label_at_the_desk(tmp_path, monkeypatch):
     (known,) = log.append("r", scorer.version, [GOOD], scorer.score([GOOD]))
     log.close()
     table = tmp_path / "labels.csv"
-    desk = CliRunner()
+    runner = CliRunner()
     for lines, code, words in (
         (f"{known},yes", 0, "1 labels attached"),
         (f"{known},yes\nnobody,no", 1, "the first is 'nobody'"),
     ):
         table.write_text(f"id,label\n{lines}\n")
-        done = desk.invoke(app, ["label", str(tmp_path / "run"), str(table)])
+        done = runner.invoke(app, ["label", str(tmp_path / "run"), str(table)])
         assert (done.exit_code, words in done.stdout) == (code, True), done.stdout
-    done = desk.invoke(app, ["monitor", str(tmp_path / "run")])
+    done = runner.invoke(app, ["monitor", str(tmp_path / "run")])
     assert done.exit_code == 0
     assert "1 of 100 new rows: waiting for more" in done.stdout
     assert "report.html" in done.stdout
@@ -84,7 +84,7 @@ def test_what_somebody_else_has_signed_is_watched_once_their_key_is_trusted(tmp_
         ["container", run, tmp_path / "image"],
     ):
         refused = CliRunner().invoke(app, list(map(str, words)))
-        assert f"If you trust whoever holds that key: --trust {stranger}" in str(refused.exception)
+        assert f"If you trust its owner: --trust {stranger}" in str(refused.exception)
         done = CliRunner().invoke(app, [*map(str, words), "--trust", stranger])
         assert done.exit_code == 0, done.output
     assert f'"--trust", "{stranger}"' in (tmp_path / "image" / "Containerfile").read_text()

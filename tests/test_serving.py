@@ -26,22 +26,7 @@ from lepton_lib.serving.middleware import BODY_LIMIT
 from lepton_lib.serving.routes import ROUTES
 from lepton_lib.serving.scoring import FILES, version_of
 from tests.conftest import write_case
-from tests.service import (
-    COLUMNS,
-    GOOD,
-    JSON,
-    METRICS,
-    app,
-    ask,
-    call,
-    kept,
-    release,
-    run,
-    some_inputs,
-    write_release,
-)
-
-__all__ = ["app", "release", "run"]  # fixtures
+from tests.service import COLUMNS, GOOD, JSON, METRICS, ask, call, kept, some_inputs, write_release
 
 
 def test_answers_are_those_of_the_model_in_torch(app, run):
@@ -68,8 +53,8 @@ def test_the_decision_costs_least_and_the_band_follows_its_limits(app):
     """The decision has the least expected cost; a limit opens the band above it."""
     rows = np.array([[0.76, 0.24], [0.74, 0.26], [0.7, 0.3], [0.5, 0.5]])
     app.scorer.probabilities = lambda _: rows
-    told = [(a["class"], a["action"], a["band"]) for a in app.scorer.score([GOOD])]
-    assert told == [
+    answers = [(a["class"], a["action"], a["band"]) for a in app.scorer.score([GOOD])]
+    assert answers == [
         ("no", "grant", "low"),
         ("yes", "refuse", "low"),
         ("yes", "refuse", "medium"),
@@ -81,8 +66,8 @@ def test_one_record_and_many_get_the_same_answers(app):
     """A record's answer doesn't depend on its company, and answers keep the records' order."""
     records = [GOOD | {"age": age} for age in (20, 50, 80)]
     many = [p["probabilities"] for p in ask(app, *records).json()["predictions"]]
-    alone = [ask(app, record).json()["predictions"][0]["probabilities"] for record in records]
-    for one, other in zip(many, alone, strict=True):
+    single = [ask(app, record).json()["predictions"][0]["probabilities"] for record in records]
+    for one, other in zip(many, single, strict=True):
         assert one == pytest.approx(other, abs=1e-6)
     assert len({row["yes"] for row in many}) == 3
 
@@ -341,7 +326,7 @@ def test_what_cannot_be_kept_is_not_answered(app, trouble):
         assert reply.headers["retry-after"] == "1"
         assert "predictions" not in reply.json()
         assert call(app, "GET", "/healthz").status_code == 200
-        if trouble is not full:  # of SQLite's own making: the disk has room
+        if trouble in (locked, removed):  # the others trouble the service's connection alone
             assert call(app, "GET", "/readyz").status_code == 503
     assert kept(app).empty
     assert ask(app, GOOD).status_code == 200
@@ -576,6 +561,7 @@ def test_the_version_follows_from_the_content(release, tmp_path):
         json.loads((folder / "service/manifest.json").read_text())
         for folder in (release / "run", tmp_path)
     )
+    assert again.pop("packaged") > manifest.pop("packaged")
     assert again == manifest
     files, contract = manifest["files"], manifest["contract"]
     assert version_of(files, contract) == manifest["version"]
@@ -790,7 +776,7 @@ def test_a_log_of_other_names_is_refused(log, tmp_path, changes, names):
         serving.read_log(log.path, renamed)
 
 
-def test_an_empty_or_foreign_log_is_told_apart(log, release, tmp_path):
+def test_an_empty_log_is_read_and_a_foreign_file_refused(log, release, tmp_path):
     """An empty log is an empty table with all columns; a file that is no log is an error."""
     case = load_case(release / "desk")
     empty = serving.read_log(log.path, case)

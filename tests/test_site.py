@@ -1,11 +1,15 @@
 """The site of the course: complete, linked, searchable, and whole without a network."""
 
 import functools
+import importlib
 import json
 import re
 import shutil
+import tomllib
 from pathlib import Path
+from types import FunctionType
 from urllib.parse import unquote, urldefrag
+from xml.etree import ElementTree
 
 import nbformat
 import pytest
@@ -14,7 +18,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from snowballstemmer import stemmer
 
 from lepton_lib.errors import RunError
-from lepton_lib.site import ROOT, build
+from lepton_lib.site import ROOT, build, reference
+from tests.test_layers import PARTS
 
 NOTEBOOKS = sorted(
     path for path in ROOT.glob("notebooks/**/*.ipynb") if ".ipynb_checkpoints" not in path.parts
@@ -39,7 +44,7 @@ def test_every_notebook_has_its_page_in_the_contents(site):
     wanted = [str(path.relative_to(ROOT).with_suffix("")) for path in NOTEBOOKS]
     assert [page for page in pages if page.startswith("notebooks/")] == wanted
     assert {path.parent.name for path in ROOT.glob("datasets/*/case.toml")} <= {
-        page.split("/")[-2] for page in pages
+        page.split("/")[-2] for page in pages if page.startswith("datasets/")
     }
     for page in (out / f"{name}.html" for name in ("index", *pages)):
         links = [link["href"] for link in soup(page).select(".sidebar-tree a.reference.internal")]
@@ -145,6 +150,56 @@ def test_the_search_knows_every_notebook(site, path):
         index["docnames"][number] for number in ([found] if isinstance(found, int) else found)
     ]
     assert str(path.relative_to(ROOT).with_suffix("")) in documents
+
+
+def test_the_drawing_names_every_part(site):
+    """The architecture page shows a drawing whose words are text, and which names each module."""
+    (picture,) = soup(site[0] / "architecture.html").select("article img")
+    drawing = ElementTree.parse(site[0] / picture["src"])
+    words = {
+        word
+        for text in drawing.iter("{http://www.w3.org/2000/svg}text")
+        for word in re.findall(r"\w+", text.text)
+    }
+    assert PARTS - {"__main__"} <= words
+    assert picture["alt"]
+
+
+def test_the_reference_of_a_case_has_every_key(site):
+    """Each key of each section of the shipped cases is on the page, under its section's heading."""
+    text = soup(site[0] / "reference" / "case.html").select_one("article")
+    keys = {code.get_text() for code in text.select("td:first-child code")}
+    headings = " ".join(heading.get_text() for heading in text.select("h2"))
+    for path in ROOT.glob("datasets/*/case.toml"):
+        case = tomllib.loads(path.read_text(encoding="utf-8"))
+        assert set(case) <= keys
+        for name, section in case.items():
+            tables = section if isinstance(section, list) else [section]
+            if isinstance(tables[0], dict):
+                assert f"[{name}]" in headings
+                assert set().union(*tables) <= keys, name
+
+
+@pytest.mark.parametrize("name", reference.MODULES)
+def test_the_reference_of_the_library_has_every_public_name(site, name):
+    """Each public class and function of a module is on its page."""
+    module = importlib.import_module(f"lepton_lib.{name}")
+    own = (
+        key
+        for key, value in vars(module).items()
+        if getattr(value, "__module__", "") == module.__name__ and hasattr(value, "__name__")
+    )
+    public = getattr(module, "__all__", [key for key in own if not key.startswith("_")])
+    page = soup(site[0] / "reference" / f"{name}.html")
+    for key in public:
+        value = getattr(module, key)
+        if isinstance(value, type | FunctionType):
+            assert page.find(id=re.compile(rf"^lepton_lib\.{name}\.(?:\w+\.)?{key}$")), key
+
+
+def test_contributors_find_their_pages(site):
+    """How to contribute and what has changed are on the site."""
+    assert {"contributing", "CHANGELOG", "architecture", "reference/library"} <= set(site[1])
 
 
 def course(folder: Path, *cells):

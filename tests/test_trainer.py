@@ -15,13 +15,14 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
-from lepton_lib import trainer as trainer_module
 from lepton_lib.cases import load_case
 from lepton_lib.data import DataLoader, Dataset, clean, encode, read_table
-from lepton_lib.errors import ParameterError, TrainingError
-from lepton_lib.models import MLP, LinearModel
+from lepton_lib.errors import DataError, ParameterError, TrainingError
+from lepton_lib.models import MLP, LinearModel, build_model, load_model, save_model
 from lepton_lib.optimizers import AdamW
-from lepton_lib.trainer import History, Trainer, fit_model, task_loss
+from lepton_lib.trainer import History, Trainer, fit_model, fitting, task_loss
+from lepton_lib.trainer import loop as trainer_module
+from lepton_lib.trainer.fitting import CrossFitted
 
 
 def circles(n=300, seed=0):
@@ -33,7 +34,7 @@ def circles(n=300, seed=0):
 def trained(
     *, epochs=6, fail_at=None, resume=False, validate=True, optimizer=None, seed=3, **options
 ):
-    """A fit of a small MLP with dropout, over shuffled batches, that may be cut off after some epochs.
+    """A fit of a small MLP with dropout, over shuffled batches, maybe cut off.
 
     Returns:
         The trainer; its history holds what came before the interruption.
@@ -72,7 +73,7 @@ def same_weights(one, other):
 
 
 def test_it_learns():
-    """The validation loss falls well below that of knowing nothing, and the model ends in evaluation mode."""
+    """The validation loss falls well below that of no model, and evaluation mode is left on."""
     trainer = trained(epochs=20)
     first, best = (
         trainer.history.rows[0],
@@ -139,7 +140,7 @@ def test_metrics_are_taken_on_validation_rows():
 
 
 def test_early_stopping_keeps_the_best_weights():
-    """Training ends after `patience` worse epochs, with the weights of the epoch that had the lowest loss."""
+    """Training ends after `patience` worse epochs, with the weights of the best epoch."""
     weights = []
 
     class Watched(LinearModel):
@@ -187,7 +188,7 @@ def test_no_epoch_and_no_patience_are_refused(options):
 
 @pytest.mark.parametrize("where", ["train", "validation"])
 def test_a_loss_that_is_no_number_raises(where):
-    """A loss of NaN, in training or validation, ends the run with the epoch, the loss and a remedy."""
+    """A loss of NaN, in training or validation, ends the run with epoch, loss and a remedy."""
     good, bad = circles(), circles()
     bad.inputs[7] = torch.nan
     train, validation = (bad, good) if where == "train" else (good, bad)
@@ -210,7 +211,7 @@ def test_a_loss_that_is_no_number_raises(where):
     ],
 )
 def test_resuming_is_bit_equal(tmp_path, fail_at, optimizer):
-    """A run that was cut off in an epoch and resumed has the weights and history of one that never was."""
+    """A run cut off in an epoch and resumed has the weights and history of an unbroken one."""
     options = {"checkpoint": tmp_path / "c.safetensors", "optimizer": optimizer}
     unbroken = trained(optimizer=optimizer)
     trained(fail_at=fail_at, **options)
@@ -247,7 +248,7 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path):
 
 
 def test_without_resume_a_checkpoint_is_overwritten(tmp_path):
-    """A new run doesn't look at an old checkpoint, and one that is missing is no obstacle to resuming."""
+    """A new run ignores an old checkpoint; a missing one doesn't hinder resuming."""
     path = tmp_path / "c.safetensors"
     path.write_bytes(b"something else")
     first = trained(checkpoint=path)
@@ -256,7 +257,7 @@ def test_without_resume_a_checkpoint_is_overwritten(tmp_path):
 
 
 def test_a_second_fit_trains_again():
-    """Without resume a second fit goes through all epochs again, from the weights it has, with a history of its own."""
+    """Without resume a second fit goes through all epochs again, with a new history."""
     torch.manual_seed(0)
     trainer, loader = (
         Trainer(LinearModel(2, 2), epochs=2, device="cpu", progress=False),
@@ -298,7 +299,7 @@ def test_tied_weights_have_a_checkpoint(tmp_path):
 
 @pytest.mark.parametrize("content", [b"", b"not safetensors at all", None])
 def test_a_foreign_checkpoint_is_refused(tmp_path, content):
-    """A checkpoint that is none, or without the Trainer's notes, is refused with a remedy, and stays as it is."""
+    """A checkpoint that is none, or without notes, is refused with a remedy and left alone."""
     path = tmp_path / "c.safetensors"
     if content is None:
         save_file({"a": torch.zeros(1)}, path)
@@ -327,7 +328,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
 
 
 def test_history_is_a_frame():
-    """The history has one row an epoch, indexed by epoch, as a frame and in a notebook; an empty one is empty."""
+    """The history has one row an epoch, as a frame and in a notebook; it may be empty."""
     frame = trained(epochs=3).history.to_frame()
     assert list(frame.index) == [1, 2, 3]
     assert list(frame) == ["train_loss", "lr", "validation_loss"]
@@ -359,7 +360,7 @@ for progress in (False, True):
 
 @pytest.mark.parametrize(("variable", "shown"), [({}, True), ({"TQDM_DISABLE": "1"}, False)])
 def test_progress_goes_to_stderr(variable, shown):
-    """The bar is drawn on standard error alone; progress=False hides it, and so does TQDM_DISABLE."""
+    """The bar is on standard error; progress=False hides it, and so does TQDM_DISABLE."""
     environment = {
         name: value for name, value in os.environ.items() if name != "TQDM_DISABLE"
     } | variable
@@ -375,7 +376,7 @@ def test_progress_goes_to_stderr(variable, shown):
 
 
 def test_task_loss_of_the_four_shapes():
-    """Two classes, several, regression and an ensemble's members each get the mean of their own loss."""
+    """Two classes, several, regression and members: each the mean of its own loss."""
     one, many = torch.randn(6, 1), torch.randn(6, 3)
     binary, classes, numbers = (
         torch.tensor([0, 1, 1, 0, 1, 0]),
@@ -410,7 +411,7 @@ def heart():
 
 @pytest.mark.parametrize("kind", ["linear", "mlp", "ensemble"])
 def test_fit_model_repeats_and_draws_nothing(heart, kind):
-    """The same seed gives the same bits, another seed others, and the global generator is left as it was."""
+    """One seed gives the same bits, another others; the global generator stays."""
     case, train, validation = heart
     state = torch.get_rng_state()
     models = []
@@ -429,10 +430,18 @@ def test_fit_model_repeats_and_draws_nothing(heart, kind):
 
 
 def test_fit_model_learns_and_takes_options(heart):
-    """A fitted model is better than chance, its options reach the network, and validation rows may be left out."""
+    """A fitted model beats chance, options reach the network, validation may be left out."""
     case, train, validation = heart
     model, history = fit_model(
-        case, train, validation, seed=0, epochs=30, lr=1e-2, n_members=2, progress=False
+        case,
+        train,
+        validation,
+        seed=0,
+        kind="ensemble",
+        epochs=30,
+        lr=1e-2,
+        n_members=2,
+        progress=False,
     )
     assert history.rows[history.best_epoch - 1]["validation_loss"] < 0.6
     assert len(model.network.hidden_weight) == 2
@@ -440,8 +449,80 @@ def test_fit_model_learns_and_takes_options(heart):
     assert "validation_loss" not in history.rows[0]
 
 
+def quick_plan(case, kind, n_rows):  # noqa: ARG001  # the arguments of make_plan
+    """A plan of two epochs, that tests can wait for."""
+    return fitting.Plan(2, batch_size=32), {"n_members": 2} if kind in ("ensemble", "blend") else {}
+
+
+def test_the_recipe_plans_in_steps(heart):
+    """A small table is passed over more often, so that no table is left with a handful of steps."""
+    case = heart[0]
+    for n_rows in (100, 1_000, 20_000):
+        plan, _ = fitting.make_plan(case, "blend", n_rows)
+        assert plan.epochs * -(-n_rows // plan.batch_size) >= 400
+    assert fitting.make_plan(case, "blend", 100)[0].epochs > 50
+
+
+@pytest.mark.parametrize("kind", ["mlp", "ensemble", "trees", "blend"])
+def test_the_recipe_learns_from_validation_rows_too(heart, kind, monkeypatch):
+    """Without a number of epochs the validation rows choose, and then they are learnt from."""
+    monkeypatch.setattr(fitting, "make_plan", quick_plan)
+    case, train, validation = heart
+    model, history = fit_model(case, train, validation, seed=0, kind=kind, progress=False)
+    both = np.concatenate([train[0], validation[0]])
+    numbers = both[:, [not field.n_categories for field in case.fields]]
+    np.testing.assert_allclose(model.preprocessor.mean, numbers.mean(0), rtol=1e-5)
+    again, _ = fit_model(case, train, validation, seed=0, kind=kind, progress=False)
+    assert same_weights(model, again)
+    assert "validation_loss" in history.rows[0]
+
+
+def test_a_member_learns_nothing_from_its_own_fold(heart):
+    """Rows of a member's own fold give it no gradient, and only it answers for them afterwards."""
+    case, (inputs, labels), _ = heart
+    model = build_model(case, inputs, labels, n_members=2, dropout=0.0)
+    crossed = CrossFitted(model, model.network, 2).train()
+    rows = torch.tensor(np.column_stack([inputs, np.ones(len(inputs))]), dtype=torch.float32)
+    task_loss(crossed(rows), torch.tensor(labels)).backward()
+    gradient = model.network.hidden_weight.grad
+    assert gradient[0].any()
+    assert not gradient[1].any()
+    members = model.network.members(model.preprocessor(torch.tensor(inputs)))
+    torch.testing.assert_close(crossed.eval()(rows), members[1])
+
+
+def test_the_best_is_chosen_and_its_luck_told(heart, monkeypatch, tmp_path):
+    """Each candidate's loss is stored with the model, and that of such choices on new rows."""
+    monkeypatch.setattr(fitting, "make_plan", quick_plan)
+    case, train, _ = heart
+    model, history = fit_model(case, train, None, seed=0, kind="best", progress=False)
+    told = history.cross_validated
+    assert set(told) == {"linear", "ensemble", "trees", "blend", "nested"}
+    assert model.config["kind"] == min(set(told) - {"nested"}, key=told.get)
+    files = {"weights": tmp_path / "m.safetensors", "config": tmp_path / "m.json"}
+    save_model(model, **files)
+    assert load_model(**files).config["cross_validated"] == told
+
+
+def test_folds_keep_neighbours_together_unless_the_case_draws(heart):
+    """A case that splits by time has folds of neighbours; drawn folds hold every class."""
+    labels = np.arange(100) % 2
+    drawn = fitting.assign_folds(heart[0], labels, n_folds=5, seed=0)
+    assert all(set(labels[drawn == k]) == {0, 1} for k in range(5))
+    in_time = fitting.assign_folds(load_case("traffic"), np.arange(100.0), n_folds=5, seed=0)
+    assert (np.diff(in_time) >= 0).all()
+    with pytest.raises(DataError, match="a class with one row"):
+        fitting.assign_folds(heart[0], np.array([0, 0, 1]), n_folds=5, seed=0)
+
+
+def test_an_ensemble_of_one_cannot_be_cross_fitted(heart):
+    """One member can't leave a fold out and answer for the others."""
+    with pytest.raises(ParameterError, match=r"^n_members"):
+        fit_model(*heart, seed=0, kind="ensemble", n_members=1, progress=False)
+
+
 def test_the_bar_is_closed_even_where_training_fails(monkeypatch):
-    """The bar of a training that ends in an error is closed before the error is told, so nothing is drawn over it."""
+    """The bar of a failed training is closed first, so nothing is drawn over the error."""
     made, closed = [], []
 
     class Bar(trainer_module.tqdm):
@@ -463,7 +544,7 @@ def test_the_bar_is_closed_even_where_training_fails(monkeypatch):
 
 
 def test_a_small_net_is_the_same_with_more_threads():
-    """With two threads a network's weights come out bit for bit as with one, and torch keeps its two afterwards."""
+    """Two threads give bit for bit the weights of one, and torch keeps its two."""
     case = load_case("credit")
     rows = encode(clean(read_table(case), case)[0], case)
     threads, weights = torch.get_num_threads(), []

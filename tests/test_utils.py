@@ -41,7 +41,7 @@ def test_normalize_agrees_between_types(table):
 
 
 def test_normalize_by_reference_rows(table):
-    """With reference rows their statistics alone are used, whatever the other rows hold."""
+    """With reference rows only their statistics are used, whatever the other rows hold."""
     train, other = table[:30], table[30:]
     expected = (other - train.mean(0)) / train.std(0)
     np.testing.assert_allclose(normalize(other, reference=train), expected, atol=1e-12)

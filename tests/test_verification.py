@@ -1,4 +1,4 @@
-"""The verifier, itself verified: faults planted in copies of a real notebook turn red, and the rest stays green."""
+"""The verifier finds faults planted in copies of a real notebook and passes everything else."""
 
 import base64
 import copy
@@ -62,7 +62,7 @@ class Planting:
 
     def write(self, path):
         """Write the copy to that path."""
-        # nbformat would mend what is planted
+        # nbformat would repair the planted fault
         path.write_text(json.dumps(self.notebook), encoding="utf-8")
         return path
 
@@ -382,7 +382,7 @@ def test_the_notebook_itself_is_green():
 
 @pytest.mark.parametrize("fault", STATIC_FAULTS)
 def test_a_fault_of_the_file_is_found(original, tmp_path, fault):
-    """A fault planted in a copy of the notebook is told in its own words."""
+    """A fault planted in a copy of the notebook gets its own message."""
     plant, message = STATIC_FAULTS[fault]
     planted = Planting(original)
     plant(planted)
@@ -412,7 +412,7 @@ def test_an_error_that_is_meant_is_no_fault(original, tmp_path):
 
 
 def test_a_file_that_is_no_notebook_is_found(tmp_path):
-    """A notebook cut off in the middle is told as such."""
+    """A notebook cut off in the middle is reported as invalid."""
     path = tmp_path / NOTEBOOK.name
     path.write_bytes(NOTEBOOK.read_bytes()[:5000])
     assert check_notebook(path)[0].startswith("notebook: isn't valid nbformat")
@@ -434,12 +434,14 @@ def test_a_file_that_is_no_notebook_is_found(tmp_path):
             [],
         ),
         (
-            "The labels 0, 1, 2 or 3; codes 0, 1, 2; status 503 (RFC 9457); the 99th percentile; near 1 it is $-1$.",
+            "The labels 0, 1, 2 or 3; codes 0, 1, 2; status 503 (RFC 9457); the 99th percentile;"
+            " near 1 it is $-1$.",
             [],
         ),
         ("The middle 95 % differ in 32-bit floats.", []),
         (
-            "Within five per cent; above two thirds is *high*. Three quarters came back, twelve percent late: ¾.",
+            "Within five per cent; above two thirds is *high*. Three quarters came back, twelve"
+            " percent late: ¾.",
             ["Three quarters", "twelve percent", "¾"],
         ),
         (
@@ -459,7 +461,8 @@ def test_a_file_that_is_no_notebook_is_found(tmp_path):
         ("(n = 1781) changed in 2017, as (Efron, 1979) says", ["1781", "2017"]),
         ('<img alt="AUC 0.85" width=300>', ["0.85"]),
         (
-            "```\nx = 0.85\n```\n<!-- 3 --> <img width=300> &#8211; https://example.org/v2 [b](page-12.html)",
+            "```\nx = 0.85\n```\n<!-- 3 --> <img width=300> &#8211; https://example.org/v2"
+            " [b](page-12.html)",
             [],
         ),
         ("**Time:** 30 minutes. **Prerequisites:** 00.", []),
@@ -469,12 +472,12 @@ def test_a_file_that_is_no_notebook_is_found(tmp_path):
     ],
 )
 def test_prose_may_not_state_results(text, refused):
-    """Numbers that a run could change are refused in Markdown; those of definitions and references pass."""
+    """Markdown may not state results; numbers of definitions and references pass."""
     assert numbers(text) == refused
 
 
 def plant_strict_faults(nb):
-    """Plant faults that only a run can tell, each in a cell of its own; what must be said of each cell."""
+    """Plant faults that only a run reveals, one per cell; return the message expected for each."""
     nb.source("map-of-the-loop", "plots.GREY", "plots.RED")
     nb.source("first-picture", "0, 1, 26", "0, 1, 25")
     nb.source("luck-picture", "ax.scatter(values, np.full(8, height)", "ax.scatter([], []")
@@ -507,7 +510,8 @@ def plant_strict_faults(nb):
     )
     nb.add(
         "later",
-        "import asyncio\n\n\nasync def tell():\n    print('late')\n\n\ntask = asyncio.create_task(tell())",
+        "import asyncio\n\n\nasync def tell():\n    print('late')\n\n\n"
+        "task = asyncio.create_task(tell())",
     )
     nb.add("after-later", "await asyncio.sleep(0.2)")
     nb.add("dies", "import os\n\nos.kill(os.getpid(), 9)")
@@ -556,22 +560,22 @@ CLAIMS = """
 
 
 def test_a_fault_that_only_a_run_can_tell_is_found(original, tmp_path):
-    """Each cell with a fault is red for its own reason, and every other cell of the same run is green."""
+    """Each cell with a fault fails for its own reason, and every other cell of the run passes."""
     planted = Planting(original)
     expected = plant_strict_faults(planted)
     claims = tmp_path / "claims.toml"
     claims.write_text(CLAIMS)
-    told = run_strictly(
+    results = run_strictly(
         [planted.write(tmp_path / NOTEBOOK.name)], f"--claims={claims}", cwd=tmp_path
     )[NOTEBOOK.stem]
-    assert {name for name, (text, _) in told.items() if text} == set(expected)
+    assert {name for name, (text, _) in results.items() if text} == set(expected)
     for name, message in expected.items():
-        assert message in told[name][0], name
-    assert told["dies"][1] < 2
+        assert message in results[name][0], name
+    assert results["dies"][1] < 2
 
 
 def test_a_cell_without_an_end_is_found(tmp_path):
-    """A cell that runs past its time is red, and so are those after it: their kernel is ended."""
+    """A cell that exceeds its timeout fails, and so do those after it: their kernel is stopped."""
     notebook = nbformat.v4.new_notebook(metadata={})
     number = count(1)
     for name, source in {"endless": "while True:\n    print('.')", "next": "1"}.items():
@@ -580,6 +584,6 @@ def test_a_cell_without_an_end_is_found(tmp_path):
         )
     path = tmp_path / "endless.ipynb"
     nbformat.write(notebook, path)
-    told = run_strictly([path], "--nbval-cell-timeout=1", cwd=tmp_path)["endless"]
-    assert "the cell came to no end within 1 s" in told["endless"][0]
-    assert "the kernel is gone since an earlier cell" in told["next"][0]
+    results = run_strictly([path], "--nbval-cell-timeout=1", cwd=tmp_path)["endless"]
+    assert "the cell came to no end within 1 s" in results["endless"][0]
+    assert "the kernel is gone since an earlier cell" in results["next"][0]

@@ -1,4 +1,4 @@
-"""A tiny loop: six notebooks with the real steps' names that do nothing but leave the files that the steps leave."""
+"""A tiny loop: six notebooks named as the real ones that only write the files of their steps."""
 
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
@@ -19,9 +19,14 @@ METRICS = {
     "04_deployment": {"latency_ms": 0.2, "latency_ms_p99": 0.41},
     "05_monitoring": {"drift": "none", "decision": "keep"},
 }
-PARAMETERS = 'case = "credit"  # which case\nrun_dir = "../runs/credit"  # where results go\nseed = 0  # [0, 100]'
+PARAMETERS = (
+    'case = "credit"  # which case\n'
+    'run_dir = "../runs/credit"  # where results go\n'
+    "seed = 0  # [0, 100]"
+)
 TRAINING = (
-    "\nepochs = 3  # passes over the training rows [1, 1000]\nlr = 1e-3  # peak learning rate (0, 1]"
+    "\nepochs = 3  # passes over the training rows [1, 1000]"
+    "\nlr = 1e-3  # peak learning rate (0, 1]"
     '\nmodel = "mlp"  # one of: linear, mlp, ensemble\nshuffle = True'
 )
 
@@ -43,19 +48,19 @@ def work(step, names):
 def write_notebook(path, *cells):
     """A notebook of code cells, given as (id, source, *tags), or texts for Markdown."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    made = []
+    written = []
     for number, cell in enumerate(cells):
         if isinstance(cell, str):
-            made.append(new_markdown_cell(cell, id=f"text-{number}"))
+            written.append(new_markdown_cell(cell, id=f"text-{number}"))
         else:
             name, source, *tags = cell
-            made.append(new_code_cell(source, id=name, metadata={"tags": tags} if tags else {}))
-    nbformat.write(new_notebook(cells=made), path)
+            written.append(new_code_cell(source, id=name, metadata={"tags": tags} if tags else {}))
+    nbformat.write(new_notebook(cells=written), path)
     return path
 
 
 def write_loop(folder, **extra):
-    """The six notebooks; ``extra`` maps a step's two digits, as in ``n02``, to a cell before its work."""
+    """The six notebooks; ``n02="..."`` puts a cell before the work of the step 02."""
     paths = []
     for step in STEPS:
         training = TRAINING if step == "02_training" else ""

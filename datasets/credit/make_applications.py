@@ -1,4 +1,4 @@
-"""Write applications.jsonl.gz: the table's applicants as nested records; prints the hash that case.toml must name."""
+"""Write the table's applicants as nested records and print the hash that case.toml must name."""
 
 import gzip
 from pathlib import Path

@@ -12,22 +12,22 @@ import pandas as pd
 
 from lepton_lib.utils import sha256_of, write_atomic
 
-HISTORY, HORIZON = (
-    pd.Timedelta(days=180),
-    pd.Timedelta(days=60),
-)  # what is looked back on, and ahead
+HISTORY = pd.Timedelta(days=180)  # how far the inputs look back
+HORIZON = pd.Timedelta(days=60)  # how far the label looks ahead
 TEST = pd.Timestamp("2011-07-01")
 GAP = pd.Timestamp("2011-05-01")  # whose sixty days may reach into the test part
 
 
 def days_of(lines: pd.DataFrame) -> pd.DataFrame:
-    """What each customer ordered and cancelled, by day: goods only, each line once.
+    """Sum what each customer ordered and cancelled per day: goods only, duplicates dropped.
 
     Args:
-        lines: Of invoices, as the UCI repository names the columns; cancelled invoices begin with C.
+        lines: Invoice lines with the UCI repository's column names. The number of a cancelled
+            invoice begins with C.
 
     Returns:
-        Columns customer, day, cancelled, pounds, products (different ones), domestic; by day, then customer.
+        Columns customer, day, cancelled, pounds, products (distinct ones) and domestic, sorted by
+        day, then customer.
     """
     lines = lines.drop_duplicates()
     cancelled = lines["Invoice"].astype(str).str.startswith("C")
@@ -47,9 +47,10 @@ def days_of(lines: pd.DataFrame) -> pd.DataFrame:
 
 
 def orders_of(days: pd.DataFrame) -> pd.DataFrame:
-    """One row a customer and day with an order: what was known that day, and whether sixty days brought another.
+    """Return one row per customer and order day, with what was known then and what came next.
 
-    Only days with a whole `HISTORY` before and a whole `HORIZON` after them.
+    The label says whether the customer ordered again within `HORIZON`. Only days with a whole
+    `HISTORY` before them and a whole `HORIZON` after them are kept.
     """
     bought, back = days[~days["cancelled"]], days[days["cancelled"]].groupby("customer")["day"]
     returns = {customer: moments.to_numpy() for customer, moments in back}

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from lepton_lib.cases.columns import ColumnBase, NumberColumn
+from lepton_lib.cases.columns import ColumnBase
 from lepton_lib.cases.schema import Case
 from lepton_lib.errors import DataError, RecordError
 
@@ -72,9 +72,3 @@ def describe(column: ColumnBase) -> str:
 def example_record(case: Case) -> dict[str, Any]:
     """A record that the case accepts: the middle of each range, the first category of each list."""
     return {column.name: column.example() for column in case.inputs}
-
-
-def limits(column: ColumnBase) -> tuple[float, float]:
-    """The least and the greatest number that a number column accepts."""
-    assert isinstance(column, NumberColumn)
-    return column.limits

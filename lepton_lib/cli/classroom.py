@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from lepton_lib.cli.common import Progress
+from lepton_lib.errors import needs_extra
 
 app = typer.Typer()
 # JupyterLab asks its maker for news, and PyPI for updates and extensions, unless told not to.
@@ -39,7 +40,8 @@ def work(
         words.append(str(min(folder.resolve().glob("*.ipynb")).relative_to(root)))
         os.chdir(root)
         sys.stdout.flush()
-        os.execv(sys.executable, words)
+        with needs_extra("class", "--open", "jupyterlab"):
+            os.execv(sys.executable, words)
 
 
 @app.command()

@@ -46,11 +46,16 @@ def install(
     run_dir: RunFolder,
     source: Annotated[Path, typer.Argument(help="A service folder, such as OTHER/service.")],
     trust: Trust = None,
+    *,
+    allow_older: Annotated[
+        bool, typer.Option("--allow-older", help="Also one packaged before an installed one.")
+    ] = False,
 ) -> None:
     """Verify a release and install it beside the run's others."""
     from lepton_lib.serving import releases
 
-    typer.echo(f"Installed {releases.install(run_dir, source, trust=trust)}.")
+    version = releases.install(run_dir, source, trust=trust, allow_older=allow_older)
+    typer.echo(f"Installed {version}.")
 
 
 @app.command()
@@ -99,6 +104,8 @@ def log(
         typer.echo(f"{log_maintenance.export(path, case, parquet)} predictions in {parquet}.")
     if erase is not None:
         typer.echo(f"{log_maintenance.erase(path, erase)} predictions erased.")
+        for copy in log_maintenance.copies(run_dir):
+            typer.echo(f"{copy} was trained on labelled rows: it may hold a copy.", err=True)
     if keep_days is not None:
         typer.echo(f"{log_maintenance.keep_days(path, keep_days)} requests removed.")
 

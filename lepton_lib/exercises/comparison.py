@@ -146,7 +146,7 @@ def call_on_inputs(
     """What a function returns for a copy of each input; an exception as `Raised`.
 
     None if all calls together take longer than ``timeout`` seconds, by default `TIMEOUT`. Their
-    thread is told to end; a call into C code ends only when it returns.
+    thread is asked to stop; a call into C code stops only when it returns.
     """
     results: list[Any] = []
     timed_out = threading.Event()

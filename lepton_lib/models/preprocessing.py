@@ -25,7 +25,8 @@ class Preprocessor(nn.Module):
     """Encodes raw inputs ``(b, d)``, laid out as ``Case.fields`` says, as ``(b, p)`` numbers.
 
     - Features are computed by their formulas. A missing number, or one that isn't finite, becomes
-      the training median, with a flag beside it if any training row had it missing.
+      the training median, with a flag beside it if any training row had it missing. Mean, scale and
+      bins are those of the numbers that aren't missing.
     - ``standard``: (x - mean) / standard deviation, clipped at five deviations.
     - ``piecewise``: beside that, a piecewise-linear encoding over quantile bins: 1 for each bin
       below x, the fraction within x's own bin, 0 above (Gorishniy, Rubachev and Babenko, On
@@ -38,6 +39,7 @@ class Preprocessor(nn.Module):
         features: Name and formula of each computed number.
         encoding: How numbers are encoded.
         n_bins: Quantile bins of each number for ``piecewise``; repeated quantiles are merged.
+        keep_raw: Add the numbers as they are, NaN where missing, at the end: for trees.
 
     Raises:
         ParameterError: No such encoding, or no bin.
@@ -50,6 +52,7 @@ class Preprocessor(nn.Module):
         *,
         encoding: Encoding = "piecewise",
         n_bins: int = 12,
+        keep_raw: bool = False,
     ) -> None:
         super().__init__()
         if encoding not in get_args(Encoding):
@@ -64,6 +67,8 @@ class Preprocessor(nn.Module):
             "encoding": encoding,
             "n_bins": n_bins,
         }
+        if keep_raw:
+            self.config["keep_raw"] = True
         self._numbers = [(name, index) for index, (name, size) in enumerate(fields) if size == 0]
         self._formulas = [Expression(text, arithmetic=True) for _, text in features]
         self._used = {name for formula in self._formulas for name in formula.names}
@@ -71,6 +76,7 @@ class Preprocessor(nn.Module):
         self.number_names = [name for name, _ in self._numbers] + [name for name, _ in features]
 
         m = len(self.number_names)
+        self.n_raw = m * keep_raw  # columns at the end of the encoded inputs
         places = torch.tensor([index for _, index in self._numbers], dtype=torch.int64)
         self.register_buffer("number_column", places, persistent=False)
         self.register_buffer(
@@ -102,17 +108,23 @@ class Preprocessor(nn.Module):
 
     @classmethod
     def for_case(
-        cls, case: Case, *, encoding: Encoding = "piecewise", n_bins: int = 12
+        cls,
+        case: Case,
+        *,
+        encoding: Encoding = "piecewise",
+        n_bins: int = 12,
+        keep_raw: bool = False,
     ) -> Preprocessor:
         """An unfitted preprocessor for a case's fields and features."""
         fields = [(field.name, field.n_categories) for field in case.fields]
         features = [(feature.name, feature.expression) for feature in case.features]
-        return cls(fields, features, encoding=encoding, n_bins=n_bins)
+        return cls(fields, features, encoding=encoding, n_bins=n_bins, keep_raw=keep_raw)
 
     @property
     def output_size(self) -> int:
         """Width ``p`` of the encoded inputs."""
-        return len(self.mean) + len(self.flagged) + len(self.bin_start) + len(self.level)
+        width = len(self.mean) + len(self.flagged) + len(self.bin_start) + len(self.level)
+        return width + self.n_raw
 
     def numbers(self, raw: torch.Tensor) -> torch.Tensor:
         """The numbers and computed features ``(b, m)``, NaN or infinite where undefined."""
@@ -167,29 +179,28 @@ class Preprocessor(nn.Module):
             raise DataError("Preprocessor.fit", "no row", "at least one", "Pass the training rows.")
         numbers = self.numbers(raw).double()
         missing = ~numbers.isfinite()
-        numbers = numbers.masked_fill(missing, torch.nan)
-        median = numbers.nanmedian(0).values.nan_to_num()  # a number that no row has: 0
-        filled = torch.where(missing, median, numbers)
-        scale = (filled - filled.mean(0)).square().mean(0).sqrt()
+        observed = numbers.masked_fill(missing, torch.nan)
+        median = observed.nanmedian(0).values.nan_to_num()  # a number that no row has: 0
+        mean = observed.nanmean(0).nan_to_num()
+        scale = (observed - mean).square().nanmean(0).sqrt().nan_to_num()
         device = self.mean.device
-        self.median, self.mean = median.float().to(device), filled.mean(0).float().to(device)
-        self.scale = torch.where(filled.amax(0) > filled.amin(0), scale, 1.0).float().to(device)
+        self.median, self.mean = median.float().to(device), mean.float().to(device)
+        highest = numbers.masked_fill(missing, -torch.inf).amax(0)
+        varies = highest > numbers.masked_fill(missing, torch.inf).amin(0)
+        self.scale = torch.where(varies, scale, 1.0).float().to(device)
         self.flagged = missing.any(0).nonzero().flatten().to(device)
         if self.config["encoding"] == "piecewise":
             grid = np.linspace(0, 1, self.config["n_bins"] + 1)
-            edges = [np.unique(np.quantile(column, grid)) for column in filled.T.numpy()]
+            values = [column[~np.isnan(column)] for column in observed.T.numpy()]
+            edges = [np.unique(np.quantile(v, grid)) if len(v) else np.zeros(1) for v in values]
             columns = np.repeat(np.arange(len(edges)), [len(edge) - 1 for edge in edges])
             self.bin_column = torch.from_numpy(columns).to(device)
-            self.bin_start = (
-                torch.from_numpy(np.concatenate([edge[:-1] for edge in edges] or [np.zeros(0)]))
-                .float()
-                .to(device)
-            )
-            self.bin_width = (
-                torch.from_numpy(np.concatenate([np.diff(edge) for edge in edges] or [np.zeros(0)]))
-                .float()
-                .to(device)
-            )
+            for name, ends in (
+                ("bin_start", [edge[:-1] for edge in edges]),
+                ("bin_width", [np.diff(edge) for edge in edges]),
+            ):
+                joined = torch.from_numpy(np.concatenate(ends or [np.zeros(0)]))
+                setattr(self, name, joined.float().to(device))
         return self
 
     def forward(self, raw: torch.Tensor) -> torch.Tensor:
@@ -205,7 +216,8 @@ class Preprocessor(nn.Module):
         )
         # NaN equals nothing
         one_hot = (raw.index_select(1, self.level_column) == self.level).to(raw.dtype)
-        return torch.cat([standard, flags, bins, one_hot], dim=1)
+        raw_numbers = [torch.where(missing, torch.nan, numbers)] if self.n_raw else []
+        return torch.cat([standard, flags, bins, one_hot, *raw_numbers], dim=1)
 
     def output_names(self) -> list[str]:
         """What each of the ``p`` encoded columns is."""
@@ -220,7 +232,8 @@ class Preprocessor(nn.Module):
             f"{fields[i][0]} = {int(v)}"
             for i, v in zip(self.level_column.tolist(), self.level.tolist(), strict=True)
         ]
-        return [*names, *flags, *bins, *levels]
+        raw = [f"{name} raw" for name in names[: self.n_raw]]
+        return [*names, *flags, *bins, *levels, *raw]
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # What fit() learns decides these lengths; take them from the stored state before torch

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -15,12 +15,13 @@ from torch import nn
 
 from lepton_lib.cases import Case
 from lepton_lib.cases.tasks import Task, find_task
-from lepton_lib.errors import DataError, LeptonError
-from lepton_lib.models.networks import MLP, Ensemble, LinearModel
+from lepton_lib.errors import DataError, LeptonError, needs_extra
+from lepton_lib.models.networks import MLP, Blend, Ensemble, LinearModel
 from lepton_lib.models.preprocessing import Encoding, Preprocessor
+from lepton_lib.models.trees import Trees
 from lepton_lib.utils import first_line, one_thread, sha256_of, to_json, write_atomic
 
-Kind = Literal["linear", "mlp", "ensemble"]
+Kind = Literal["linear", "mlp", "ensemble", "trees", "blend"]
 
 
 class TabularModel(nn.Module):
@@ -51,7 +52,10 @@ class TabularModel(nn.Module):
 
     def forward(self, raw: torch.Tensor) -> torch.Tensor:
         """Logits or predicted numbers; an `Ensemble` in training adds a leading axis of members."""
-        outputs: torch.Tensor = self.network(self.preprocessor(raw))
+        return self.finish(self.network(self.preprocessor(raw)))
+
+    def finish(self, outputs: torch.Tensor) -> torch.Tensor:
+        """The network's outputs in the target's unit, or divided by the temperature."""
         if self.task == "regression":
             return outputs * self.target_scale + self.target_mean
         return outputs / self.temperature
@@ -90,11 +94,12 @@ def build_model(
         case: The case.
         inputs: Raw training inputs ``(n, d)``, from `lepton_lib.data.encode`.
         labels: Training labels ``(n,)``; used for the target's mean and scale in regression only.
-        kind: The network.
+        kind: The network; trees have yet to be grown, by `lepton_lib.trainer.fit_model`.
         encoding: Of the numbers.
         **options: For the network: ``hidden_size``, ``n_layers``, ``n_members``, ``dropout``.
     """
-    preprocessor = Preprocessor.for_case(case, encoding=encoding).fit(inputs)
+    with_trees = kind in ("trees", "blend")
+    preprocessor = Preprocessor.for_case(case, encoding=encoding, keep_raw=with_trees).fit(inputs)
     config = {
         "case": case.name,
         "task": case.task,
@@ -115,6 +120,7 @@ def build_model(
 
 def _assemble(config: dict[str, Any], preprocessor: Preprocessor) -> TabularModel:
     width, outputs, options = preprocessor.output_size, config["output_size"], config["options"]
+    members = {"regression": config["task"] == "regression"} | options
     network: nn.Module
     match config["kind"]:
         case "linear":
@@ -122,11 +128,15 @@ def _assemble(config: dict[str, Any], preprocessor: Preprocessor) -> TabularMode
         case "mlp":
             network = MLP(width, outputs, **options)
         case "ensemble":
-            network = Ensemble(width, outputs, regression=config["task"] == "regression", **options)
+            network = Ensemble(width, outputs, **members)
+        case "trees":
+            network = Trees(outputs)
+        case "blend":
+            ensemble = Ensemble(width - preprocessor.n_raw, outputs, **members)
+            network = Blend(ensemble, Trees(outputs), preprocessor.n_raw)
         case other:
-            raise DataError(
-                "model kind", repr(other), "'linear', 'mlp' or 'ensemble'", "Choose one of them."
-            )
+            expected = f"one of {', '.join(get_args(Kind))}"
+            raise DataError("model kind", repr(other), expected, "Choose one of them.")
     return TabularModel(preprocessor, network, find_task(config["task"]), config)
 
 
@@ -188,7 +198,8 @@ def export_onnx(model: TabularModel, path: Path) -> None:
     import logging
     import warnings
 
-    import onnx
+    with needs_extra("serve", "export_onnx", "onnxscript"):
+        import onnx
 
     class Graph(nn.Module):
         def __init__(self) -> None:
@@ -198,6 +209,10 @@ def export_onnx(model: TabularModel, path: Path) -> None:
         def forward(self, records: torch.Tensor) -> torch.Tensor:
             return self.model.probabilities(records)
 
+    graph = Graph().eval().cpu()
+    for module in graph.modules():
+        if isinstance(module, Trees):
+            module.prepare_export()
     sample = torch.zeros(2, len(model.config["preprocessor"]["fields"]))
     logger = logging.getLogger("torch.onnx")
     level = logger.level
@@ -206,7 +221,7 @@ def export_onnx(model: TabularModel, path: Path) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the exporter warns about its own future
             program = torch.onnx.export(
-                Graph().eval().cpu(),
+                graph,
                 (sample,),
                 input_names=["records"],
                 output_names=["probabilities"],

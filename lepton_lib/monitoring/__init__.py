@@ -3,7 +3,7 @@
 Knows cases and data frames; doesn't know services, logs or run folders.
 """
 
-from lepton_lib.metrics import Interval
+from lepton_lib.intervals import Interval
 from lepton_lib.monitoring.distances import (
     DRAWS,
     ColumnSummary,
@@ -34,6 +34,7 @@ from lepton_lib.monitoring.performance import (
 )
 from lepton_lib.monitoring.policy import Decision, Signals, State, advise, choose_model, judge
 from lepton_lib.monitoring.reference import Reference
+from lepton_lib.monitoring.sequential import confidence_sequence
 
 __all__ = [
     "DRAWS",
@@ -52,6 +53,7 @@ __all__ = [
     "change_in_mean",
     "chi_square",
     "choose_model",
+    "confidence_sequence",
     "count_problems",
     "drift_report",
     "estimate_performance",

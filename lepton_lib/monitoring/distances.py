@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from lepton_lib.metrics import Interval
+from lepton_lib.intervals import Interval
 
 # added to every bin's count (Jeffreys): an empty bin has a small share, and its logarithm is finite
 SMOOTHING = 0.5
@@ -328,28 +328,57 @@ class Moments(NamedTuple):
     mean: float
     variance: float  # unbiased; NaN of fewer than two rows
     rows: int
+    inflation: float = 1.0  # of the mean's variance, by rows that resemble their neighbours
+    blocks: int = 0  # that the inflation was estimated from; 0 for independent rows
 
 
-def moments(values: Any) -> Moments:
-    """Of ``(n,)`` numbers."""
+def moments(values: Any, *, block: int = 1) -> Moments:
+    """The moments of a sample.
+
+    Args:
+        values: ``(n,)``, in order of time where rows aren't independent.
+        block: Rows that belong together. The variance between the means of such blocks tells how
+            much more a mean varies than that of independent rows (the design effect: Kish, Survey
+            Sampling, 1965). There are at least ten blocks: of few rows they are shorter.
+    """
     array = np.asarray(values, dtype=np.float64).ravel()
     n = len(array)
+    block = max(min(block, n // 10), 1)
     variance = float(array.var(ddof=1)) if n > 1 else math.nan
-    return Moments(float(array.mean()) if n else 0.0, variance, n)
+    mean = float(array.mean()) if n else 0.0
+    if block == 1 or variance == 0:
+        return Moments(mean, variance, n)
+    blocks = n // block
+    between = array[: blocks * block].reshape(blocks, block).mean(axis=1).var(ddof=1)
+    return Moments(mean, variance, n, max(float(block * between / variance), 1.0), blocks)
 
 
-def change_in_mean(reference: Any, current: Any) -> Interval:
+def change_in_mean(reference: Any, current: Any, *, block: int = 1) -> Interval:
     """How much higher the mean of ``current`` ``(m,)`` is than that of ``reference`` ``(n,)``.
 
-    The interval is Welch's at 95 %, by the normal distribution, for independent rows; without two
-    values on either side it is unbounded. Either may be given by its `Moments`.
+    The interval is Welch's at 95 %; without two values on either side it is unbounded. Dependent
+    rows widen it by the larger of both samples' `Moments.inflation`: a window of a few days can't
+    show how weeks differ, the reference can.
+
+    Args:
+        reference: Numbers in order of time, or their `Moments`.
+        current: The same.
+        block: Rows that belong together, as for `moments`.
     """
     a, b = (
-        values if isinstance(values, Moments) else moments(values)
+        values if isinstance(values, Moments) else moments(values, block=block)
         for values in (reference, current)
     )
     value = b.mean - a.mean if a.rows and b.rows else 0.0
     if min(a.rows, b.rows) < 2:
         return Interval(value, -math.inf, math.inf)
-    margin = Z95 * math.sqrt(a.variance / a.rows + b.variance / b.rows)
+    strongest = max(a, b, key=lambda sample: sample.inflation)
+    error = math.sqrt(strongest.inflation * (a.variance / a.rows + b.variance / b.rows))
+    quantile = Z95
+    if strongest.blocks:  # few blocks, and few rows' worth of evidence: Student's t
+        from scipy.special import stdtrit
+
+        effective = min(a.rows, b.rows) / strongest.inflation
+        quantile = float(stdtrit(max(min(strongest.blocks, effective) - 1, 1), 0.975))
+    margin = quantile * error
     return Interval(value, value - margin, value + margin)

@@ -15,12 +15,13 @@ import pandas as pd
 from lepton_lib.cases import Case
 from lepton_lib.decisions import cost_matrix, decide
 from lepton_lib.evaluation import (
-    bootstrap_interval,
     can_be_judged,
     case_metric,
     group_labels,
+    metric_interval,
 )
-from lepton_lib.metrics import Interval, accuracy, calibration_error, log_loss, mean_decision_cost
+from lepton_lib.intervals import Interval, bootstrap_interval, calibration_interval
+from lepton_lib.metrics import accuracy, calibration_error, log_loss, mean_decision_cost
 from lepton_lib.monitoring.distances import Z95
 
 ESTIMATE_ROWS = 5_000  # of more rows as many are drawn: each draw costs the metrics
@@ -75,12 +76,15 @@ def performance(
         return {}
     labels = labels.astype(np.int64) if case.classes else labels
     options = {"seed": seed, "n": n, "block": min(block, len(labels))}
-    return {
-        name: bootstrap_interval(
-            metric, labels, outputs, stratify=labels if name == "auc" else None, **options
-        )
-        for name, metric in _metrics(case, labels).items()
-    }
+    intervals: dict[str, Interval] = {}
+    for name, metric in _metrics(case, labels).items():
+        if name == case.task.metric:
+            intervals[name] = metric_interval(case, labels, outputs, **options)
+        elif name == "calibration_error":
+            intervals[name] = calibration_interval(labels, outputs, **options)
+        else:
+            intervals[name] = bootstrap_interval(metric, labels, outputs, **options)
+    return intervals
 
 
 def estimate_performance(
@@ -88,10 +92,11 @@ def estimate_performance(
 ) -> dict[str, Interval]:
     """What labels should show, before any has come: labels are drawn from the probabilities.
 
-    Confidence-based performance estimation (Bialek, Kuberski, Perrakis and Bifet, Estimating Model
-    Performance Under Covariate Shift Without Labels, 2024). It follows a change of the *inputs*, as
-    far as the probabilities are calibrated on the new ones. It can't see a change of P(y | x), of
-    what the inputs mean. So it is a reason to ask for labels and never replaces them.
+    Confidence-based performance estimation (Kivimäki, Białek, Kuberski and Nurminen, Performance
+    Estimation in Binary Classification Using Calibrated Confidence, arXiv:2505.05295, 2025). It
+    follows a change of the *inputs*, as far as the probabilities are calibrated on the new ones. It
+    can't see a change of P(y | x), of what the inputs mean. So it is a reason to ask for labels and
+    never replaces them.
 
     Args:
         case: The case.

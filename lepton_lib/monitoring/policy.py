@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple, Self
 import pandas as pd
 
 from lepton_lib.cases.sections import Policy
-from lepton_lib.metrics import Interval
+from lepton_lib.intervals import Interval
 from lepton_lib.monitoring.drift import DriftReport
 
 _ASK_FOR_LABELS = "no labels yet: whether it does harm can't be said; ask for them"
@@ -43,6 +43,7 @@ class Signals:
     # Mean loss of the labelled rows minus the reference's; None with too few labels.
     loss_change: Interval | None = None
     # The current model's loss minus its predecessor's, on the same labelled rows; None without one.
+    # It is judged in every window: give a `confidence_sequence` of all windows since the promotion.
     versus_previous: Interval | None = None
 
     @classmethod

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct, field, to_builtins
 
+from lepton_lib.monitoring.distances import Moments
 from lepton_lib.monitoring.drift import ColumnDrift, Verdict
 from lepton_lib.monitoring.policy import Decision, State
 from lepton_lib.utils import to_json
@@ -43,6 +44,13 @@ class WindowSignals(Struct, frozen=True):
     drifted: tuple[str, ...]
     loss_change: Span | None
     versus_previous: Span | None
+
+
+class GapToPrevious(Struct, frozen=True):
+    """A window's labelled rows: the version's losses minus its predecessor's."""
+
+    version: str  # the predecessor
+    moments: Moments
 
 
 class Group(Struct, frozen=True):
@@ -86,6 +94,7 @@ class Window(Struct, frozen=True, kw_only=True):
     decision: Decision
     state: State
     signals: WindowSignals
+    gap_to_previous: GapToPrevious | None = None
     drift: Drift
     problems: list[dict[Any, Any]]  # a line of `count_problems` for each column
     performance: Mapping[str, Span]

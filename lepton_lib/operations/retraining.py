@@ -22,7 +22,7 @@ from lepton_lib.cases import Case, load_case
 from lepton_lib.cases.columns import TimestampColumn
 from lepton_lib.cases.sections import TARGET
 from lepton_lib.data import encode, read_table
-from lepton_lib.evaluation import paired_difference
+from lepton_lib.intervals import paired_difference
 from lepton_lib.metrics import log_loss, mean_absolute_error
 from lepton_lib.monitoring import MIN_ROWS, Interval, choose_model
 from lepton_lib.operations.records import Act
@@ -75,7 +75,7 @@ def enlarge_case(case: Case, labelled: pd.DataFrame, folder: Path) -> tuple[int,
     served, filled = _as_cells(case, labelled, raw)
     headers = {column.name: column.header for column in case.columns} | {TARGET: case.target.column}
     table = pd.concat([raw, served]).rename(columns=headers)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # it holds what people asked
     with tempfile.TemporaryDirectory(dir=folder, prefix=".") as aside:
         place = Path(aside) / case.name
         place.mkdir()
@@ -104,7 +104,10 @@ def _as_cells(case: Case, log: pd.DataFrame, raw: pd.DataFrame) -> tuple[pd.Data
             served[name] = raw[name].mode().iloc[0]
             filled.append(name)
     classes = [entry.values[0] for entry in case.target.classes]
-    served[TARGET] = [classes[int(y)] if classes else repr(y) for y in log[TARGET]]
+    labels = log[TARGET]
+    served[TARGET] = (
+        [classes[int(y)] for y in labels] if classes else case.target.write_numbers(labels)
+    )
     return served.astype(object).where(served.notna(), "").astype(str), filled
 
 
@@ -113,7 +116,8 @@ def _case_toml(case: Case, digest: str) -> str:
     keys = tomllib.loads(case.path("case.toml").read_text(encoding="utf-8-sig"))
     keys.pop("records", None)
     keys["data"] |= {"file": "table.csv", "sha256": digest, "encoding": "utf-8"}
-    keys["data"] |= {"skip_rows": 0, "duplicates": "drop"}
+    keys["data"] |= {"header_line": 1, "skip_rows": 0}
+    keys["data"]["duplicates"] = "keep" if case.data.duplicates == "keep" else "drop"
     return "".join(f"{key} = {to_toml(value)}\n" for key, value in keys.items())
 
 

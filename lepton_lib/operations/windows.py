@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from itertools import takewhile
 from pathlib import Path
 
 import msgspec
@@ -18,10 +19,9 @@ from lepton_lib.cases import Case, load_case
 from lepton_lib.cases.sections import TARGET
 from lepton_lib.data import encode
 from lepton_lib.errors import DataError
-from lepton_lib.evaluation import bootstrap_interval
 from lepton_lib.monitoring import Interval, Moments, Reference, Signals, State
 from lepton_lib.operations.journal import Journal
-from lepton_lib.operations.records import Drift, Group, Window, WindowSignals
+from lepton_lib.operations.records import Drift, GapToPrevious, Group, Window, WindowSignals
 from lepton_lib.operations.report import distributions, write_report
 from lepton_lib.operations.retraining import advance
 from lepton_lib.operations.watched import WatchedRun, block_of, logged_answers
@@ -97,10 +97,17 @@ def _judge_window(watched: WatchedRun, rows: pd.DataFrame, now: float) -> Window
     new = journal.labelled(version)  # too few are left for the next window
     labelled = read_log(journal.log, case, new if len(new) >= policy.min_labels else [])
     known = logged_answers(case, labelled)
-    changes = _loss_changes(watched, reference, version, labelled, block)
+    before = journal.windows()
+    gap = _gap_to_previous(watched, version, labelled, block)
+    changes: dict[str, Interval] = {}
+    if len(labelled):
+        losses = monitoring.row_losses(case, labelled[TARGET].to_numpy(), known)
+        usual = Moments(*reference.about["loss"])
+        changes["loss_change"] = monitoring.change_in_mean(usual, losses, block=block)
+    if gap:
+        changes["versus_previous"] = _evidence(before, version, gap)
     signals = Signals.from_reports(report, problems, max_broken=policy.max_broken, **changes)
     summaries = Reference.from_frame(inputs, case, answers, complete=False)
-    before = journal.windows()
     state = before[-1].state if before else State()
     state, decision = monitoring.judge(state, signals, policy, now)
     window = Window(
@@ -114,6 +121,7 @@ def _judge_window(watched: WatchedRun, rows: pd.DataFrame, now: float) -> Window
         decision=decision,
         state=state,
         signals=msgspec.convert(signals, WindowSignals, from_attributes=True),
+        gap_to_previous=gap,
         drift=msgspec.convert(report, Drift, from_attributes=True),
         problems=problems.to_dict("records"),
         performance=monitoring.performance(case, labelled[TARGET], known, seed=0, block=block),
@@ -127,22 +135,26 @@ def _judge_window(watched: WatchedRun, rows: pd.DataFrame, now: float) -> Window
     return window
 
 
-def _loss_changes(
-    watched: WatchedRun, reference: Reference, version: str, labelled: pd.DataFrame, block: int
-) -> dict[str, Interval]:
-    """How much higher the mean loss is than the reference's and the predecessor's, where known."""
-    if labelled.empty:
-        return {}
+def _gap_to_previous(
+    watched: WatchedRun, version: str, labelled: pd.DataFrame, block: int
+) -> GapToPrevious | None:
+    """By how much the version's losses lie above its predecessor's on the same labelled rows."""
+    before = watched.predecessor(version)
+    if len(labelled) < 2 or not before:
+        return None
     case, labels = watched.case, labelled[TARGET].to_numpy()
+    old = watched.scorer(watched.home_of(before)).probabilities(encode(labelled, case)[0])
     losses = monitoring.row_losses(case, labels, logged_answers(case, labelled))
-    changes = {"loss_change": monitoring.change_in_mean(Moments(*reference.about["loss"]), losses)}
-    if before := watched.predecessor(version):
-        old = watched.scorer(watched.home_of(before)).probabilities(encode(labelled, case)[0])
-        # ``block`` neighbours are drawn together: alone, rows that err together prove too much
-        gap = losses - monitoring.row_losses(case, labels, old)
-        interval = bootstrap_interval(lambda gap: float(gap.mean()), gap, seed=0, block=block)
-        changes["versus_previous"] = interval
-    return changes
+    gaps = losses - monitoring.row_losses(case, labels, old)
+    return GapToPrevious(before, monitoring.moments(gaps, block=block))
+
+
+def _evidence(windows: Sequence[Window], version: str, gap: GapToPrevious) -> Interval:
+    """The gap of all windows since the version was promoted, this one included."""
+    recent = takewhile(lambda window: window.model_version == version, reversed(windows))
+    gaps = [gap, *(window.gap_to_previous for window in recent)]
+    same = [entry.moments for entry in gaps if entry and entry.version == gap.version]
+    return monitoring.confidence_sequence(same[::-1])
 
 
 def _groups(case: Case, rows: pd.DataFrame, labelled: pd.DataFrame) -> list[Group]:
@@ -166,6 +178,7 @@ def _reference(watched: WatchedRun, home: Run, version: str) -> Reference:
     train = pd.read_parquet(home.path("data/train.parquet"))
     inputs, labels = encode(pd.read_parquet(home.path("data/validation.parquet")), case)
     answers = watched.scorer(home).probabilities(inputs)
-    loss = monitoring.moments(monitoring.row_losses(case, labels, answers))
+    losses = monitoring.row_losses(case, labels, answers)
+    loss = monitoring.moments(losses, block=block_of(home))
     Reference.from_frame(train, case, answers, version=version, loss=list(loss)).save(path)
     return Reference.load(path)

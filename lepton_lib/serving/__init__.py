@@ -6,12 +6,15 @@ Knows cases and service folders; the part that answers needs neither torch nor p
 from pathlib import Path
 from typing import Any
 
-from lepton_lib.serving import releases
-from lepton_lib.serving.local_service import LocalService, start
-from lepton_lib.serving.log import PredictionLog, attach_labels, read_log
-from lepton_lib.serving.packaging import check_parity, model_card, package
-from lepton_lib.serving.scoring import Scorer
-from lepton_lib.serving.server import serve
+from lepton_lib.errors import needs_extra
+
+with needs_extra("serve", "lepton_lib.serving", "fastapi"):
+    from lepton_lib.serving import releases
+    from lepton_lib.serving.local_service import LocalService, start
+    from lepton_lib.serving.log import PredictionLog, attach_labels, read_log
+    from lepton_lib.serving.packaging import check_parity, model_card, package
+    from lepton_lib.serving.scoring import Scorer
+    from lepton_lib.serving.server import serve
 
 
 def create_app(run_dir: str | Path, **options: Any) -> Any:

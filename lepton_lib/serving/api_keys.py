@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import os
 import secrets
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+
+import msgspec
 
 from lepton_lib.artefacts import exclusive_lock
 from lepton_lib.errors import ParameterError, RunError, wrap_os_errors
@@ -21,7 +21,7 @@ DEFAULT_RATE = 100.0  # requests a second and key
 LOCK_SECONDS = 10.0  # for another program to write its change
 
 
-class ApiKey(NamedTuple):
+class ApiKey(msgspec.Struct, frozen=True):
     """What is stored of a key: its hash in hexadecimal, and its rate in requests a second."""
 
     sha256: str
@@ -171,14 +171,10 @@ def _digest(key: bytes) -> str:
 
 def _read(path: Path) -> dict[str, ApiKey]:
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-        return {
-            str(name): ApiKey(str(entry["sha256"]), float(entry["rate"]))
-            for name, entry in entries.items()
-        }
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, ApiKey])
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         remedy = "Restore it, or delete it and make new keys."
         expected = "what `lepton keys add` writes"
         raise RunError(str(path), "a file that holds no keys", expected, remedy) from error
@@ -186,5 +182,5 @@ def _read(path: Path) -> dict[str, ApiKey]:
 
 def _write(path: Path, keys: Mapping[str, ApiKey]) -> None:
     with wrap_os_errors(path, remedy="Choose a folder that you may write to."):
-        content = {name: key._asdict() for name, key in keys.items()}
+        content = {name: msgspec.to_builtins(key) for name, key in keys.items()}
         write_atomic(path, to_json(content), mode=0o600)

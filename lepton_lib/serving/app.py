@@ -18,7 +18,7 @@ class PredictionApp(ServiceMiddleware):
     """The ASGI application. Made by `create_app`."""
 
     def __init__(self, predictor: Predictor, keys: Keys) -> None:
-        router = make_router(predictor, keys, lambda _: self.watching())
+        router = make_router(predictor, keys, lambda _: self.watching(predictor.refresh))
         super().__init__(
             router,
             metrics=predictor.metrics,
@@ -34,11 +34,6 @@ class PredictionApp(ServiceMiddleware):
         """The model that answers now."""
         return self.predictor.scorer
 
-    async def refresh(self) -> None:
-        """Take changed keys and another release over."""
-        await super().refresh()
-        await self.predictor.refresh()
-
 
 def create_app(
     run_dir: str | Path,
@@ -48,6 +43,8 @@ def create_app(
     workers: int = 1,
 ) -> PredictionApp:
     """The service of a run folder: its current release verified and loaded, its log opened.
+
+    Where that release can't answer, the last one before it that can does, and the log says so.
 
     Args:
         run_dir: The run folder.
@@ -60,8 +57,12 @@ def create_app(
             to.
         CaseError: The case isn't there.
     """
-    scorer = Scorer(releases.folder_of(run_dir), trust=trust)
+    scorer, failure = releases.load_current(run_dir, trust=trust)
     keys = Keys(keys_file(run_dir), required=require_key, share=1 / workers)
     path = Path(run_dir) / "service" / "predictions.sqlite"
     log = PredictionLog(path, timeout=0.2 if workers == 1 else 2.0)
-    return PredictionApp(Predictor(run_dir, scorer, log, trust=trust), keys)
+    log.check_pages()
+    predictor = Predictor(run_dir, scorer, log, trust=trust)
+    if failure:
+        predictor.refuse(releases.current_version(run_dir), failure)
+    return PredictionApp(predictor, keys)

@@ -121,8 +121,8 @@ def expand(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """A stored batch's records and answers, one by one.
 
-    By ``form`` both are lists (``json``), or a request's body and the outputs as little-endian
-    float32 (a legend).
+    By ``form`` both are lists (``json``), or the answers are outputs as little-endian float32 (a
+    legend). Records of an older version are a request's body.
 
     Raises:
         RunError: The batch is of an older version.
@@ -134,4 +134,6 @@ def expand(
         remedy = "Read it with the version of lepton_lib that wrote it."
         raise RunError("prediction log", f"a batch of {kind} rows", "JSON", remedy)
     outputs = np.frombuffer(answers, dtype="<f4")  # type: ignore[arg-type]  # bytes by form
-    return msgspec.json.decode(inputs)["records"], reader.plain(outputs.reshape(-1, reader.width))
+    records = msgspec.json.decode(inputs)
+    records = records["records"] if isinstance(records, dict) else records
+    return records, reader.plain(outputs.reshape(-1, reader.width))

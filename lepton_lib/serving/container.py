@@ -15,8 +15,9 @@ from pathlib import Path
 from lepton_lib.cases import load_case
 from lepton_lib.errors import wrap_os_errors
 from lepton_lib.serving import signing
+from lepton_lib.serving.problems import ANSWER_SECONDS
 from lepton_lib.serving.releases import folder_of
-from lepton_lib.serving.scoring import FILES, read_service
+from lepton_lib.serving.scoring import read_service
 from lepton_lib.utils import render, write_atomic
 
 # The distributions and modules that answering needs.
@@ -32,6 +33,7 @@ TEMPLATES = {  # file in the folder: its template
     "leptonai.json": "leptonai.json",
 }
 USER, PORT = 10001, 8000
+PRE_STOP = 5  # seconds for a balancer to notice that a replica ends
 
 
 def write_container(
@@ -53,8 +55,7 @@ def write_container(
     Raises:
         RunError: The release can't be verified, or the folder exists already or can't be written.
     """
-    source = folder_of(run_dir)
-    manifest, _ = read_service(source, trust=trust)
+    manifest, contents = read_service(folder_of(run_dir), trust=trust)
     case = load_case(manifest["case"], verify=False)
     values = {
         "name": case.name.replace("_", "-"),
@@ -63,11 +64,14 @@ def write_container(
         "python": ".".join(map(str, sys.version_info[:2])),
         "user": USER,
         "port": PORT,
+        "pre_stop": PRE_STOP,
+        "grace": PRE_STOP + ANSWER_SECONDS + 5,
     }
     with wrap_os_errors(folder, expected="a new folder of yours", remedy="Name another one."):
         folder.mkdir(parents=True)
-        for name in (*FILES, signing.SIGNATURE, "manifest.json"):
-            _copy(source / name, folder / "run" / "service" / name)
+        (folder / "run" / "service").mkdir(parents=True)
+        for name, content in contents.items():
+            (folder / "run" / "service" / name).write_bytes(content)
         _copy(case.folder / "case.toml", folder / "datasets" / case.name / "case.toml")
         for name in LIBRARY.split():
             _copy(Path(__file__).parents[1] / name, folder / "lepton_lib" / name)

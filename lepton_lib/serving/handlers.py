@@ -2,8 +2,7 @@
 
 ``class Risk(Service): def init(self): ...; @handler def predict(self, income: float) -> float:
 ...``, then ``Risk().launch(port=8080)``. The description in /openapi.json comes from the
-annotations, so that any client that reads one can call the handlers by name. FastAPI under the
-middleware that guards every service; knows nothing of cases or models.
+annotations, so that any client that reads one can call the handlers by name.
 """
 
 from __future__ import annotations
@@ -96,7 +95,7 @@ class Service:
         metrics = Metrics()
         metrics.set_model(name, self.version or name, answers=True)
         api = self._api(_Recorder(self.version or name, metrics, log))
-        for path, endpoint in common_endpoints(metrics, log).items():
+        for path, endpoint in common_endpoints(metrics, log.check if log else lambda: None).items():
             api.add_route(path, endpoint, include_in_schema=False)
         guarded = ServiceMiddleware(
             _raise_problems(api),

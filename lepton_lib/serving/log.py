@@ -7,16 +7,20 @@ imported by the readers alone.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import json
 import math
 import os
+import re
 import secrets
 import shutil
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,13 +31,14 @@ from lepton_lib.cases.sections import TARGET
 from lepton_lib.errors import DataError, RunError
 from lepton_lib.serving.codec import expand
 from lepton_lib.serving.microbatching import MicroBatcher
+from lepton_lib.serving.telemetry import log_error
 from lepton_lib.utils import transaction
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _TABLES = Path(__file__).with_name("log.sql").read_text(encoding="utf-8")
-_SINGLE = "INSERT INTO predictions VALUES (?, ?, ?, ?, ?, ?)"
+SINGLE = "INSERT INTO predictions VALUES (?, ?, ?, ?, ?, ?)"
 _BATCH = "INSERT INTO batches VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _IDS = "(SELECT value FROM json_each(?1))"
 _KNOWN = f"""
@@ -42,12 +47,16 @@ SELECT value FROM json_each(?1) JOIN batches ON token = substr(value, 1, 16)
 WHERE CAST(substr(value, 18) AS INTEGER) BETWEEN 0 AND rows - 1
     AND value = token || '-' || CAST(substr(value, 18) AS INTEGER)"""
 _PRAGMAS = {
+    "auto_vacuum": "INCREMENTAL",  # of a new file; before anything is written to it
     "journal_mode": "WAL",
     "synchronous": "NORMAL",
     "wal_autocheckpoint": 16_000,  # pages of 4 KiB before a commit carries them into the file
     "secure_delete": "ON",  # what is deleted is overwritten
 }
 LEAST_FREE = 16 << 20  # bytes on the disk: with less, the service says that it isn't ready
+RETRY_SECONDS = 0.003  # between two attempts to write to a log that is locked
+CHECK_SECONDS = 2.0  # for a lock, when the question is whether predictions can be stored
+PREDICTION_ID = re.compile(r"[0-9a-f]{16}-[0-9]+")
 TOKEN = 16  # characters of a request's token: its predictions' ids are TOKEN-0, TOKEN-1, ...
 
 
@@ -68,34 +77,23 @@ class Entry(NamedTuple):
 def make_entry(
     request_id: str,
     model_version: str,
-    records: Sequence[Mapping[str, Any]],
-    answers: Sequence[Mapping[str, Any]],
+    records: Sequence[Any],
+    answers: Sequence[Any],
+    *,
+    form: str = "json",
+    outputs: bytes | None = None,
 ) -> Entry:
-    """One request's records and answers: a row for one, a row of JSON lists for several."""
-    parts = [[dict(each) for each in part] for part in (records, answers)]
+    """One request's checked records and answers: a row for one, a row of lists for several.
+
+    Several may be stored with their ``outputs`` instead of answers, see `codec.expand`.
+    """
+    token = secrets.token_hex(TOKEN // 2)
+    head = request_id, datetime.now(UTC).isoformat(timespec="microseconds"), model_version
     if len(records) == 1:
-        return single_entry(request_id, model_version, *(to_text(part[0]) for part in parts))
-    return batch_entry(request_id, model_version, len(records), "json", *map(to_text, parts))
-
-
-def single_entry(request_id: str, model_version: str, record: str, answer: str) -> Entry:
-    """One record and its answer, both JSON."""
-    token = secrets.token_hex(TOKEN // 2)
-    values = (f"{token}-0", request_id, _now(), model_version, record, answer)
-    return Entry(_SINGLE, values, token, 1)
-
-
-def batch_entry(
-    request_id: str, model_version: str, rows: int, form: str, *content: bytes | str
-) -> Entry:
-    """Several records and their answers, in a form that `codec.expand` reads."""
-    token = secrets.token_hex(TOKEN // 2)
-    values = (token, request_id, _now(), model_version, rows, form, *content)
-    return Entry(_BATCH, values, token, rows)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="microseconds")
+        content = to_text(records[0]), to_text(answers[0])
+        return Entry(SINGLE, (f"{token}-0", *head, *content), token, 1)
+    stored = msgspec.json.encode(records), outputs or msgspec.json.encode(answers)
+    return Entry(_BATCH, (token, *head, len(records), form, *stored), token, len(records))
 
 
 class PredictionLog:
@@ -111,7 +109,9 @@ class PredictionLog:
 
     def __init__(self, path: Path, *, timeout: float = 0.2) -> None:
         self.path = path
-        self._write_batched = MicroBatcher(self._write)
+        self._timeout = timeout
+        # The event loop never waits for a lock: `store` does, between attempts.
+        self._write_batched = MicroBatcher(partial(self._write, timeout=0.0))
         self._checkpointed = True  # all that was committed stands in the file itself
         with wrap_sqlite_errors(path):
             # What people asked is for its owner's eyes.
@@ -123,6 +123,17 @@ class PredictionLog:
                 self._connection.execute(f"PRAGMA {name} = {value}")
             self._connection.executescript(_TABLES)
             self._file = os.stat(path).st_ino
+
+    def check_pages(self) -> None:
+        """Look at every page of the file, as a service does when it starts.
+
+        Raises:
+            RunError: One is damaged: which.
+        """
+        with wrap_sqlite_errors(self.path):
+            (found,) = self._connection.execute("PRAGMA quick_check(1)").fetchone()
+            if found != "ok":
+                raise sqlite3.DatabaseError(f"a damaged file ({found})")
 
     def append(
         self,
@@ -141,7 +152,7 @@ class PredictionLog:
                 not be given.
         """
         entry = make_entry(request_id, model_version, records, answers)
-        self._write([entry])
+        self._write([entry], self._timeout)
         return entry.ids
 
     async def store(self, entry: Entry) -> None:
@@ -150,27 +161,42 @@ class PredictionLog:
         Raises:
             RunError: As for `append`; all requests of the tick fail together.
         """
-        await self._write_batched(entry)
+        deadline = time.monotonic() + self._timeout
+        while True:
+            try:
+                return await self._write_batched(entry)
+            except RunError as error:
+                code = getattr(error.__cause__, "sqlite_errorcode", 0)
+                locked = code & 0xFF == sqlite3.SQLITE_BUSY
+                if not locked or time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(RETRY_SECONDS)
 
-    def _write(self, entries: Sequence[Entry]) -> Sequence[None]:
-        with self.transaction():
-            for statement in (_SINGLE, _BATCH):
+    def _write(self, entries: Sequence[Entry], timeout: float) -> Sequence[None]:
+        with self.transaction(timeout):
+            for statement in (SINGLE, _BATCH):
                 if values := [entry.values for entry in entries if entry.statement is statement]:
                     self._connection.executemany(statement, values)
         self._checkpointed = False
         return [None] * len(entries)
 
     def check(self) -> None:
-        """Find out whether a prediction could be stored now.
+        """Find out whether a prediction could be stored now; with a connection of its own.
 
         Raises:
             RunError: It could not, or the disk is nearly full.
         """
         with wrap_sqlite_errors(self.path):
+            self._check_file()
             if shutil.disk_usage(self.path).free < LEAST_FREE:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        with self.transaction():
-            self._connection.execute("UPDATE predictions SET id = id WHERE 0")
+            with connect(self.path, "rw", CHECK_SECONDS) as connection, transaction(connection):
+                connection.execute("UPDATE predictions SET id = id WHERE 0")
+
+    def _check_file(self) -> None:
+        if os.stat(self.path).st_ino != self._file:
+            # SQLite would go on writing to the removed one.
+            raise FileNotFoundError("a file that was removed")
 
     def checkpoint(self) -> None:
         """Carry what was committed from the WAL into the file; waits for the disk.
@@ -188,16 +214,16 @@ class PredictionLog:
         self._connection.close()
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing of what is done to the connection inside.
+    def transaction(self, timeout: float | None = None) -> Iterator[sqlite3.Connection]:
+        """All or nothing of what is done to the connection inside; ``timeout`` is for a lock.
 
         Raises:
             RunError: It could not be done.
         """
+        seconds = self._timeout if timeout is None else timeout
         with wrap_sqlite_errors(self.path):
-            if os.stat(self.path).st_ino != self._file:
-                # SQLite would go on writing to the removed one.
-                raise FileNotFoundError("a file that was removed")
+            self._check_file()
+            self._connection.execute(f"PRAGMA busy_timeout = {seconds * 1000:.0f}")
             with transaction(self._connection):
                 yield self._connection
 
@@ -220,7 +246,7 @@ def wrap_sqlite_errors(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def connect(path: Path, mode: str = "ro") -> Iterator[sqlite3.Connection]:
+def connect(path: Path, mode: str = "ro", timeout: float = 5.0) -> Iterator[sqlite3.Connection]:
     """A connection to a log that exists, read-only unless the mode is ``rw``.
 
     Raises:
@@ -229,8 +255,12 @@ def connect(path: Path, mode: str = "ro") -> Iterator[sqlite3.Connection]:
     address = f"{path.resolve().as_uri()}?mode={mode}"
     with (
         wrap_sqlite_errors(path),
-        contextlib.closing(sqlite3.connect(address, uri=True)) as connection,
+        contextlib.closing(
+            sqlite3.connect(address, timeout, uri=True, isolation_level=None)
+        ) as connection,
     ):
+        # A text that isn't UTF-8 is no JSON, either; it must not end the reading of others.
+        connection.text_factory = partial(str, encoding="utf-8", errors="replace")
         yield connection
 
 
@@ -284,28 +314,63 @@ class Row(NamedTuple):
 def read_rows(
     connection: sqlite3.Connection, id_: str | None = None, ids: Iterable[str] | None = None
 ) -> list[Row]:
-    """Predictions, oldest first: all, those with ``ids``, or of a prediction, request or batch."""
-    singles, batches = "SELECT * FROM predictions", "SELECT * FROM batches"
-    parameters, chosen = [], None if ids is None else set(ids)
-    if chosen is not None:
-        singles += f" WHERE id IN {_IDS}"
-        batches += " WHERE token IN (SELECT substr(value, 1, 16) FROM json_each(?1))"
-        parameters = [to_text(list(chosen))]
+    """Predictions, oldest first: all, those with ``ids``, or of one prediction's or request's id.
+
+    A row that can't be read is left out, and the service's log says how many were.
+    """
+    if id_ is not None and PREDICTION_ID.fullmatch(id_):
+        ids = [id_]
+    single, batch, parameters = "1", "1", []
+    if ids is not None:
+        ids = set(ids)
+        single = f"id IN {_IDS}"
+        batch = "token IN (SELECT substr(value, 1, 16) FROM json_each(?1))"
+        parameters = [to_text(list(ids))]
     elif id_ is not None:
-        singles += " WHERE ?1 IN (id, request_id)"
-        batches += " WHERE request_id = ?1 OR token = substr(?1, 1, 16)"
+        single = batch = "request_id = ?1"
         parameters = [id_]
-    rows = []
-    for row in map(Row._make, connection.execute(f"{singles} ORDER BY rowid", parameters)):
-        inputs, answer = json.loads(str(row.inputs)), json.loads(str(row.answer))
-        rows.append(row._replace(inputs=inputs, answer=answer))
-    for token, request_id, time, version, _, *content in connection.execute(batches, parameters):
-        for position, parts in enumerate(zip(*expand(*content), strict=True)):
-            row = Row(f"{token}-{position}", request_id, time, version, *parts)
-            named = id_ in (None, row.id, request_id, token)
-            if named if chosen is None else row.id in chosen:
-                rows.append(row)
+    rows, unreadable = [], []
+    query = f"SELECT * FROM predictions WHERE {single} ORDER BY rowid"
+    for *head, inputs, answer in connection.execute(query, parameters):
+        try:
+            parts = msgspec.json.decode(inputs), msgspec.json.decode(answer)
+            rows.append(_checked(Row(head[0], head[1], head[2], head[3], *parts)))
+        except (ValueError, TypeError, RecursionError):
+            unreadable.append(head[0])
+    for values in connection.execute(f"SELECT * FROM batches WHERE {batch}", parameters):
+        try:
+            rows += read_batch(values)
+        except (ValueError, TypeError, LookupError, RecursionError):
+            unreadable.append(values[0])
+    if unreadable:
+        log_error("unreadable rows left out", count=len(unreadable), first=str(unreadable[0]))
+    if ids is not None:
+        rows = [row for row in rows if row.id in ids]
     return sorted(rows, key=lambda row: row.time)  # stable: the order within a request stays
+
+
+def read_batch(batch: Sequence[Any]) -> list[Row]:
+    """A batch's predictions, of what the table holds.
+
+    Raises:
+        ValueError, TypeError, LookupError: It can't be read.
+        RunError: It is of an older version.
+    """
+    token, request_id, when, version, count, form, *content = batch
+    rows = [
+        _checked(Row(f"{token}-{position}", request_id, when, version, *parts))
+        for position, parts in enumerate(zip(*expand(form, *content), strict=True))
+    ]
+    if len(rows) != count:
+        raise ValueError("another number of rows than was stored")
+    return rows
+
+
+def _checked(row: Row) -> Row:
+    datetime.fromisoformat(row.time)
+    if not (isinstance(row.inputs, dict) and isinstance(row.answer, dict)):
+        raise TypeError("no objects")
+    return row
 
 
 def read_log(path: Path, case: Case, ids: Iterable[str] | None = None) -> pd.DataFrame:

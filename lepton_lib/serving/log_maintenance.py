@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +18,8 @@ from lepton_lib.serving.scoring import Scorer, read_service
 from lepton_lib.utils import to_json, write_atomic
 
 LOCK_SECONDS = 10.0  # a service that writes is waited for
+CHUNK = 200  # requests, or pages, that are removed at once: a service waits so long
+PAUSE = 0.01  # seconds between two of them, for others to write
 
 
 def find(path: Path, id_: str) -> list[Row]:
@@ -37,8 +40,7 @@ def find(path: Path, id_: str) -> list[Row]:
 def describe(run_dir: Path, id_: str, *, trust: Sequence[str] | None = None) -> str:
     """What `find` gives, as JSON, with reasons.
 
-    Reasons that weren't asked for at the time are computed now, if the release that answered still
-    exists.
+    Reasons that weren't asked for are computed now, if the release that answered still exists.
 
     Raises:
         RunError: As for `find`.
@@ -79,30 +81,32 @@ def export(path: Path, case: Case, target: Path) -> int:
 def erase(path: Path, id_: str) -> int:
     """Remove the predictions with this prediction id or request id, and their labels, for good.
 
-    Their bytes are gone from the file and its journal when this returns; copies elsewhere
-    aren't.
+    Their bytes are gone from the file and its journal when this returns; copies elsewhere, such as
+    `copies` names, aren't.
 
     Returns:
         How many they were.
 
     Raises:
-        RunError: There is no such prediction, or the log can't be written to.
+        RunError: As for `find`, or the log can't be written to.
     """
     gone = {row.id for row in find(path, id_)}
-    with _rewritten(path) as connection:
+    with _opened(path) as predictions, predictions.transaction() as connection:
         for token in {name[:TOKEN] for name in gone}:
-            batch = [row for row in log.read_rows(connection, token) if row.id[:TOKEN] == token]
-            connection.execute("DELETE FROM batches WHERE token = ?", (token,))
-            for row in batch:
-                if row.id not in gone:  # on its own from now on
-                    entry = log.make_entry(
-                        row.request_id, row.model_version, [row.inputs], [row.answer]
-                    )
-                    values = (row.id, row.request_id, row.time, *entry.values[3:])
-                    connection.execute(entry.statement, values)
+            query = "DELETE FROM batches WHERE token = ? RETURNING *"
+            for batch in connection.execute(query, (token,)).fetchall():
+                for row in log.read_batch(batch):
+                    if row.id not in gone:  # on its own from now on
+                        content = map(log.to_text, (row.inputs, row.answer))
+                        connection.execute(log.SINGLE, (*row[:4], *content))
         for table in ("predictions", "labels"):
             connection.executemany(f"DELETE FROM {table} WHERE id = ?", [(name,) for name in gone])
     return len(gone)
+
+
+def copies(run_dir: Path) -> list[Path]:
+    """The folders whose retrained models have learnt from labelled rows of the log."""
+    return sorted(run_dir.glob("monitoring/retrain-*"))
 
 
 def keep_days(path: Path, days: float, *, now: datetime | None = None) -> int:
@@ -111,28 +115,43 @@ def keep_days(path: Path, days: float, *, now: datetime | None = None) -> int:
     Raises:
         RunError: There is no such log, or it can't be written to.
     """
-    if not path.is_file():
-        find(path, "")
     cutoff = ((now or datetime.now(UTC)) - timedelta(days=days)).isoformat(timespec="microseconds")
-    with _rewritten(path) as connection:
-        gone = 0
-        for table in ("predictions", "batches"):
-            gone += connection.execute(f"DELETE FROM {table} WHERE time < ?", (cutoff,)).rowcount
-        connection.execute(
-            f"DELETE FROM labels WHERE substr(id, 1, {TOKEN}) NOT IN "
-            f"(SELECT substr(id, 1, {TOKEN}) FROM predictions UNION SELECT token FROM batches)"
-        )
-    return gone
+    old: list[tuple[str, str]] = []
+    with log.connect(path) as connection:
+        for table, key in (("predictions", "id"), ("batches", "token")):
+            rows = connection.execute(f"SELECT {key} FROM {table} WHERE time < ?", (cutoff,))
+            old += [(f"DELETE FROM {table} WHERE {key} = ?", name) for (name,) in rows]
+    with _opened(path) as predictions:
+        for start in range(0, len(old), CHUNK):
+            with predictions.transaction() as connection:
+                for statement, name in old[start : start + CHUNK]:
+                    connection.execute(statement, (name,))
+                    labels = (
+                        "DELETE FROM labels WHERE id = ?1 OR id BETWEEN ?1 || '-' AND ?1 || '.'"
+                    )
+                    connection.execute(labels, (name,))
+            time.sleep(PAUSE)
+    return len(old)
 
 
 @contextlib.contextmanager
-def _rewritten(path: Path) -> Iterator[sqlite3.Connection]:
-    """A transaction after which nothing of what it deleted is left in the log's files."""
+def _opened(path: Path) -> Iterator[PredictionLog]:
+    """A log, and nothing of what was deleted from it is left in its files when this ends.
+
+    SQLite overwrites what is deleted (``secure_delete``). A running service goes on meanwhile: free
+    pages are given back a few at a time, and the journal is emptied between its own checkpoints.
+    """
     with contextlib.closing(PredictionLog(path, timeout=LOCK_SECONDS)) as predictions:
-        with predictions.transaction() as connection:
-            yield connection
-        with log.wrap_sqlite_errors(path):
-            connection.execute("VACUUM")  # pages that were moved may have left copies
-            if connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+        yield predictions
+    deadline, free = time.monotonic() + LOCK_SECONDS, -1
+    with log.connect(path, "rw", LOCK_SECONDS) as connection:
+        while free != (free := connection.execute("PRAGMA freelist_count").fetchone()[0]):
+            connection.executescript(f"PRAGMA incremental_vacuum({CHUNK})")
+            time.sleep(PAUSE)
+        # Most is carried over while others write, the rest, and the journal's end, while none does.
+        carried = "PRAGMA wal_checkpoint(PASSIVE)", "PRAGMA wal_checkpoint(TRUNCATE)"
+        while [connection.execute(step).fetchone()[0] for step in carried][-1]:
+            if time.monotonic() > deadline:
                 got = "another program that reads the log: its journal still has the old rows"
                 raise sqlite3.OperationalError(got)
+            time.sleep(PAUSE)

@@ -2,8 +2,7 @@
 
 API keys and their rates, limits on bodies and on requests in flight, request ids, security headers,
 problems instead of exceptions, metrics, and a log line for each request. Knows HTTP, nothing
-of cases or models. No line of the log holds anything that a client sent, but for a well-formed
-request id.
+of cases or models. No log line holds anything that a client sent, but a well-formed request id.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import re
 import secrets
 import time
 import traceback
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from pathlib import Path
 
 from starlette.exceptions import HTTPException
@@ -24,13 +23,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lepton_lib.errors import RunError
 from lepton_lib.serving.api_keys import Keys
 from lepton_lib.serving.log import Entry, PredictionLog
-from lepton_lib.serving.problems import HEADERS, RETRY, ProblemError, render
+from lepton_lib.serving.problems import HEADERS, HEALTH, RETRY, ProblemError, render
 from lepton_lib.serving.telemetry import Metrics, log_error, log_event
 
 BODY_LIMIT = 1 << 20  # bytes
 # How much of a refused body is read and forgotten before the connection may close.
 DRAIN_LIMIT, DRAIN_SECONDS = 64 << 20, 5.0
-IN_FLIGHT = 256  # requests that are worked on at once, in one worker
+IN_FLIGHT = 256  # complete, authorised requests that are worked on at once, in one worker
 WATCH_SECONDS = 0.25  # between two looks at the files that name the release and the keys
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
@@ -76,10 +75,11 @@ class ServiceMiddleware:
         request_id = sent.decode() if REQUEST_ID.fullmatch(sent) else secrets.token_hex(8)
         scope.setdefault("state", {})["request_id"] = request_id
         scope.setdefault("app", self._app)  # else Starlette answers 404 and 405 by itself
-        exchange = _Exchange(receive, send, request_id)
-        self._in_flight += 1
+        exchange, held = _Exchange(receive, send, request_id), 0
         try:
             self._admit(scope["path"], headers)
+            await exchange.read()
+            held = self._hold_place(scope["path"])
             await self._app(scope, exchange.receive, exchange.send)
         except HTTPException as problem:
             await exchange.refuse(problem)
@@ -93,16 +93,23 @@ class ServiceMiddleware:
             detail = "The service failed; its log names this request's id."
             await exchange.refuse(ProblemError(500, detail))
         finally:
-            self._in_flight -= 1
+            self._in_flight -= held
             self._note(scope["path"], exchange, time.perf_counter() - begun)
 
     def _admit(self, path: str, headers: dict[bytes, bytes]) -> None:
         if self.keys is not None and self._guarded(path):
             self.keys.admit(headers)
-        if self._in_flight > IN_FLIGHT:
-            raise ProblemError(503, "Too many requests at once.", headers=RETRY)
         if int(headers.get(b"content-length", b"0")) > BODY_LIMIT:
             raise _too_long()
+
+    def _hold_place(self, path: str) -> int:
+        """Take a place among the requests in flight; health needs none."""
+        if path in HEALTH:
+            return 0
+        if self._in_flight >= IN_FLIGHT:
+            raise ProblemError(503, "Too many requests at once.", headers=RETRY)
+        self._in_flight += 1
+        return 1
 
     def _note(self, path: str, exchange: _Exchange, seconds: float) -> None:
         route = path if path in self._routes else "other"
@@ -118,27 +125,35 @@ class ServiceMiddleware:
         except RunError as error:
             log_error("keys not read", error=str(error))
 
+    async def _checkpoint(self) -> None:
+        try:
+            if self.log is not None:
+                # In a thread: else all requests would wait for the disk.
+                await asyncio.to_thread(self.log.checkpoint)
+        except RunError as error:
+            log_error("checkpoint failed", error=str(error))
+
     @contextlib.asynccontextmanager
-    async def watching(self) -> AsyncIterator[None]:
-        """Look after files and log while the service lives; then close the log."""
-        watcher = asyncio.create_task(self._watch())
+    async def watching(self, *more: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+        """Look after keys, log and ``more`` while the service lives; then close the log.
+
+        Each has a task of its own: a disk or a release that takes long keeps no revoked key alive.
+        """
+        duties = (self.refresh, self._checkpoint, *more)
+        watchers = [asyncio.create_task(_repeat(duty)) for duty in duties]
         try:
             yield
         finally:
-            watcher.cancel()
+            for watcher in watchers:
+                watcher.cancel()
             if self.log is not None:
                 self.log.close()
 
-    async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(WATCH_SECONDS)
-            await self.refresh()
-            try:
-                if self.log is not None:
-                    # In a thread: else all requests would wait for the disk.
-                    await asyncio.to_thread(self.log.checkpoint)
-            except RunError as error:
-                log_error("checkpoint failed", error=str(error))
+
+async def _repeat(duty: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await asyncio.sleep(WATCH_SECONDS)
+        await duty()
 
 
 class _Exchange:
@@ -151,15 +166,26 @@ class _Exchange:
         self._send = send
         self._size = 0
         self._more = True  # of the body, that the client is still sending
+        self._whole: Message | None = None
+
+    async def read(self) -> None:
+        """The whole body, within the limit, before anything else is done for the request."""
+        parts = []
+        while self._more:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            self._more = message.get("more_body", False)
+            parts.append(message.get("body", b""))
+            self._size += len(parts[-1])
+            if self._size > BODY_LIMIT:
+                raise _too_long()
+        self._whole = {"type": "http.request", "body": b"".join(parts), "more_body": False}
 
     async def receive(self) -> Message:
-        """The next part of the body, within the limit."""
-        message = await self._receive()
-        self._more = message.get("more_body", False)
-        self._size += len(message.get("body", b""))
-        if self._size > BODY_LIMIT:
-            raise _too_long()
-        return message
+        """The body, once; then the client's departure."""
+        whole, self._whole = self._whole, None
+        return whole or await self._receive()
 
     async def send(self, message: Message) -> None:
         """A part of the answer, with the headers of every answer."""

@@ -6,6 +6,7 @@ torch is imported where a model comes in.
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-6
 BACKGROUND_ROWS = 64
+ANSWERED_ROWS = 4  # of them, whose answers the manifest states
 
 
 def package(
@@ -44,12 +46,13 @@ def package(
         metrics: ``evaluation/metrics.json``; goes into the card and the manifest.
         gate: ``evaluation/gate.json``; goes into the card.
         comparison: ``model/comparison.json``; goes into the card.
-        background: Raw inputs of training rows float32 ``(n, len(case.fields))``. Reasons are told
-            against rows that are put together from them, each value from another row: no row of the
-            file is a person's.
+        background: Raw inputs of training rows float32 ``(n, len(case.fields))``. Reasons
+            compare with rows that are put together from them, each value from another row, so
+            that no row of the file belongs to a person.
 
     Returns:
-        The manifest: version, case, contract (hash of the case's rules), files' sha256, metrics.
+        The manifest: version, case, contract (hash of the case's rules), files' sha256, metrics,
+        the time of packaging and the answers to the first background rows.
     """
     from lepton_lib.models import export_onnx, save_model
 
@@ -70,6 +73,8 @@ def package(
         "contract": contract,
         "files": files,
         "metrics": dict(metrics),
+        "packaged": time.time_ns(),
+        "answers": model.predict(rows[:ANSWERED_ROWS]),
     }
     write_atomic(folder / signing.SIGNATURE, signing.sign(to_json(manifest).encode()))
     write_atomic(folder / "manifest.json", to_json(manifest))

@@ -10,7 +10,9 @@ import collections
 import contextlib
 import json
 import os
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,27 +20,24 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from lepton_lib.cases import encode_records
+from lepton_lib.cases import Case, encode_records
 from lepton_lib.errors import DataError, LeptonError, RecordError, RunError
 from lepton_lib.serving import releases
 from lepton_lib.serving.codec import RECORD_LIMIT, Answer
-from lepton_lib.serving.log import (
-    Entry,
-    PredictionLog,
-    batch_entry,
-    make_entry,
-    single_entry,
-    to_text,
-)
+from lepton_lib.serving.log import PredictionLog, make_entry
 from lepton_lib.serving.microbatching import MicroBatcher
 from lepton_lib.serving.middleware import store_or_refuse
-from lepton_lib.serving.problems import ProblemError, data_problem
+from lepton_lib.serving.problems import RETRY, ProblemError, data_problem
 from lepton_lib.serving.scoring import Scorer
 from lepton_lib.serving.telemetry import Metrics, log_error, log_event
 
 EXPLAIN_LIMIT = 64  # records whose reasons one request may ask for
+EXPLAIN_WAITING = 16  # requests that may wait for reasons at once
+LARGE_BODY = 64 << 10  # bytes; a longer one is answered beside the event loop
+FAULTS = (msgspec.MsgspecError, ValueError, RecursionError)  # of a body that is read quickly
 _FORM = '{"records": [{...}, ...]}'
 Scored = tuple[list[Answer], np.ndarray]  # answers, and the outputs that they come from
+Batch = tuple[Sequence[Any], list[Answer], np.ndarray]  # records, and the same
 
 
 class _Body(msgspec.Struct, forbid_unknown_fields=True):
@@ -71,6 +70,8 @@ class Predictor:
         self.metrics = Metrics()
         self.refused: dict[str, str] | None = None
         self._trust = trust
+        self._large, self._reasons = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+        self._explaining = 0  # requests that wait for reasons
         self._pointed = self._pointer_state()
         self._adopt(scorer)
 
@@ -85,60 +86,56 @@ class Predictor:
         """Answer a request's body, once the answer is stored.
 
         Raises:
-            ProblemError: 400 or 422 for a body that is refused, 503 where the log can't be written.
+            ProblemError: 400 or 422 for a body that is refused, 503 where the log can't be written
+                or too many wait for reasons.
         """
-        scorer, version = self.scorer, self.scorer.version
+        scorer = self.scorer
         try:
-            records, answers, outputs = await self._answer(body)
+            records, answers, outputs = await self._answer(scorer, body)
         except DataError as error:
             raise data_problem(error) from error
+        stored: dict[str, Any] = {}
         if explain:
-            entry = await _explain(scorer, body, answers, request_id)
-        elif len(records) == 1:
-            entry = single_entry(request_id, version, to_text(records[0]), to_text(answers[0]))
+            await self._explain(scorer, records, answers)
         else:
-            stored = (body, outputs.astype("<f4").tobytes())
-            entry = batch_entry(request_id, version, len(answers), scorer.codec.form, *stored)
+            stored = {"form": scorer.codec.form, "outputs": outputs.astype("<f4").tobytes()}
+        entry = make_entry(request_id, scorer.version, records, answers, **stored)
         for answer, id_ in zip(answers, entry.ids, strict=True):
             answer.id = id_
         await store_or_refuse(self.log, entry, request_id)
         decisions = collections.Counter(answer.class_ or "number" for answer in answers)
         self.metrics.count_predictions(decisions)
-        content = {"request_id": request_id, "model_version": version}
+        content = {"request_id": request_id, "model_version": scorer.version}
         return msgspec.json.encode(content | {"predictions": answers})
 
-    async def _answer(self, body: bytes) -> tuple[Sequence[Any], list[Answer], np.ndarray]:
-        scorer, reader = self.scorer, self.scorer.case.reader
-        try:
-            records: Sequence[Any] = scorer.codec.read(body)
+    async def _answer(self, scorer: Scorer, body: bytes) -> Batch:
+        if len(body) > LARGE_BODY:  # beside the event loop, one at a time
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._large, _answer_rows, scorer, body)
+        records: Sequence[Any] | None = None
+        with contextlib.suppress(*FAULTS):
+            records = scorer.codec.read(body)
             if len(records) == 1:
                 return records, *await self._score(records[0])
-            return records, *_answer(scorer, reader.rows(records))
-        except (msgspec.MsgspecError, ValueError, RecursionError):  # slowly, to name what is wrong
-            records = self._read_slowly(body)
-            return records, *_answer(scorer, encode_records(scorer.case, records))
+        return _answer_rows(scorer, body, records)
 
-    def _read_slowly(self, body: bytes) -> list[dict[str, Any]]:
+    async def _explain(self, scorer: Scorer, records: Any, answers: list[Answer]) -> None:
+        """Add reasons to answers, one request at a time; what is cancelled stops computing."""
+        if len(answers) > EXPLAIN_LIMIT:
+            expected = f"at most {EXPLAIN_LIMIT} where reasons are asked for"
+            raise _count_problem(len(answers), expected)
+        if self._explaining >= EXPLAIN_WAITING:
+            raise ProblemError(503, "Too many requests for reasons at once.", headers=RETRY)
+        cancelled = threading.Event()
+        self._explaining += 1
         try:
-            records = _decode(body).records
-        except msgspec.ValidationError as error:
-            self._name_the_field(body)
-            raise ProblemError(422, str(error), expected=_FORM) from error
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            self._name_the_field(body)
-            got = "bytes that are no JSON" if isinstance(error, UnicodeDecodeError) else str(error)
-            raise ProblemError(400, got, expected=f"JSON in UTF-8: {_FORM}") from error
-        if not 1 <= len(records) <= RECORD_LIMIT:
-            raise _count_problem(len(records), f"1 to {RECORD_LIMIT}")
-        return records
-
-    def _name_the_field(self, body: bytes) -> None:
-        """Name the field of a NaN or an infinity: no JSON, but Python's reader knows them."""
-        with contextlib.suppress(ValueError, RecursionError, KeyError, TypeError, DataError):
-            try:
-                encode_records(self.scorer.case, json.loads(body, parse_int=float)["records"])
-            except RecordError as error:
-                raise data_problem(error) from error
+            job = self._reasons.submit(scorer.explain, msgspec.to_builtins(records), cancelled)
+            reasons = await asyncio.wrap_future(job)
+            for answer, reason in zip(answers, reasons, strict=True):
+                answer.reasons = reason
+        finally:
+            cancelled.set()
+            self._explaining -= 1
 
     async def refresh(self) -> None:
         """Take another release over once it is verified and loaded; requests go on meanwhile."""
@@ -152,11 +149,24 @@ class Predictor:
                 log_event("release", version=version)
             self.refused = None
         except Exception as error:  # whatever is wrong with a new release, the old one goes on
-            known = isinstance(error, LeptonError)
-            why = str(error) if known else f"{type(error).__name__} while it was loaded"
-            self.refused = {"version": version, "why": why.replace(f"{self.run_dir}/", "")}
-            self.metrics.releases_refused.inc()
-            log_error("release refused", **self.refused)
+            self.refuse(version, error)
+
+    def refuse(self, version: str, error: Exception) -> None:
+        """Note, and tell, that a release should answer and can't."""
+        known = isinstance(error, LeptonError)
+        why = str(error) if known else f"{type(error).__name__} while it was loaded"
+        self.refused = {"version": version, "why": why.replace(f"{self.run_dir}/", "")}
+        self.metrics.releases_refused.inc()
+        log_error("release refused", answers=self.scorer.version, **self.refused)
+
+    def check(self) -> None:
+        """Find out whether an answer could be given and stored now.
+
+        Raises:
+            RunError: It could not.
+        """
+        self.scorer.check()
+        self.log.check()
 
     def _pointer_state(self) -> tuple[int, int] | None:
         with contextlib.suppress(OSError):
@@ -173,19 +183,40 @@ class Predictor:
                 f"{version} of {case.name!r}",
                 "Promote another release.",
             )
-        scorer.probabilities(scorer.background[:1])  # the first answer is the slowest
         return scorer
 
 
-async def _explain(scorer: Scorer, body: bytes, answers: list[Answer], request_id: str) -> Entry:
-    """Add reasons to the answers; what is to be stored then."""
-    if len(answers) > EXPLAIN_LIMIT:
-        raise _count_problem(len(answers), f"at most {EXPLAIN_LIMIT} where reasons are asked for")
-    records = json.loads(body)["records"]
-    reasons = await asyncio.to_thread(scorer.explain, records)
-    for answer, reason in zip(answers, reasons, strict=True):
-        answer.reasons = reason
-    return make_entry(request_id, scorer.version, records, msgspec.to_builtins(answers))
+def _answer_rows(scorer: Scorer, body: bytes, records: Sequence[Any] | None = None) -> Batch:
+    try:
+        records = records or scorer.codec.read(body)
+        return records, *_answer(scorer, scorer.case.reader.rows(records))
+    except FAULTS:  # slowly, to name what is wrong
+        records = _read_slowly(scorer.case, body)
+        return records, *_answer(scorer, encode_records(scorer.case, records))
+
+
+def _read_slowly(case: Case, body: bytes) -> list[dict[str, Any]]:
+    try:
+        records = _decode(body).records
+    except msgspec.ValidationError as error:
+        _name_the_field(case, body)
+        raise ProblemError(422, str(error), expected=_FORM) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        _name_the_field(case, body)
+        got = "bytes that are no JSON" if isinstance(error, UnicodeDecodeError) else str(error)
+        raise ProblemError(400, got, expected=f"JSON in UTF-8: {_FORM}") from error
+    if not 1 <= len(records) <= RECORD_LIMIT:
+        raise _count_problem(len(records), f"1 to {RECORD_LIMIT}")
+    return records
+
+
+def _name_the_field(case: Case, body: bytes) -> None:
+    """Name the field of a NaN or an infinity: no JSON, but Python's reader knows them."""
+    with contextlib.suppress(ValueError, RecursionError, KeyError, TypeError, DataError):
+        try:
+            encode_records(case, json.loads(body, parse_int=float)["records"])
+        except RecordError as error:
+            raise data_problem(error) from error
 
 
 def _count_problem(count: int, expected: str) -> ProblemError:

@@ -12,6 +12,8 @@ from lepton_lib.errors import DataError, RecordError
 
 JSON = "application/json"
 PROBLEM = "application/problem+json"
+ANSWER_SECONDS = 30  # for an answer, also when the service is told to end
+HEALTH = {"/healthz", "/readyz"}  # paths that are answered beyond every limit
 RETRY = {"retry-after": "1"}
 HEADERS = [
     (b"x-content-type-options", b"nosniff"),

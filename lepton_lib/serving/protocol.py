@@ -2,76 +2,126 @@
 
 from __future__ import annotations
 
+import re
 import secrets
+import sys
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from lepton_lib.serving.problems import HEADERS, RETRY, ProblemError, render
+from lepton_lib.serving.problems import (
+    ANSWER_SECONDS,
+    HEADERS,
+    HEALTH,
+    RETRY,
+    ProblemError,
+    render,
+)
+from lepton_lib.serving.server import is_loopback
 from lepton_lib.serving.telemetry import log_event
 
-HEAD_LIMIT = 64 << 10  # bytes
-HEAD_SECONDS, BODY_SECONDS, ANSWER_SECONDS = 10.0, 20.0, 30.0
+HEAD_LIMIT = 64 << 10  # bytes of a request that aren't its body
+HEAD_SECONDS, BODY_SECONDS = 10.0, 20.0
 CHECK_SECONDS = 0.25  # between two looks at a connection's deadline
-CONNECTIONS = 1024  # open at once, in one worker
+CONNECTIONS, PER_ADDRESS = 1024, 512  # open at once, in one worker
+CROWDED_SECONDS = 1.0  # for a client beyond these limits to ask for its health, and nothing else
 
 
 class TimedProtocol(HttpToolsProtocol):
     """uvicorn's protocol, whose connections have a deadline for the phase that they are in.
 
     uvicorn closes idle connections only between requests. Here each connection looks at its
-    deadline four times a second: nothing is scheduled for a single request.
+    deadline four times a second: nothing is scheduled for a single request. What a callback of
+    the parser raises ends the connection with that problem, before anything is answered.
     """
 
+    loopback = False  # whether only loopback names are accepted in Host
     deadline: float | None = None
-    _head = 0  # bytes of a head that isn't complete; less than nothing outside heads
-    _open = False  # a request has begun and isn't there whole
+    _framing = 0  # bytes of the request so far that aren't its body
+    _open = _body = False  # a request has begun and isn't there whole; its head is
+    _crowded = False
 
     def connection_made(self, transport: Any) -> None:
-        """Take a client in, or send it away."""
+        """Take a client in; beyond the limits only for a question about health."""
         super().connection_made(transport)
-        self.deadline = self.loop.time() + HEAD_SECONDS
+        self._crowded = self._is_beyond_limits()
+        seconds = CROWDED_SECONDS if self._crowded else HEAD_SECONDS
+        self.deadline = self.loop.time() + seconds
         self.loop.call_later(CHECK_SECONDS, self._check_deadline)
-        if len(self.connections) > CONNECTIONS:
-            self.refuse(ProblemError(503, "Too many connections.", headers=RETRY))
+        if len(self.connections) > 2 * CONNECTIONS:
+            self.expire()
+
+    def _is_beyond_limits(self) -> bool:
+        count = len(self.connections)
+        if count > PER_ADDRESS and self.client:
+            others: Any = self.connections
+            same = sum(other.client and other.client[0] == self.client[0] for other in others)
+            return count > CONNECTIONS or same > PER_ADDRESS
+        return count > CONNECTIONS
 
     def data_received(self, data: bytes) -> None:
-        """Read on, but no head without end."""
+        """Read on; what isn't body is counted, however it arrives."""
         if self.transport.is_closing():
             return
-        if self._head >= 0:
-            self._head += len(data)
+        self._framing += len(data)
         super().data_received(data)
-        if self._head > HEAD_LIMIT:
-            self.refuse(ProblemError(431, f"expected a head of at most {HEAD_LIMIT} bytes"))
+        if self._framing > HEAD_LIMIT:
+            self.refuse(_too_long())
 
     def on_message_begin(self) -> None:
         """A head begins."""
         super().on_message_begin()
         self.deadline = self.loop.time() + HEAD_SECONDS
-        self._head, self._open = max(self._head, 0), True
+        self._open, self._body = True, False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header; after the body it would be a trailer."""
+        if self._body:
+            raise ProblemError(400, "expected no trailers")
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """The body begins."""
-        self._head = -1
+        """The body begins, if the head is one that is answered."""
+        self._check_head()
+        self._body = True
         self.deadline = self.loop.time() + BODY_SECONDS
         super().on_headers_complete()
+
+    def _check_head(self) -> None:
+        if self._framing > HEAD_LIMIT:  # with other requests, or a body, in the same bytes?
+            size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+            if size > HEAD_LIMIT:
+                raise _too_long()
+        if self._crowded and self.url.partition(b"?")[0].decode("latin-1") not in HEALTH:
+            raise _crowded()
+        hosts = [value for name, value in self.headers if name == b"host"]
+        if self.loopback and not (hosts and all(map(_is_loopback_name, hosts))):
+            raise ProblemError(421, "expected a loopback name in host, such as localhost")
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body."""
+        self._framing -= len(body)
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The answer begins."""
         self.deadline, self._open = self.loop.time() + ANSWER_SECONDS, False
+        self._framing = 0
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """Nothing is due; uvicorn watches the idle connection."""
         if not self.pipeline and not self._open:
-            self.deadline, self._head = None, 0
+            self.deadline = None
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """What can't be read as HTTP."""
-        self.refuse(ProblemError(400, msg))
+        """What can't be read as HTTP, or what a callback has raised."""
+        error = sys.exc_info()[1]
+        problem = error.__context__ if error else None
+        self.refuse(problem if isinstance(problem, ProblemError) else ProblemError(400, msg))
 
     def _check_deadline(self) -> None:
         if self.transport.is_closing():
@@ -87,6 +137,8 @@ class TimedProtocol(HttpToolsProtocol):
         cycle = self.cycle
         if cycle is not None and cycle.response_started and not cycle.response_complete:
             self.transport.abort()  # it doesn't read what it asked for
+        elif self._crowded:
+            self.refuse(_crowded())
         else:
             self.refuse(ProblemError(408, "The request took too long."))
 
@@ -101,3 +153,23 @@ class TimedProtocol(HttpToolsProtocol):
         self.transport.write(b"\r\n".join(lines) + b"\r\n\r\n" + content)
         self.transport.close()
         log_event("refused", status=status)
+
+
+class LoopbackProtocol(TimedProtocol):
+    """For a service on a loopback address: a page of another name, resolved to it, is refused."""
+
+    loopback = True
+
+
+def _too_long() -> ProblemError:
+    return ProblemError(431, f"expected a head of at most {HEAD_LIMIT} bytes, and no other framing")
+
+
+def _crowded() -> ProblemError:
+    return ProblemError(503, "Too many connections.", headers=RETRY)
+
+
+@lru_cache(64)
+def _is_loopback_name(host: bytes) -> bool:
+    name = re.sub(rb":\d*$", b"", host).strip(b"[]").decode("latin-1").lower()
+    return is_loopback(name)

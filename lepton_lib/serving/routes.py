@@ -6,27 +6,25 @@ import asyncio
 import contextlib
 import functools
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 from urllib.parse import parse_qs
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import Lifespan
 
 from lepton_lib.cases.records import example_record
-from lepton_lib.errors import RunError
 from lepton_lib.serving.api_keys import Keys
 from lepton_lib.serving.codec import RECORD_LIMIT
-from lepton_lib.serving.log import PredictionLog
 from lepton_lib.serving.predictor import Predictor
 from lepton_lib.serving.problems import JSON, RETRY, ProblemError
-from lepton_lib.serving.telemetry import Metrics
-from lepton_lib.utils import render
+from lepton_lib.serving.telemetry import Metrics, log_error
+from lepton_lib.utils import first_line, render
 
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 PREDICT = "/v1/predict"
@@ -45,7 +43,7 @@ def make_router(predictor: Predictor, keys: Keys, lifespan: Lifespan[Router]) ->
     pages = _Pages(predictor, keys)
     paths = {
         "/v1/models": pages.models,
-        **common_endpoints(predictor.metrics, predictor.log),
+        **common_endpoints(predictor.metrics, predictor.check),
         "/monitor": pages.monitor,
         "/monitor.css": pages.monitor_style,
         "/openapi.json": pages.description,
@@ -59,8 +57,8 @@ def make_router(predictor: Predictor, keys: Keys, lifespan: Lifespan[Router]) ->
     return Router(routes, redirect_slashes=False, lifespan=lifespan)
 
 
-def common_endpoints(metrics: Metrics, log: PredictionLog | None) -> dict[str, Endpoint]:
-    """What every service has.
+def common_endpoints(metrics: Metrics, check: Callable[[], None]) -> dict[str, Endpoint]:
+    """What every service has; ``check`` fails where no answer can be given or stored.
 
     ``/healthz`` (the process is alive), ``/readyz`` (answers can be given and stored) and
     ``/metrics`` (counts and times as Prometheus reads them).
@@ -71,10 +69,10 @@ def common_endpoints(metrics: Metrics, log: PredictionLog | None) -> dict[str, E
 
     async def readyz(_: Request) -> Response:
         try:
-            if log is not None:
-                log.check()
-        except RunError as error:
-            detail = "The prediction log can't be written to."
+            await asyncio.to_thread(check)
+        except Exception as error:  # whatever it is: no answer
+            log_error("not ready", error=first_line(error))
+            detail = "No answer can be given, or stored."
             raise ProblemError(503, detail, headers=RETRY) from error
         return JSONResponse({"status": "ready"})
 
@@ -96,7 +94,8 @@ class _Pages:
         _check_content(request)
         explain = _read_flag(request.scope.get("query_string", b""))
         body, request_id = await request.body(), request.state.request_id
-        content = await self._predictor.predict(body, request_id, explain=explain)
+        work = self._predictor.predict(body, request_id, explain=explain)
+        content = await (_unless_gone(request, work) if explain else work)
         return Response(content, media_type=JSON)
 
     async def models(self, _: Request) -> Response:
@@ -162,6 +161,19 @@ class _Pages:
         return ""
 
 
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, bytes]) -> bytes:
+    """The result of work, which is cancelled when its client goes."""
+    tasks = asyncio.ensure_future(work), asyncio.ensure_future(request.receive())
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if not tasks[0].done():
+            raise ClientDisconnect
+        return tasks[0].result()
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
 def _check_content(request: Request) -> None:
     media_type, _, parameters = request.headers.get("content-type", "").lower().partition(";")
     charset = parameters.strip().removeprefix("charset=").strip('"')
@@ -173,8 +185,6 @@ def _check_content(request: Request) -> None:
 
 def _read_flag(query_string: bytes) -> bool:
     """``?explain=true``; nothing else may stand there."""
-    if not query_string:
-        return False
     query = parse_qs(query_string.decode("latin-1"), keep_blank_values=True)
     if unknown := set(query) - {"explain"}:
         detail = f"got the parameter {sorted(unknown)[0][:80]!r}, expected 'explain'"

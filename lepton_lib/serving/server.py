@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lepton_lib.errors import LeptonError, RunError
-from lepton_lib.serving.releases import folder_of
-from lepton_lib.serving.scoring import read_service
+from lepton_lib.serving.problems import ANSWER_SECONDS
+from lepton_lib.serving.releases import load_current
 from lepton_lib.serving.telemetry import log_event
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def serve(
     require_keys(host, run_dir, no_keys=no_keys or require_key)
     listener = listen(host, port)
     if workers > 1:
-        read_service(folder_of(run_dir), trust=trust)  # once, here, where an error is seen
+        load_current(run_dir, trust=trust)  # once, here, where an error is seen
     make_app = partial(create_app, run_dir, trust=trust, require_key=require_key, workers=workers)
     run(make_app, listener, workers=workers, with_parent=with_parent)
 
@@ -104,35 +104,40 @@ def run(
     address, port, *_ = listener.getsockname()
     url = f"http://{f'[{address}]' if ':' in address else address}:{port}"
     if workers == 1:
-        server = uvicorn.Server(_config(make_app()))
+        server = uvicorn.Server(_config(make_app(), address))
         if with_parent:
             _at_end_of_input(lambda: setattr(server, "should_exit", True))
         log_event("listening", url=url)
         server.run(sockets=[listener])
     else:
         log_event("listening", url=url, workers=workers)
-        _run_workers(make_app, listener, workers, with_parent=with_parent)
+        _run_workers(make_app, listener, address, workers, with_parent=with_parent)
 
 
-def _config(app: Any, **options: Any) -> uvicorn.Config:
+def _config(app: Any, address: str, **options: Any) -> uvicorn.Config:
     import uvicorn
 
-    from lepton_lib.serving.protocol import TimedProtocol
+    from lepton_lib.serving.protocol import LoopbackProtocol, TimedProtocol
 
     return uvicorn.Config(
         app,
-        http=TimedProtocol,
+        http=LoopbackProtocol if is_loopback(address) else TimedProtocol,
         log_config=None,
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        timeout_graceful_shutdown=3,
+        timeout_graceful_shutdown=ANSWER_SECONDS,
         **options,
     )
 
 
 def _run_workers(
-    make_app: Callable[[], Any], listener: socket.socket, workers: int, *, with_parent: bool
+    make_app: Callable[[], Any],
+    listener: socket.socket,
+    address: str,
+    workers: int,
+    *,
+    with_parent: bool,
 ) -> None:
     from prometheus_client import multiprocess
     from uvicorn.config import STARTUP_FAILURE
@@ -154,7 +159,7 @@ def _run_workers(
     with tempfile.TemporaryDirectory(prefix="lepton-metrics-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
         options = {"workers": workers, "timeout_worker_healthcheck": WORKER_SECONDS}
-        config = _config(partial(_start_worker, make_app), factory=True, **options)
+        config = _config(partial(_start_worker, make_app), address, factory=True, **options)
         supervisor = Supervisor(config, [listener])
         if with_parent:
             _at_end_of_input(supervisor.should_exit.set)
@@ -207,7 +212,7 @@ def _configure_logging() -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
+    """Whether only this machine can reach an address, or a name of its own."""
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return host == "localhost"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from lepton_lib.errors import RunError
 from lepton_lib.utils import KEY_REMEDY, config_folder
 
-SIGNATURE = "manifest.sig"
+SIGNATURE, SIGNATURE_LIMIT = "manifest.sig", 4096  # bytes
 _PURPOSE = b"lepton manifest 1\n"  # so that a signature can't be taken for one of something else
 
 
@@ -60,8 +61,19 @@ def sign(manifest: bytes) -> str:
     return json.dumps({"key": public, "signature": signature.hex()}) + "\n"
 
 
-def verify(folder: Path, manifest: bytes, *, trust: Sequence[str] | None) -> None:
-    """Verify a folder's `SIGNATURE` of its manifest's bytes.
+def read_bounded(path: Path, limit: int) -> bytes:
+    """A file's bytes; ValueError where they are more than ``limit`` or it is no plain file."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ValueError("it is no plain file")
+    with open(path, "rb") as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise ValueError(f"it has more than {limit} bytes")
+    return content
+
+
+def verify(folder: Path, manifest: bytes, *, trust: Sequence[str] | None) -> bytes:
+    """Verify a folder's `SIGNATURE` of its manifest's bytes; the signature's own bytes.
 
     Args:
         folder: The folder.
@@ -74,10 +86,11 @@ def verify(folder: Path, manifest: bytes, *, trust: Sequence[str] | None) -> Non
     """
     path = folder / SIGNATURE
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        raw = read_bounded(path, SIGNATURE_LIMIT)
+        content = json.loads(raw)
         key, signature = str(content["key"]), bytes.fromhex(content["signature"])
         public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(key))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         missing = isinstance(error, FileNotFoundError)
         got = "no signature" if missing else "a file that is no signature"
         remedy = "Run notebook 04_deployment again, with the same run_dir."
@@ -94,3 +107,4 @@ def verify(folder: Path, manifest: bytes, *, trust: Sequence[str] | None) -> Non
         got, expected = "a signature of something else", "one of the manifest beside it"
         remedy = "Don't use this folder: it was changed. Restore it, or run 04_deployment again."
         raise RunError(str(path), got, expected, remedy) from error
+    return raw

@@ -6,6 +6,7 @@ that are stored in them: nothing is run.
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lepton_lib.errors import RunError
+from lepton_lib.site import reference
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -27,10 +29,31 @@ PARTS: dict[str, tuple[str, ...]] = {
     "From research": ("notebooks/research/*.ipynb",),
     "The data": ("datasets/README.md", "datasets/*/README.md"),
     "Figures": ("tests/benchmarks/RESULTS.md",),
+    "How it is built": (
+        "architecture.md",
+        "reference/case.md",
+        "reference/library.md",
+        *(f"reference/{name}.md" for name in reference.MODULES),
+        "contributing.md",
+        "CHANGELOG.md",
+    ),
 }
 # Pages that are written while the site is built: the path that `PARTS` names, and what returns the
 # Markdown of the page.
-WRITTEN: dict[str, Callable[[], str]] = {}
+WRITTEN: dict[str, Callable[[], str]] = {
+    "reference/case.md": reference.case_reference,
+    "reference/library.md": reference.library_reference,
+    **{
+        f"reference/{name}.md": functools.partial(reference.module_reference, name)
+        for name in reference.MODULES
+    },
+}
+# Pages that lie elsewhere in the repository than on the site.
+MOVED = {
+    "lepton_lib/site/pages/architecture.md": "architecture.md",
+    "lepton_lib/site/pages/architecture.svg": "architecture.svg",
+    ".github/CONTRIBUTING.md": "contributing.md",
+}
 # What the pages show and link to, as patterns in the repository.
 LINKED = ("notebooks/**/*", "datasets/**/README.md", "datasets/*/case.toml", "LICENSE")
 
@@ -76,10 +99,15 @@ def _collect(root: Path, source: Path) -> list[str]:
             target = source / path.relative_to(root)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, target)
-    for name, page in WRITTEN.items():
+    for name, place in MOVED.items():
+        if (root / name).is_file():
+            shutil.copy(root / name, source / place)
+    for name, page in WRITTEN.items() if (root / "lepton_lib").is_dir() else ():
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_text(page(), encoding="utf-8")
     front, pages = (root / "README.md").read_text(encoding="utf-8"), []
+    for name, place in MOVED.items():
+        front = front.replace(f"]({name})", f"]({place})")
     for title, part in PARTS.items():
         found = [path for pattern in part for path in sorted(source.glob(pattern))]
         if names := [path.relative_to(source).with_suffix("").as_posix() for path in found]:

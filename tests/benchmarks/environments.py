@@ -1,4 +1,4 @@
-"""Peers whose pins don't go with the kit's live in virtual environments of their own, made under build/ when wanted."""
+"""Virtual environments under build/ for peers whose pinned packages conflict with ours."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @cache
 def environment(name: str) -> tuple[Path | None, str]:
-    """The Python of the environment that pyproject's extra ``bench-<name>`` fills; or None and why not.
+    """Create the environment of a peer if needed.
 
     Args:
-        name: The peer's name.
+        name: The peer's name; pyproject's extra ``bench-<name>`` lists its packages.
+
+    Returns:
+        The environment's Python and an empty text, or None and pip's error.
     """
     folder = ROOT / "build" / f"bench-{name}"
     python = folder / "bin" / "python"

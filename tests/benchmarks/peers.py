@@ -29,7 +29,6 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from lepton_lib.artefacts import Run
 from lepton_lib.cases import Case, encode_records, load_case
-from lepton_lib.cases.records import limits
 from lepton_lib.models import TabularModel, load_model
 
 KEY = "0" * 64
@@ -44,14 +43,14 @@ def read(run_dir: str) -> tuple[Case, TabularModel]:
 
 
 def record_type(case: Case, *, strict: bool) -> type[BaseModel]:
-    """A record as pydantic describes it: types alone, or with all that case.toml says."""
+    """A record as pydantic describes it: only types, or with all rules of case.toml."""
     fields: dict[str, Any] = {}
     for column in case.inputs:
         kind: Any = float if column.kind == "number" else str
         if strict and column.kind == "category":
             kind = Literal[column.categories]
         if strict and column.kind == "number":
-            low, high = limits(column)
+            low, high = column.limits
             kind = Annotated[float, Field(ge=low, le=high)]
         fields[column.name] = (kind | None, None) if column.nullable else (kind, ...)
     config = (
@@ -141,7 +140,7 @@ def serve_fastapi(run_dir: str, port: int, *, strict: bool, framed: bool) -> Non
     )
 
 
-# only in the environment of its own; at the top, for its worker is another process
+# Only in its own environment. At module level because its worker is another process.
 if find_spec("litserve"):
     import litserve
 

@@ -77,12 +77,12 @@ def _ratios(run_dir: Path, folder: Path) -> list[Row]:
         services = {"ours": stack.enter_context(_service(run_dir))}
         for peer, command in pythons.items():
             services[peer] = stack.enter_context(_peer(peer, run_dir, command))
-        told = {
+        probabilities = {
             name: _answers(url, ours if name == "ours" else heads, bodies["256"])
             for name, (url, _) in services.items()
         }
-        for name, answers in told.items():
-            assert np.abs(answers - told["ours"]).max() < 1e-5, f"{name} answers otherwise"
+        for name, answers in probabilities.items():
+            assert np.abs(answers - probabilities["ours"]).max() < 1e-5, f"{name} answers otherwise"
         tried = {
             (name, size): (heads if name != "ours" else ours, bodies[size])
             for name in services
@@ -121,8 +121,8 @@ def _ratios(run_dir: Path, folder: Path) -> list[Row]:
             "",
         ),
     ]
-    alone = _model_alone(run_dir, encode_records(case, records))
-    part = alone / statistics.median(figures["cpu"] for figures in measured["ours", "256"])
+    model_cpu = _model_cpu(run_dir, encode_records(case, records))
+    part = model_cpu / statistics.median(figures["cpu"] for figures in measured["ours", "256"])
     what = "256 rows: the model's own part of the CPU, which no service can save"
     result.append((what, f"{part:.2f}", ""))
     for size, what in (("one", "1 row"), ("256", "256 rows")):
@@ -135,7 +135,7 @@ def _ratios(run_dir: Path, folder: Path) -> list[Row]:
     return result
 
 
-def _model_alone(run_dir: Path, inputs: np.ndarray) -> float:
+def _model_cpu(run_dir: Path, inputs: np.ndarray) -> float:
     """CPU seconds of one run of the model, the best of many."""
     scorer, taken = serving.Scorer(run_dir / "service"), []
     for _ in range(200):
@@ -218,11 +218,11 @@ def _wrk(
         str(script),
         f"{url}/v1/predict",
     ]
-    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert "Non-2xx" not in told, told
-    count = int(re.search(r"(\d+) requests in", told)[1])
-    late, unit = re.search(r"99%\s+([\d.]+)(us|ms|s)", told).groups()
-    rate = float(re.search(r"Requests/sec:\s+([\d.]+)", told)[1])
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert "Non-2xx" not in output, output
+    count = int(re.search(r"(\d+) requests in", output)[1])
+    late, unit = re.search(r"99%\s+([\d.]+)(us|ms|s)", output).groups()
+    rate = float(re.search(r"Requests/sec:\s+([\d.]+)", output)[1])
     return {
         "rate": rate,
         "cpu": (_cpu(pid) - before) / count,

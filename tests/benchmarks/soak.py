@@ -38,9 +38,9 @@ def rows() -> list[Row]:
                     str(script),
                     f"{service.url}/v1/predict",
                 ]
-                told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-                assert "Non-2xx" not in told, told
-                done += int(re.search(r"(\d+) requests in", told)[1])  # type: ignore[index]
+                output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+                assert "Non-2xx" not in output, output
+                done += int(re.search(r"(\d+) requests in", output)[1])  # type: ignore[index]
                 spent += 10
                 sizes.append((done, process.memory_info().rss / 1e6))
         after = next(size for count, size in sizes if count >= done / 10)

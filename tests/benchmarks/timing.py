@@ -1,4 +1,4 @@
-"""Fair timing on a shared machine: candidates take turns, CPU time is counted, and each one's best round."""
+"""Fair timing on a shared machine: candidates take turns and the best CPU time of each counts."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def best_of(
     rounds: int = 7,
     clock: Callable[[], float] = time.process_time,
 ) -> dict[str, float]:
-    """Seconds of each candidate's fastest round; the candidates are interleaved, so that noise hits all alike.
+    """Return the seconds of each candidate's fastest round.
 
-    CPU seconds of this process unless ``clock`` is another: another program's share of the cores
-    isn't counted.
+    The candidates are interleaved, so that noise hits all alike. By default ``clock`` counts CPU
+    seconds of this process, without another program's share of the cores.
     """
     best = dict.fromkeys(candidates, float("inf"))
     for _ in range(rounds):

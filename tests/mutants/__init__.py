@@ -1,1 +1,1 @@
-"""Faults planted in lepton_lib, to see whether the tests and the notebooks notice: `make mutants`."""
+"""Mutation tests: plant faults in lepton_lib and see what notices them (`make mutants`)."""

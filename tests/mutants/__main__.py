@@ -1,7 +1,7 @@
-"""Plants faults in lepton_lib, a place each, and tells which the tests and notebooks notice: `make mutants`.
+"""Plant faults in lepton_lib one at a time and list which the tests and notebooks notice.
 
-The table goes to RESULTS.md, a verdict at a time, so that ``--new`` goes on where a run was
-stopped. A mutant that no run can tell from the library is listed in equivalent.toml with the
+`make mutants` runs it. Each verdict goes to RESULTS.md at once, so that ``--new`` can continue a
+run that was stopped. A mutant that behaves like the library is listed in equivalent.toml with the
 reason; one that survives and isn't listed makes the exit code 1.
 """
 
@@ -62,8 +62,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="lepton-mutants-") as place:
         rounds: Callable[[Mutant], Iterator[Round]] = functools.partial(known_rounds, known)
         if options.sample:
-            # A commit is red for a test it lost, not for one that was never written: `make mutants`
-            # finds those.
+            # A commit fails when it loses a test, not when a test was never written: `make
+            # mutants` finds those.
             found = [m for m in found if str(m) in known and known[str(m)].round == "tests"]
             found = [m for m in found if not known[str(m)].test.startswith(SLOW)]
             found = random.Random(options.draw or commit()).sample(
@@ -92,12 +92,13 @@ def main() -> int:
     ]
     caught = sum(bool(verdict.test) for verdict in verdicts.values()) - len(unclear)
     print(
-        f"{caught} of {len(verdicts)} caught in {time.monotonic() - began:.0f} s, {len(missed)} missed"
+        f"{caught} of {len(verdicts)} caught in {time.monotonic() - began:.0f} s,"
+        f" {len(missed)} missed"
     )
     for name in missed:
         print(f"missed: {name}")
     for name in unclear:
-        print(f"unclear, for its tests took too long without it, too: {name}")
+        print(f"unclear, its tests also took too long without the fault: {name}")
     return 1 if missed or unclear else 0
 
 
@@ -122,7 +123,7 @@ def commit() -> str:
 
 
 def known_rounds(known: dict[str, Verdict], mutant: Mutant) -> Iterator[Round]:
-    """The test that caught a mutant when the table was made; then the files that name its module."""
+    """Yield the test that once caught a mutant, then the test files that name its module."""
     if (verdict := known.get(str(mutant))) is not None and "::" in verdict.test:
         yield "tests", {verdict.test: 10.0}
     package, _, part = mutant.module.removesuffix(".py").partition("/")
@@ -157,7 +158,7 @@ def read_results() -> dict[str, Verdict]:
 
 
 def write_results(verdicts: dict[str, Verdict], reasons: dict[str, str]) -> None:
-    """Write the table: a summary a module, and a row a mutant."""
+    """Write the table: a summary of each module and a row for each mutant."""
     of: dict[str, Counter[str]] = defaultdict(Counter)
     for name, verdict in verdicts.items():
         module = name.partition(":")[0].split(".")[0]
@@ -168,11 +169,13 @@ def write_results(verdicts: dict[str, Verdict], reasons: dict[str, str]) -> None
     lines = [
         "# Faults planted in lepton_lib",
         "",
-        f"`make mutants` plants {len(choose(LIBRARY, COUNT))} faults, one at a time, and looks which the tests",
-        f"notice, and which of the rest the notebooks. Of the {n} tried so far, {caught} are noticed",
-        f"({100 * caught / n:.1f} %).",
-        f"{total['equivalent']} can't be, for the reasons below; {total['missed']} should be, and aren't.",
-        "*Time limit*: the tests came to no end within ten times what they take, and did without the fault.",
+        f"`make mutants` plants {len(choose(LIBRARY, COUNT))} faults, one at a time, and looks",
+        f"which the tests notice, and which of the rest the notebooks. Of the {n} tried so far,",
+        f"{caught} are noticed ({100 * caught / n:.1f} %).",
+        f"{total['equivalent']} can't be, for the reasons below;",
+        f"{total['missed']} should be, and aren't.",
+        "*Time limit*: the tests came to no end within ten times what they take, and did without",
+        "the fault.",
         "",
         "| module | faults | by tests | by notebooks | time limit | equivalent | missed |",
         "| --- | --: | --: | --: | --: | --: | --: |",

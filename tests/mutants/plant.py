@@ -1,7 +1,7 @@
-"""Which faults there are: `mutants` reads a module's syntax tree and changes one place a time.
+"""The mutants: `mutants` reads a module's syntax tree and changes one place at a time.
 
-Left out is what no run can tell or need tell: annotations, docstrings, the words of messages, and
-what only a type checker reads. Knows nothing of tests.
+It leaves out what no run needs to notice: annotations, docstrings, the words of messages, and what
+only a type checker reads. It knows nothing of tests.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ UNTOUCHED = {"isinstance", "issubclass", "getattr", "hasattr", "TypeVar", "cast"
 
 @dataclass(frozen=True)
 class Mutant:
-    """One changed place; `str` of it stays the same while the function around it is moved or reformatted."""
+    """One changed place; its `str` stays the same when code around it moves or is reformatted."""
 
     module: str  # as in runs/loop.py
     function: str  # its qualified name; empty for the module's own level
@@ -108,10 +108,10 @@ def mutants(library: Path, module: str) -> list[Mutant]:
 
 @functools.cache
 def choose(library: Path, count: int, seed: int = 0) -> list[Mutant]:
-    """About ``count`` mutants over all modules in proportion to their size, and over the kinds in turn.
+    """Choose about ``count`` mutants, in proportion to each module's size and over all kinds.
 
     A place is drawn by the hash of its description, so that a change elsewhere leaves most of the
-    choice as it is.
+    choice unchanged.
     """
     modules = sorted(str(path.relative_to(library)) for path in library.rglob("*.py"))
     of = {module: mutants(library, module) for module in modules}
@@ -131,7 +131,7 @@ def choose(library: Path, count: int, seed: int = 0) -> list[Mutant]:
 
 
 def _short(text: str) -> str:
-    """At most one line's worth of a text, still told from every other."""
+    """Shorten a text to one line; a hash keeps it distinct from every other."""
     return (
         text
         if len(text) <= SHOWN
@@ -239,7 +239,7 @@ def _logic(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _condition(node: ast.AST) -> Iterator[ast.AST]:
-    """An ``a if c else b`` the other way round. An ``if`` statement's body is dropped or its test changed instead."""
+    """Swap ``a`` and ``b`` in ``a if c else b``; other changes cover the ``if`` statement."""
     if isinstance(node, ast.IfExp):
         yield _changed(node, body=node.orelse, orelse=node.body)
 
@@ -253,9 +253,8 @@ def _constant(node: ast.AST) -> Iterator[ast.AST]:
             yield _changed(node, value=value + 1)
         elif isinstance(value, float):
             yield _changed(node, value=value * 2 if value else 1.0)
-        elif (
-            isinstance(value, str) and value.isidentifier()
-        ):  # a key, a column's or a method's name
+        # a key, a column's or a method's name
+        elif isinstance(value, str) and value.isidentifier():
             yield _changed(node, value=f"{value}_")
 
 

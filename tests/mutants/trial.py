@@ -1,7 +1,7 @@
-"""Tries mutants: each in a copy of the repository, by the tests that run the changed line, the quickest first.
+"""Try each mutant in a copy of the repository, with the tests that run the changed line.
 
-Each trial is forked from this process, which has the heavy libraries loaded, and ends at the first
-red test.
+The quickest tests come first. Each trial is forked from this process, which has the heavy libraries
+loaded, and ends at the first red test.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ ASIDE = (
     *NOTEBOOKS,
     *(f"tests/test_{name}.py" for name in ("browser", "site", "verification", "mutants")),
 )
-HEAVY = "numpy pandas torch sklearn.metrics scipy.stats matplotlib.pyplot pydantic nbformat nbclient typer httpx"
+HEAVY = "numpy pandas torch sklearn.metrics scipy.stats matplotlib.pyplot pydantic"
+HEAVY += " nbformat nbclient typer httpx"
 CRASH = 70  # exit code of a trial that can't even start pytest
 NEAR, FAR = 40.0, 10.0  # seconds of tests that run the line, and of others that run the module
 # that a trial may take, besides ten times what its tests took when the map was drawn
@@ -65,7 +66,7 @@ def copy_repository(folder: Path) -> Path:
 
 
 def _variables(folder: Path) -> dict[str, str]:
-    """For a run on the copy; Python keeps no bytecode of its own, which would be taken for a new fault's, too."""
+    """Variables for a run on the copy; it writes no bytecode, which a later fault would load."""
     return {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
@@ -128,7 +129,7 @@ class Map:
         return found
 
     def rounds(self, mutant: Mutant) -> Iterator[Round]:
-        """The tests that run the line; then the others of the files that run the module; then the notebooks."""
+        """Yield tests that run the line, then others that run the module, then the notebooks."""
         lines = self.lines.get(mutant.module, {})
         near = lines.get(mutant.line, set()) & set(self.seconds)
         files = {name.partition("::")[0] for tests in lines.values() for name in tests}
@@ -197,7 +198,7 @@ def try_all(
 def _attempt(
     mutant: Mutant, folder: Path, rounds: Iterable[Round]
 ) -> Generator[None, None, Verdict]:
-    """Plant a mutant in the copy, try it, and mend the copy; yields while it waits."""
+    """Plant a mutant in the copy, try it, and restore the copy; yields while it waits."""
     path = folder / "lepton_lib" / mutant.module
     whole = path.read_bytes()
     path.write_bytes(mutant.plant(whole))
@@ -289,7 +290,7 @@ def _become_pytest(folder: Path, tests: Tests, note: Path) -> int:
 
 
 class _Chosen:
-    """A pytest plugin: keeps the chosen tests, quickest first; notes each that begins, the first that is red."""
+    """A pytest plugin: runs only the chosen tests, quickest first, and notes the first failure."""
 
     def __init__(self, tests: Tests, note: Path) -> None:
         self.tests, self.note = tests, note

@@ -1,4 +1,4 @@
-"""The one training loop: epochs, early stopping, checkpoint and resume, history, progress, TensorBoard, any device.
+"""The one training loop: early stopping, checkpoints, history, progress, TensorBoard, any device.
 
 Knows models, optimizers and loaders; doesn't know what the numbers mean.
 """
@@ -22,12 +22,9 @@ from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from lepton_lib.cases import Case
-from lepton_lib.data import DataLoader, Dataset
-from lepton_lib.errors import ParameterError, TrainingError
-from lepton_lib.models import TabularModel, build_model
-from lepton_lib.models.preprocessing import Encoding
-from lepton_lib.models.tabular import Kind
+from lepton_lib.data import DataLoader
+from lepton_lib.errors import ParameterError, TrainingError, needs_extra
+from lepton_lib.models import TabularModel
 from lepton_lib.optimizers import AdamW
 from lepton_lib.utils import first_line, one_thread, write_atomic
 
@@ -55,13 +52,21 @@ def task_loss(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 @dataclass
 class History:
-    """What happened, one row an epoch: ``epoch`` (from 1), ``lr``, ``train_loss``, ``validation_loss``, metrics."""
+    """What happened, one row an epoch.
+
+    Attributes:
+        rows: ``epoch`` (from 1), ``lr``, ``train_loss``, ``validation_loss`` and metrics of each.
+        cross_validated: Mean loss of rows that the answering parts hadn't learnt from, by what
+            answered: ``ensemble``, ``trees``, ``blend``, ...; empty where nothing was
+            cross-validated. ``nested`` is free of the luck in choosing the lowest of the others.
+    """
 
     rows: list[dict[str, float]] = field(default_factory=list)
+    cross_validated: dict[str, float] = field(default_factory=dict)
 
     @property
     def best_epoch(self) -> int:
-        """The epoch with the lowest validation loss, or training loss where nothing was validated."""
+        """The epoch with the lowest validation loss, or training loss without validation."""
         key = "validation_loss" if "validation_loss" in self.rows[0] else "train_loss"
         return int(min(self.rows, key=lambda row: row[key])["epoch"])
 
@@ -229,7 +234,8 @@ class Trainer:
                     f"epoch {row['epoch']:.0f}",
                     f"a {name.replace('_', ' ')} of {row[name]}",
                     "a finite number",
-                    f"Divide the learning rate ({row['lr']:g}) by ten, or look for gaps in the inputs.",
+                    f"Divide the learning rate ({row['lr']:g}) by ten, "
+                    "or look for gaps in the inputs.",
                 )
 
     def _keep_best(self, row: Mapping[str, float]) -> None:
@@ -247,7 +253,8 @@ class Trainer:
     def _writer(self) -> Any:
         if self.log_dir is None:
             return None
-        from torch.utils.tensorboard import SummaryWriter
+        with needs_extra("class", "log_dir of Trainer"):
+            from torch.utils.tensorboard import SummaryWriter
 
         return SummaryWriter(str(self.log_dir))
 
@@ -313,58 +320,3 @@ def _best_device() -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def fit_model(
-    case: Case,
-    train: tuple[np.ndarray, np.ndarray],
-    validation: tuple[np.ndarray, np.ndarray] | None,
-    *,
-    seed: int,
-    kind: Kind = "ensemble",
-    encoding: Encoding = "piecewise",
-    epochs: int = 20,
-    lr: float = 3e-3,
-    batch_size: int = 64,
-    weight_decay: float = 0.1,
-    patience: int | None = None,
-    progress: bool = True,
-    loss: Loss = task_loss,
-    **options: Any,
-) -> tuple[TabularModel, History]:
-    """Build and train a case's model: what 02 does step by step, for every later notebook that needs another one.
-
-    Args:
-        case: The case.
-        train: Raw inputs ``(n, d)`` and labels ``(n,)``, from `lepton_lib.data.encode`.
-        validation: The same of the rows that pick the epoch; None keeps the last epoch.
-        seed: Of first weights, dropout and batch order; the global generator is left as it was.
-        kind: The network.
-        encoding: Of the numbers.
-        epochs: Passes over the training rows.
-        lr: Peak learning rate.
-        batch_size: Rows in a batch.
-        weight_decay: Of AdamW.
-        patience: Epochs without a lower validation loss before training stops.
-        progress: Show a progress bar.
-        loss: Of outputs and labels.
-        **options: For the network: ``hidden_size``, ``dropout``, ``n_members``, ...
-    """
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = build_model(case, *train, kind=kind, encoding=encoding, **options)
-        loader = DataLoader(
-            Dataset(*train),
-            batch_size=batch_size,
-            shuffle=True,
-            generator=torch.Generator().manual_seed(seed),
-        )
-        optimizer = AdamW(
-            model.parameters(), lr=lr, weight_decay=weight_decay, total_steps=epochs * len(loader)
-        )
-        trainer = Trainer(
-            model, optimizer, loss, epochs=epochs, patience=patience, progress=progress
-        )
-        held_out = None if validation is None else DataLoader(Dataset(*validation), batch_size=4096)
-        history = trainer.fit(loader, held_out)
-    return model.cpu(), history

@@ -1,0 +1,196 @@
+"""Values with their uncertainty: bootstrap, paired differences, and DeLong's interval of the AUC.
+
+Knows arrays only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lepton_lib.errors import MetricError
+from lepton_lib.metrics import AUC, calibration_bins
+
+
+class Interval(NamedTuple):
+    """A value with the ends of its confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3g} ({self.low:.3g} to {self.high:.3g})"
+
+
+def bootstrap_interval(
+    metric: Callable[..., float],
+    *arrays: Any,
+    n: int = 1000,
+    level: float = 0.95,
+    seed: int,
+    stratify: Any = None,
+    block: int = 1,
+) -> Interval:
+    """Percentile bootstrap: the metric on rows drawn again with replacement.
+
+    Efron, Bootstrap Methods, 1979.
+
+    Args:
+        metric: Function of ``arrays``.
+        *arrays: Arrays of one length ``(rows, ...)``; the same rows are drawn from all of them.
+        n: Number of draws.
+        level: Share of the draws that lies between the ends.
+        seed: Of the draws.
+        stratify: ``(rows,)`` labels: each label keeps its count, so that no draw lacks a class.
+        block: Rows that are drawn together. More than one where neighbouring rows resemble each
+            other, as in time: drawn alone they would seem to be more evidence than they are
+            (Künsch, The Jackknife and the Bootstrap for General Stationary Observations, 1989).
+            Stretches wrap around at the end, and hold at most a tenth of a label's rows: draws of
+            few stretches are too alike.
+
+    Raises:
+        MetricError: There is no row, the lengths differ, or a setting is out of range.
+    """
+    columns = [np.asarray(array) for array in arrays]
+    strata = np.zeros(len(columns[0])) if stratify is None else np.asarray(stratify)
+    lengths = sorted({len(column) for column in (*columns, strata)})
+    if len(lengths) != 1 or lengths[0] == 0 or n < 1 or not 0 < level < 1 or block < 1:
+        got = f"arrays of length {lengths}, n={n}, level={level}, block={block}"
+        expected = "arrays of one length, n and block of at least 1, a level between 0 and 1"
+        raise MetricError("bootstrap_interval", got, expected, "Take all from the same rows.")
+    generator = np.random.default_rng(seed)
+    parts = [np.flatnonzero(strata == label) for label in np.unique(strata)]
+    draws = np.empty(n)
+    for i in range(n):
+        rows = np.concatenate([_draw_rows(part, block, generator) for part in parts])
+        draws[i] = metric(*(column[rows] for column in columns))
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(metric(*columns)), float(low), float(high))
+
+
+def _draw_rows(rows: np.ndarray, block: int, generator: np.random.Generator) -> np.ndarray:
+    block = max(min(block, len(rows) // 10), 1)
+    starts = generator.integers(len(rows), size=-(-len(rows) // block))
+    if block == 1:
+        return rows[starts]
+    stretches = (starts[:, None] + np.arange(block)).ravel()[: len(rows)]
+    return np.asarray(rows[stretches % len(rows)])
+
+
+def paired_difference(
+    metric: Callable[[Any, Any], float], labels: Any, a: Any, b: Any, *, seed: int, **options: Any
+) -> Interval:
+    """How much higher the metric is for ``a`` than for ``b``, both judged on the same drawn rows.
+
+    What makes both look good or bad alike cancels, so that the interval is narrower than either
+    model's own.
+
+    Args:
+        metric: Function of ``(labels, predictions)``.
+        labels: ``(rows,)``.
+        a: One model's predictions or probabilities, ``(rows, ...)``.
+        b: The other's.
+        seed: Of the draws.
+        **options: For `bootstrap_interval`: ``n``, ``level``, ``stratify``, ``block``.
+    """
+
+    def difference(labels: Any, a: Any, b: Any) -> float:
+        return metric(labels, a) - metric(labels, b)
+
+    return bootstrap_interval(difference, labels, a, b, seed=seed, **options)
+
+
+def auc_interval(labels: Any, scores: Any, *, level: float = 0.95) -> Interval:
+    """The AUC of independent rows with DeLong's interval on the logit scale.
+
+    DeLong, DeLong and Clarke-Pearson, Comparing the Areas under Two or More Correlated ROC Curves,
+    1988. The logit keeps the ends within 0 to 1 and the lower one low enough with few rows, where
+    the percentile bootstrap is too optimistic (Qin and Hotilovac, 2008); Student's t, with as many
+    degrees of freedom as the smallest class allows, makes up for a variance of few rows. Of three
+    or more classes it is the mean of one-vs-rest areas. Where nothing is ranked wrongly the far end
+    is that of a share of 1 among the rows of the smallest class (Clopper and Pearson, 1934).
+
+    Args:
+        labels: ``(n,)`` class indices.
+        scores: ``(n,)`` of the positive class, or probabilities ``(n, n_classes)``.
+        level: Share of samples whose interval holds the true area.
+
+    Raises:
+        MetricError: As for `AUC.average`.
+    """
+    from scipy.special import expit, logit, stdtrit
+
+    labels, scores = np.asarray(labels), np.asarray(scores, dtype=np.float64)
+    auc = AUC()
+    auc.add(scores, labels)
+    value, tail = auc.average(), (1 - level) / 2
+    columns = [scores] if scores.ndim == 1 else list(scores.T)
+    classes = [1] if scores.ndim == 1 else range(len(columns))
+    pairs = zip(classes, columns, strict=True)
+    influence = np.mean([_influence(labels == k, column) for k, column in pairs], axis=0)
+    n_smallest = int(np.unique(labels, return_counts=True)[1].min())
+    if value in (0, 1):
+        far = tail ** (1 / n_smallest)
+        return Interval(value, far, 1.0) if value == 1 else Interval(value, 0.0, 1 - far)
+    if n_smallest < 2:
+        return Interval(value, 0.0, 1.0)
+    error = float((influence**2).sum() ** 0.5)
+    margin = stdtrit(n_smallest - 1, 1 - tail) * error / (value * (1 - value))
+    low, high = expit(logit(value) + np.array([-margin, margin]))
+    return Interval(value, float(low), float(high))
+
+
+def _influence(positive: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """By how much each row ``(n,)`` moves the area: the sum of squares is DeLong's variance."""
+    shares = np.empty(len(scores))  # of the other class that the row is ranked right against
+    for own, sign in ((positive, 1), (~positive, -1)):
+        others = np.sort(sign * scores[~own])
+        ranks = others.searchsorted(sign * scores[own], "left")
+        ranks = ranks + others.searchsorted(sign * scores[own], "right")  # a tie counts half
+        shares[own] = ranks / 2 / len(others)
+        n = int(own.sum())
+        shares[own] = (shares[own] - shares[own].mean()) / max(n * (n - 1), 1) ** 0.5
+    return shares
+
+
+def calibration_interval(
+    labels: Any,
+    probabilities: Any,
+    *,
+    n: int = 300,
+    level: float = 0.95,
+    seed: int,
+    block: int = 1,
+) -> Interval:
+    """The calibration error with an interval that allows for its bias.
+
+    Chance alone makes the error of a flawless model positive, and that of resampled rows larger
+    still, so that a percentile interval misses the truth. By the triangle inequality measured and
+    true error differ by no more than the bins' summed noise: the interval reaches as far either way
+    as that noise does in ``(1 + level) / 2`` of the bootstrap draws. It is wide rather than wrong.
+
+    Args:
+        labels: ``(n,)`` class indices.
+        probabilities: ``(n, n_classes)``.
+        n: Number of draws.
+        level: Share of samples whose interval holds the true error of these bins, at least.
+        seed: Of the draws.
+        block: Rows that belong together, as for `bootstrap_interval`.
+
+    Raises:
+        MetricError: As for `calibration_error`.
+    """
+    bins, stated, happened = calibration_bins(labels, probabilities)
+    gaps, rows = happened - stated, np.arange(len(bins))
+    measured = np.bincount(bins, gaps, minlength=bins.max() + 1)
+    generator, noise = np.random.default_rng(seed), np.empty(n)
+    for i in range(n):
+        drawn = _draw_rows(rows, block, generator)
+        resampled = np.bincount(bins[drawn], gaps[drawn], minlength=len(measured))
+        noise[i] = np.abs(resampled - measured).sum() / len(rows)
+    value = float(np.abs(measured).sum() / len(rows))
+    reach = float(np.quantile(noise, (1 + level) / 2))
+    return Interval(value, max(value - reach, 0.0), min(value + reach, 1.0))
