@@ -133,24 +133,19 @@ def _kernel() -> Check:
 
 
 def _disk(folder: Path) -> Check:
+    name, place = "write access", folder
+    remedy = "Change its permissions, or work in a copy of the course in your home folder."
     try:
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=place):
             free = shutil.disk_usage(folder).free / 2**30
-    except OSError as error:
-        remedy = "Change its permissions, or work in a copy of the course in your home folder."
-        return Check("write access", False, f"{folder}: {error.strerror}", remedy)
-    try:
+        place, remedy = config_folder(), KEY_REMEDY
         check_config_folder()
-    except OSError as error:
-        detail = f"{config_folder()}, for your signing key: {error.strerror}"
-        return Check("write access", False, detail, KEY_REMEDY)
-    try:
+        place, remedy = Path(tempfile.gettempdir()), "Set TMPDIR to a shorter one."
         socket_folder().cleanup()
     except OSError as error:
-        remedy = "Set TMPDIR to a shorter one."
-        return Check("write access", False, f"{error.filename}: {error.strerror}", remedy)
+        return Check(name, False, f"{place}: {error.strerror}", remedy)
     detail, remedy = f"{folder}, {free:.1f} GiB free", f"Free {LEAST_DISK} GiB on that disk."
-    return Check("write access", free > LEAST_DISK, detail, remedy)
+    return Check(name, free > LEAST_DISK, detail, remedy)
 
 
 def _port() -> Check:
