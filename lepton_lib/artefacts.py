@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -19,7 +21,14 @@ from pathlib import Path
 from typing import Any, Self
 
 from lepton_lib.errors import RunError, wrap_os_errors
-from lepton_lib.utils import sha256_of, to_json, write_atomic
+from lepton_lib.utils import (
+    CASE_VARIABLE,
+    course_folders,
+    course_root,
+    sha256_of,
+    to_json,
+    write_atomic,
+)
 
 # The files of each step. A step may read only those of earlier ones.
 OUTPUTS: dict[str, tuple[str, ...]] = {
@@ -61,7 +70,32 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
     ),
 }
 STEPS = tuple(OUTPUTS)
-PACKAGES = ("torch", "numpy", "pandas", "scikit-learn", "onnxruntime")
+PARTIAL = ".partial"  # the suffix of a folder of staged files
+PACKAGES = ("lepton-course", "torch", "numpy", "pandas", "scikit-learn", "onnxruntime")
+_LIBRARY = Path(__file__).resolve().parent
+_NOT_IN_STEPS = ("cli", "classroom", "operations", "runs", "site")  # no step's notebook runs these
+
+
+def code_hash() -> str:
+    """SHA-256 of the library's code that steps run, as it is on disk now."""
+    digest = hashlib.sha256()
+    for path in sorted(_LIBRARY.rglob("*.py")):
+        name = path.relative_to(_LIBRARY)
+        if name.parts[0] not in _NOT_IN_STEPS:
+            digest.update(f"{name.as_posix()} {sha256_of(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def commit() -> str:
+    """The commit of the clone that the library lies in, marked if files differ; else empty."""
+    words = ["git", "--no-optional-locks", "describe", "--always", "--dirty", "--abbrev=40"]
+    if not (_LIBRARY.parent / ".git").exists():
+        return ""
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        return subprocess.check_output(
+            [*words, "--exclude=*"], cwd=_LIBRARY.parent, stderr=subprocess.DEVNULL, text=True
+        ).strip()
+    return ""
 
 
 @contextlib.contextmanager
@@ -102,11 +136,13 @@ class Run:
     """A run folder.
 
     Args:
-        folder: Where it lies; created by the first step that starts in it.
+        folder: Where it lies; created by the first step that starts in it. Empty: ``runs/CASE`` in
+            the course's folder, wherever a notebook is run from.
+        case: The case's name, for an empty ``folder``.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path, case: str = "") -> None:
+        self.folder = Path(folder) if folder else course_root() / "runs" / case
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -134,16 +170,25 @@ class Run:
             RunError: The folder can't be written to, belongs to another case, or an earlier step's
                 file is missing.
         """
-        self.check_case(case)
+        self.check(case)
         return Step(self, step, case, parameters)
 
-    def check_case(self, case: str) -> None:
-        """Refuse a folder that holds another case's run.
+    def check(self, case: str | None) -> None:
+        """Refuse a folder that holds another case's run, or other files than a run's.
 
         Raises:
             RunError: It does.
         """
+        names = os.listdir(self.folder) if self.folder.is_dir() else []
+        is_run = any(name in ("manifest.json", ".lock") or name.endswith(PARTIAL) for name in names)
+        is_course = (self.folder / "notebooks" / "exercises").is_dir()
+        if names and (is_course or not is_run):
+            got = "the course's folder" if is_course else "a folder of other files"
+            remedy = "Choose another, such as runs/NAME; a run overwrites what is in its folder."
+            raise RunError(str(self.folder), got, "a run folder, or a new or empty one", remedy)
         owner = self.manifest["case"]
+        if case is None:
+            return
         if owner not in (None, case):
             got, expected = f"a run of the case {owner!r}", f"one of {case!r}, or a new folder"
             remedy = f"Choose another folder, such as runs/{case}."
@@ -199,7 +244,7 @@ class Step:
         self.name = name
         self.case = case
         self.parameters = dict(parameters)
-        self._staging = run.folder / f".{name}.partial"
+        self._staging = run.folder / f".{name}{PARTIAL}"
         self._read: dict[str, str] = {}
         self._begun = time.monotonic()
         remedy = "Choose another run_dir, or change its permissions."
@@ -247,6 +292,7 @@ class Step:
         entry = {
             "parameters": self.parameters,
             "python": sys.version.split()[0],
+            "commit": commit(),
             "packages": _versions(),
             "read": self._read,
             "files": {name: sha256_of(self._staging / name) for name in outputs},
@@ -254,6 +300,9 @@ class Step:
             "metrics": metrics,
         }
         manifest["case"] = self.case
+        folder = Path(os.environ.get(CASE_VARIABLE, ""))
+        if folder.name == self.case and folder.parent not in course_folders("datasets"):
+            manifest["case_folder"] = str(folder)
         manifest["steps"].pop(self.name, None)  # not done until its files have moved
         write_atomic(self.run.folder / "manifest.json", to_json(manifest))
         for name in outputs:

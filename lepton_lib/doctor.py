@@ -13,7 +13,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
-from lepton_lib.utils import free_port, render
+from lepton_lib.utils import (
+    KEY_REMEDY,
+    check_config_folder,
+    config_folder,
+    free_port,
+    render,
+    socket_folder,
+)
 
 DISTRIBUTION = "lepton-course"
 LEAST_MEMORY, LEAST_DISK = 2.0, 0.5  # GiB
@@ -132,6 +139,16 @@ def _disk(folder: Path) -> Check:
     except OSError as error:
         remedy = "Change its permissions, or work in a copy of the course in your home folder."
         return Check("write access", False, f"{folder}: {error.strerror}", remedy)
+    try:
+        check_config_folder()
+    except OSError as error:
+        detail = f"{config_folder()}, for your signing key: {error.strerror}"
+        return Check("write access", False, detail, KEY_REMEDY)
+    try:
+        socket_folder().cleanup()
+    except OSError as error:
+        remedy = "Set TMPDIR to a shorter one."
+        return Check("write access", False, f"{error.filename}: {error.strerror}", remedy)
     detail, remedy = f"{folder}, {free:.1f} GiB free", f"Free {LEAST_DISK} GiB on that disk."
     return Check("write access", free > LEAST_DISK, detail, remedy)
 

@@ -246,19 +246,25 @@ class Judgement(NamedTuple):
     value: float
     judged: float  # the interval's worse end, which the bound is held against; else the value
     bound: str
-    passed: bool
+    passed: bool | None  # None: not judged
     why: str
 
 
 @dataclass(frozen=True)
 class Gate:
-    """The charter's criteria, each judged. A closed gate is a result, not an error."""
+    """The charter's criteria, each judged. A closed gate is a result, not an error.
+
+    Nothing is judged by a charter that is a draft: measured values stand beside drafted bounds.
+    """
 
     criteria: tuple[Judgement, ...]
+    agreed: bool = True
 
     @property
-    def passed(self) -> bool:
-        """Whether something was judged and all of it holds."""
+    def passed(self) -> bool | None:
+        """Whether something was judged and all of it holds; None where nobody agreed to a bound."""
+        if not self.agreed:
+            return None
         return bool(self.criteria) and all(entry.passed for entry in self.criteria)
 
     def to_frame(self) -> pd.DataFrame:
@@ -271,6 +277,8 @@ class Gate:
 
     def __str__(self) -> str:
         failed = [entry.name for entry in self.criteria if not entry.passed]
+        if not self.agreed:
+            return "Gate not judged: the charter is a draft that nobody has agreed to"
         if not self.criteria:
             return "Gate closed: nothing was judged"
         return f"Gate closed: {', '.join(failed)}" if failed else "Gate open: every criterion holds"
@@ -285,7 +293,9 @@ class Gate:
     def _rounded(self) -> pd.DataFrame:
         frame = self.to_frame()
         numbers = {name: frame[name].map("{:.3g}".format) for name in ("value", "judged")}
-        return frame.assign(**numbers, passed=frame["passed"].map({True: "yes", False: "no"}))
+        return frame.assign(
+            **numbers, passed=frame["passed"].map({True: "yes", False: "no", None: "–"})
+        )
 
 
 def gate(case: Case, values: Mapping[str, float | tuple[float, float, float]]) -> Gate:
@@ -317,6 +327,7 @@ def gate(case: Case, values: Mapping[str, float | tuple[float, float, float]]) -
         else:
             judged, passed = high, high <= criterion.at_most
             bound = f"at_most {criterion.at_most:g}"
-        entry = Judgement(name, float(value), float(judged), bound, bool(passed), criterion.why)
+        verdict = bool(passed) if case.charter.agreed else None
+        entry = Judgement(name, float(value), float(judged), bound, verdict, criterion.why)
         judgements.append(entry)
-    return Gate(tuple(judgements))
+    return Gate(tuple(judgements), case.charter.agreed)

@@ -6,6 +6,7 @@ Knows nothing of cases, models or runs. Heavy libraries are imported where they 
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import hashlib
 import ipaddress
@@ -33,6 +34,24 @@ if platform.machine() in {"x86_64", "AMD64"}:
         "OPENBLAS_CORETYPE": "Haswell",
         "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
     }
+# Environment variables without which a package reports to its maker; read when it is loaded.
+NO_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
+
+CASE_VARIABLE = "LEPTON_CASE"  # the folder of the case at work, for the processes that are started
+KEY_REMEDY = "Set LEPTON_CONFIG to a folder of yours; a key's file must have mode 600."
+SHORT_FOLDERS = ("/tmp", "/dev/shm")  # for sockets, where TMPDIR is too long
+SOCKET_PATH = 70  # bytes of a folder's path: a socket's has 103 at most, with its own name of 29
+NO_COURSE = (
+    "The library was installed alone: go to the course's folder, with its notebooks and cases."
+)
+
+
+def import_onnxruntime() -> Any:
+    """The package onnxruntime, with its telemetry off; it is imported nowhere else."""
+    os.environ.update(NO_TELEMETRY)
+    import onnxruntime
+
+    return onnxruntime
 
 
 def normalize(values: Array, *, reference: Array | None = None) -> Array:
@@ -63,6 +82,42 @@ def course_folders(name: str) -> list[Path]:
     """Where a folder of the course may be: here, in a parent, in the clone; nearest first."""
     here = Path.cwd()
     return [root / name for root in (here, *here.parents, Path(__file__).resolve().parents[1])]
+
+
+def course_root() -> Path:
+    """The folder that holds the course's ``notebooks/``; the working directory if there is none."""
+    places = course_folders("notebooks")
+    return next((place.parent for place in places if any(place.glob("00_*.ipynb"))), Path.cwd())
+
+
+def config_folder() -> Path:
+    """The user's folder for keys: ``LEPTON_CONFIG``, or ``lepton`` in ``XDG_CONFIG_HOME``."""
+    if named := os.environ.get("LEPTON_CONFIG"):
+        return Path(named)
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "lepton"
+
+
+def check_config_folder() -> None:
+    """Make the user's folder for keys; an `OSError` if it holds no key and can't be written to."""
+    folder = config_folder()
+    if not (folder / "signing.key").exists():
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+
+
+def socket_folder() -> tempfile.TemporaryDirectory[str]:
+    """A new folder whose path is short enough for Unix sockets in it.
+
+    Raises:
+        OSError: ``TMPDIR`` is too long, and no other place can be written to.
+    """
+    places = [tempfile.gettempdir(), *SHORT_FOLDERS]
+    for place in places:
+        if len(os.fsencode(place)) <= SOCKET_PATH and os.access(place, os.W_OK):
+            return tempfile.TemporaryDirectory(prefix="lepton-", dir=place)
+    reason = f"a folder of more than {SOCKET_PATH} bytes, too long for sockets"
+    raise OSError(errno.ENAMETOOLONG, reason, places[0])
 
 
 def sha256_of(path: Path) -> str:

@@ -20,11 +20,11 @@ import coverage
 import pytest
 
 from lepton_lib.runs import kernels
-from lepton_lib.utils import SAME_BITS, to_toml
-from tests import chromium, prometheus
+from lepton_lib.utils import NO_TELEMETRY, SAME_BITS, to_toml
+from tests import chromium, prometheus, syscalls
 
 # before any test loads torch, and for every process that a test starts
-os.environ.update(SAME_BITS)
+os.environ.update(SAME_BITS | NO_TELEMETRY)
 sys.modules["rfc3987_syntax"] = None  # as lepton_lib.cli.main does
 # The tests sign with a key of their own, one for all workers and the programs that they start.
 os.environ.setdefault(
@@ -180,12 +180,11 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
 @pytest.fixture(scope="session")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder after `lepton run loop` on credit with one thread, without the lessons."""
-    from tests import offline
 
     def make(folder: Path) -> None:
         words = ["run", "loop", "--case", "credit", "--out", str(folder)]
         # a process of its own, as for its users
-        done = offline.run(sys.executable, "-m", "lepton_lib.cli", *words)
+        done = syscalls.run(folder.with_suffix(".strace"), *words)
         assert done.returncode == 0, done.stderr[-4000:]
 
     return made_once(tmp_path_factory, "credit", make)
@@ -209,6 +208,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(chromium.MISSING)
     if prometheus.left_out():
         terminalreporter.write_line(prometheus.MISSING)
+    if not syscalls.strace():
+        terminalreporter.write_line(syscalls.MISSING)
 
 
 def light() -> dict[str, str]:
@@ -291,6 +292,7 @@ def lepton(
     from lepton_lib import cli
 
     monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setenv("LEPTON_CASE", "")  # commands set it
 
     def call(*words: object) -> tuple[Any, str, str]:
         monkeypatch.setattr(sys, "argv", ["lepton", *map(str, words)])

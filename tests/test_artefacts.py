@@ -1,9 +1,13 @@
 """The run folder: whole results or none, each with its step, stale when an earlier one changes."""
 
 import json
+import os
+import re
+import subprocess
 
 import pytest
 
+from lepton_lib import artefacts
 from lepton_lib.artefacts import OUTPUTS, STEPS, Run
 from lepton_lib.errors import RunError
 
@@ -34,11 +38,27 @@ def test_a_finished_step_lies_in_the_folder_and_in_the_manifest(run):
     assert entry["metrics"] == {"value": 7}
     assert set(entry["files"]) == set(OUTPUTS[FIRST])
     assert entry["packages"]["torch"].startswith("2.")
+    assert entry["packages"]["lepton-course"] == "0.1.0"
+    assert entry["commit"] == artefacts.commit()
     assert entry["python"].startswith("3.")
     assert 0 <= entry["seconds"] < 60
     for name in OUTPUTS[FIRST]:
         assert run.read_json(name) == {"value": 7, "name": name}
     assert not list(run.folder.glob(".*"))
+
+
+def test_the_commit_is_the_clones(tmp_path, monkeypatch):
+    """The commit is that of the clone, marked where it was changed, and empty without a clone."""
+    monkeypatch.setattr(artefacts, "_LIBRARY", tmp_path / "lepton_lib")
+    assert artefacts.commit() == ""
+    (tmp_path / "a.txt").write_text("a")
+    git = ["git", "-c", "user.name=n", "-c", "user.email=e"]
+    for words in (["init"], ["add", "."], ["commit", "-m", "first"]):
+        subprocess.run([*git, *words], cwd=tmp_path, check=True, capture_output=True)
+    commit = artefacts.commit()
+    assert re.fullmatch("[0-9a-f]{40}", commit)
+    (tmp_path / "a.txt").write_text("b")
+    assert artefacts.commit() == f"{commit}-dirty"
 
 
 def test_a_step_reads_what_an_earlier_one_left_and_grows_stale_with_it(run):
@@ -98,6 +118,20 @@ def test_a_folder_that_cannot_be_used_is_refused(run, tmp_path):
     work(run, FIRST)
     with pytest.raises(RunError, match=r"a run of the case 'credit'.*such as runs/heart"):
         run.start(FIRST, case="heart", parameters={})
+
+
+def test_a_folder_of_other_files_is_no_run_folder(tmp_path):
+    """A run writes into a new or empty folder or a run's, and never over a course."""
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(RunError, match="got a folder of other files"):
+        Run(tmp_path).start("00_environment", case="credit", parameters={})
+    assert os.listdir(tmp_path) == ["mine.txt"]
+    (tmp_path / "notebooks" / "exercises").mkdir(parents=True)
+    (tmp_path / "manifest.json").write_text('{"case": null, "steps": {}}')
+    with pytest.raises(RunError, match="got the course's folder"):
+        Run(tmp_path).start("00_environment", case="credit", parameters={})
+    for _ in range(2):  # the second time over what a killed step has left
+        Run(tmp_path / "new").start("00_environment", case="credit", parameters={})
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"case": 1, "steps": 2}', "\ufeff{"])

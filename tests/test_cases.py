@@ -11,6 +11,7 @@ import torch
 
 from lepton_lib.cases import Case, Expression, encode_records, example_record, list_cases, load_case
 from lepton_lib.cases.records import describe
+from lepton_lib.data import clean, read_table
 from lepton_lib.errors import CaseError, DataError
 
 SHIPPED = ["credit", "credit_tiers", "heart", "process_faults", "retail", "traffic"]
@@ -174,32 +175,32 @@ WRONG = {
     ),
     "text as an input": (
         {"columns": [COLUMNS[0] | {"kind": "text"}]},
-        "key 'columns[0]'",
+        "key 'columns[x]'",
         "role 'ignored'",
     ),
     "the cleaned label's name": (
         {"columns": [COLUMNS[0] | {"name": "target", "source": "x"}]},
-        "key 'columns[0]'",
+        "key 'columns[target]'",
         "a name other than 'target'",
     ),
     "sensitive moment": (
         {"columns": [COLUMNS[0] | {"kind": "timestamp", "parts": ["hour"], "sensitive": True}]},
-        "key 'columns[0]'",
+        "key 'columns[x]'",
         "sensitive on a timestamp",
     ),
     "number with categories": (
         {"columns": [COLUMNS[0] | {"categories": ["a"]}]},
-        "key 'columns[0].categories'",
+        "key 'columns[x].categories'",
         "no key of that name",
     ),
     "cuts that fall": (
         {"columns": [COLUMNS[0] | {"cuts": [2, 1]}]},
-        "key 'columns[0]'",
+        "key 'columns[x]'",
         "cuts in rising order",
     ),
     "cuts twice": (
         {"columns": [COLUMNS[0] | {"cuts": [1, 1]}]},
-        "key 'columns[0]'",
+        "key 'columns[x]'",
         "cuts in rising order",
     ),
     "bands that fall": (
@@ -234,32 +235,32 @@ WRONG = {
     ),
     "category without categories": (
         {"columns": [COLUMNS[0] | {"kind": "category"}]},
-        "key 'columns[0]'",
+        "key 'columns[x]'",
         "categories",
     ),
     "capital in a name": (
         {"columns": [COLUMNS[0] | {"name": "X"}]},
-        "key 'columns[0].name'",
-        "pattern",
+        "key 'columns[X].name'",
+        "small letters",
     ),
     "range upside down": (
         {"columns": [COLUMNS[0] | {"min": 2, "max": 1}]},
-        "key 'columns[0]'",
+        "key 'columns[x]'",
         "no greater than max",
     ),
     "sensitive without cuts": (
         {"columns": [COLUMNS[0] | {"sensitive": True}]},
-        "key 'columns[0]'",
+        "key 'columns[x]'",
         "cuts",
     ),
     "moment without parts": (
         {"columns": [COLUMNS[0] | {"kind": "timestamp"}]},
-        "key 'columns[0]'",
+        "key 'columns[x]'",
         "parts",
     ),
     "feature that calls": (
         {"features": [{"name": "f", "expression": "abs(x)", "meaning": ""}]},
-        "key 'features[0].expression'",
+        "key 'features[f].expression'",
         "'abs(x)' is not allowed",
     ),
     "feature of an unknown column": (
@@ -320,6 +321,36 @@ WRONG = {
         "key 'charter'",
         "at_least",
     ),
+    "criterion beyond its metric": (
+        {"charter": {"criteria": {"auc": {"at_least": 1.5, "why": ""}}}},
+        "key 'charter'",
+        "at_least of auc from 0 to 1; got 1.5",
+    ),
+    "a negative bound": (
+        {"charter": {"criteria": {"log_loss": {"at_most": -1, "why": ""}}}},
+        "key 'charter'",
+        "at_most of log_loss of at least 0",
+    ),
+    "a cost that is a gain": (
+        {"costs": {"unit": "x", "matrix": {a: {"no": 0, "yes": -1} for a in ("no", "yes")}}},
+        "key 'costs.matrix.no.yes'",
+        "greater than or equal to 0",
+    ),
+    "two decimal marks": (
+        {"columns": [COLUMNS[0] | {"decimal": ",", "thousands": ","}]},
+        "key 'columns[x]'",
+        "two characters",
+    ),
+    "a format without a day": (
+        {"columns": [{**COLUMNS[0], "kind": "timestamp", "parts": ["hour"], "formats": ["%H"]}]},
+        "key 'columns[x]'",
+        "formats with a day",
+    ),
+    "another word for what is no category": (
+        {"columns": [COLUMNS[0] | {"kind": "category", "categories": ["a"], "other": "b"}]},
+        "key 'columns[x]'",
+        "other to be one of the categories",
+    ),
     "criterion with two bounds": (
         {"charter": {"criteria": {"auc": {"at_most": 1, "at_least": 0, "why": ""}}}},
         "key 'charter.criteria.auc'",
@@ -353,9 +384,22 @@ def test_a_wrong_case_toml_is_named_in_one_error(make_case, changes, where, expe
     error = caught.value
     assert str(folder / "case.toml") in error.where
     assert where in error.where
-    assert expected in f"{error.expected}"
+    assert expected in f"{error.expected}; got {error.got}"
+    assert "got" not in f"{error.got} {error.expected}".split()
     assert error.got not in ("", None)
     assert error.remedy.endswith((".", ")"))
+
+
+def test_names_are_of_any_alphabet(make_case):
+    """Columns, features and rules may be named in any script, and formulas find them."""
+    columns = [{"name": "收入", "source": "x", "kind": "number", "meaning": ""}]
+    columns.append({"name": "colour", "kind": "text", "role": "ignored", "meaning": ""})
+    features = [{"name": "größe", "expression": "收入 / 2", "meaning": ""}]
+    rules = [{"drop": "收入 > 5", "why": "too much"}]
+    case = load_case(make_case(columns=columns, features=features, rules=rules))
+    assert clean(read_table(case), case)[0]["收入"].max() == 5
+    assert encode_records(case, [{"收入": 3}]).tolist() == [[3]]
+    assert case.features[0].formula({"收入": 3}) == 1.5
 
 
 def test_text_that_is_not_toml_names_the_line(make_case):

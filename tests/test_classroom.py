@@ -181,6 +181,35 @@ def test_answers_go_into_the_new_edition(worked):
     assert "as it was: 07_small.before-update-2.ipynb" in make_work(copy.parent)[0]
 
 
+def saved_by_another_tool(path, minor, mark=""):
+    """Write a notebook as tools do that know no ids of cells, or that begin with a mark."""
+    content = json.loads(path.read_text())
+    for cell in content["cells"]:
+        del cell["id"]
+    path.write_text(mark + json.dumps(content | {"nbformat_minor": minor}), encoding="utf-8")
+
+
+@pytest.mark.parametrize(("minor", "mark"), [(0, ""), (4, "\ufeff"), (5, "")])
+def test_a_copy_that_another_tool_saved(worked, minor, mark):
+    """Without ids, cells are known by their source or exercise: nothing is lost or doubled."""
+    copy, source = worked
+    edit(copy, halve_it='def halve(x):\n    return x / 2\n\n\ncheck("07.1", halve)')
+    nb = nbformat.read(copy, 4)
+    nb.cells.insert(2, new_code_cell("1 + 1"))
+    nbformat.write(nb, copy)
+    saved_by_another_tool(copy, minor, mark)
+    assert make_work(copy.parent) == []
+    edit(source, after_share="print(share)")
+    (line,) = make_work(copy.parent)
+    assert "with 1 of your answers and 1 of your own cells; as it was" in line
+    assert "only there" not in line
+    now = sources(copy)
+    assert "x / 2" in now["halve-it"]
+    assert now["after-share"] == "print(share)"
+    assert len(now) == len(sources(source)) + 1
+    assert list(now.values()).index("1 + 1") == 2
+
+
 @pytest.mark.parametrize(
     ("harm", "said", "kept"),
     [

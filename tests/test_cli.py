@@ -14,7 +14,7 @@ import pytest
 from lepton_lib import doctor
 from lepton_lib.cases import load_case
 from tests.conftest import light, small_table
-from tests.tiny import PARAMETERS, write_loop, write_notebook
+from tests.tiny import PARAMETERS, work, write_loop, write_notebook
 
 LEPTON = [sys.executable, "-m", "lepton_lib.cli"]
 
@@ -88,9 +88,15 @@ def test_run_notebook(lepton, here):
         (["02", "-p", "case=credit", "--case", "credit"], "parameter 'case': got two values"),
         (["02", "--case", "nope"], "case 'nope': got no such case"),
         (["02", "--case", "./nope"], "got no such case"),
+        (["02", "--case", ""], "got no such case"),
         (["07"], "notebook '07': got no such notebook"),
         (["loop"], "notebook '00_environment': got no such notebook"),
         (["02", "--out", "notebooks/02_training.ipynb"], "can't be written to"),
+        (["02", "--out", "."], ".: got a folder of other files"),
+        (["02", "--out", "notebooks"], "notebooks: got a folder of other files"),
+        (["02", "-p", "run_dir=/"], "/: got a folder of other files"),
+        (["02", "--out", ""], "the run folder: got an empty text"),
+        (["02", "-p", "run_dir="], "the run folder: got an empty text"),
         (["02", "--nope"], "No such option"),
     ],
 )
@@ -116,20 +122,46 @@ def test_failed_run(lepton, here, source):
     assert "Traceback" not in err
 
 
-def test_case_by_folder(lepton, here, monkeypatch):
-    """A case is found by its folder, too, and notebooks then find it by its name."""
-    mine = here / "elsewhere" / "mine"
+@pytest.mark.parametrize(
+    ("words", "cwd"),
+    [("a:b/mine", "."), ("mine", "a:b"), (".", "a:b/mine"), ("../a:b/mine", "other")],
+)
+def test_case_by_folder(lepton, here, monkeypatch, words, cwd):
+    """A case is found by its folder, whatever its path, and later commands know where it lies."""
+    mine = here / "a:b" / "mine"
     shutil.copytree(load_case("credit").folder, mine)
     text = (mine / "case.toml").read_text().replace('name = "credit"', 'name = "mine"', 1)
     (mine / "case.toml").write_text(text)
-    monkeypatch.setenv("LEPTON_DATASETS", "")
     cells = [
         ("p", PARAMETERS, "parameters"),
-        ("c", "from lepton_lib.cases import load_case; load_case(case).name"),
+        ("c", "from lepton_lib.cases import load_case\nload_case(case).name"),
+        ("work", work("00_environment", ["case", "seed"])),
     ]
-    write_notebook(here / "notebooks" / "n.ipynb", *cells)
-    assert lepton("run", "n", "--case", "elsewhere/mine")[0] == 0
-    assert "<pre>'mine'</pre>" in (here / "runs" / "mine" / "notebooks" / "n.html").read_text()
+    write_notebook(here / "notebooks" / "00_environment.ipynb", *cells)
+    (here / "other").mkdir()
+    monkeypatch.chdir(here / cwd)
+    run_dir = here / "runs" / "mi:ne"
+    code, _, err = lepton("run", "00", "--case", words, "--out", run_dir)
+    assert code == 0, err
+    assert "<pre>'mine'</pre>" in (run_dir / "notebooks" / "00_environment.html").read_text()
+    monkeypatch.setenv("LEPTON_CASE", "")
+    served = []
+    monkeypatch.setattr(
+        "lepton_lib.serving.serve", lambda *_, **__: served.append(load_case("mine").folder)
+    )
+    monkeypatch.chdir(here)
+    assert lepton("serve", run_dir)[0] == 0
+    shutil.copytree(mine, here / "moved" / "mine")
+    assert lepton("serve", run_dir, "--case", "moved/mine")[0] == 0
+    assert served == [mine, here / "moved" / "mine"]
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("command", [("serve",), ("monitor",), ("label", "labels.csv")])
+def test_case_of_a_service(lepton, command):
+    """The commands that need the case take its folder."""
+    code, _, err = lepton(command[0], "runs/x", *command[1:], "--case", "nowhere/mine")
+    assert (code, "case 'nowhere/mine': got no such case" in err) == (2, True)
 
 
 def test_terminal_bar(here):
@@ -294,7 +326,7 @@ def test_work_opens_jupyterlab_beside_the_notebooks(lepton, monkeypatch, tmp_pat
     asked = []
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
-        "lepton_lib.classroom.work.make_work", lambda folder: [f"copies in {folder}"]
+        "lepton_lib.classroom.work_folder.make_work", lambda folder: [f"copies in {folder}"]
     )
     monkeypatch.setattr(os, "execv", lambda *words: asked.append(words))
     assert lepton("work", "--open")[:2] == (0, "copies in work\n")
@@ -302,3 +334,38 @@ def test_work_opens_jupyterlab_beside_the_notebooks(lepton, monkeypatch, tmp_pat
     assert program == words[0] == sys.executable
     assert f"--ServerApp.root_dir={tmp_path}" in words
     assert words[-1] == os.path.join("work", "00_first.ipynb")
+
+
+def test_closed_streams(here):
+    """Without standard streams, as some schedulers start commands, a notebook runs as ever."""
+    words = 'exec "$@" <&- >&- 2>&-'
+    done = subprocess.run(
+        ["sh", "-c", words, "sh", *LEPTON, "run", "02"], cwd=here, env=light(), check=False
+    )
+    assert done.returncode == 0
+    assert "LR 0.001" in (here / "runs/credit/notebooks/02_training.html").read_text()
+
+
+def test_a_temporary_folder_too_long_for_sockets(lepton, here, monkeypatch):
+    """Sockets go to a shorter folder; where there is none, the doctor and the run say so."""
+    long = here / ("x" * 110)
+    long.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(long))
+    assert lepton("run", "02")[0] == 0
+    monkeypatch.setattr("lepton_lib.utils.SHORT_FOLDERS", ())
+    code, _, err = lepton("run", "02")
+    assert (code, "too long for sockets" in err) == (1, True)
+    assert "Traceback" not in err
+    code, out, _ = lepton("doctor")
+    assert (code, "Set TMPDIR to a shorter one." in out) == (1, True)
+
+
+def test_a_home_without_room_for_a_key(lepton, here, monkeypatch):
+    """It's said by the doctor and before a loop begins, with the variable that helps."""
+    write_loop(here)
+    monkeypatch.setenv("LEPTON_CONFIG", "/proc/nowhere")
+    code, out, _ = lepton("doctor")
+    assert (code, "-> Set LEPTON_CONFIG to a folder of yours" in out) == (1, True)
+    code, _, err = lepton("run", "loop")
+    assert (code, "Set LEPTON_CONFIG to a folder of yours" in err) == (2, True)
+    assert not (here / "runs").exists()

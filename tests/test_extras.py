@@ -27,7 +27,7 @@ EXTRA_OF = {  # the extra that a part's imports may come from
     "runs": "ops",
     "operations": "ops",
 }
-PARQUET = {"pyarrow"}  # which pandas imports to read and write Parquet
+READERS = {"pyarrow", "openpyxl"}  # which pandas imports to read Parquet and Excel
 CUDA = ("nvidia-", "cuda-", "triton")  # pinned by torch itself, and no part of its CPU build
 
 
@@ -80,7 +80,7 @@ def files_of(parts):
 def test_the_core_imports_its_dependencies_and_nothing_else():
     """The core imports what `pip install .` brings: nothing is missing, nothing unused."""
     imported = set().union(*map(third_party, files_of(CORE)))
-    assert imported | PARQUET == names(PROJECT["dependencies"])
+    assert imported | READERS == names(PROJECT["dependencies"])
 
 
 @pytest.mark.parametrize("part", ["serving", "runs", "operations", ""])

@@ -227,6 +227,9 @@ def graded(tmp_path_factory):
         (folder / "link.ipynb").symlink_to(folder / "right.ipynb")
         (folder / ".hidden.ipynb").write_text("x")
         (folder / "notes.txt").write_text("x")
+        for name in HANDED_IN:
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_text("x")
         nbformat.write(answered(notebook, nq1="c", n2="share = 25"), folder / "Ada" / "first.ipynb")
         nbformat.write(answered(notebook, n2="share = 25"), folder / "Ada" / "second.ipynb")
         reported = []
@@ -295,6 +298,23 @@ def test_what_is_no_notebook_has_its_row(graded, name):
     assert learner.notes[0].startswith(f"{name}.ipynb: no notebook: ")
 
 
+HANDED_IN = {
+    "eve.ipynb.json": "rename it, so that it ends in .ipynb",
+    "fay.ZIP": "an archive: unpack it",
+    "gus.py": "code alone: ask for the .ipynb",
+    "hal.html": "a page: ask for the .ipynb",
+    "ida/07.pdf": "07.pdf: a page: ask for the .ipynb",
+    "__MACOSX/._a.ipynb": "a folder without a notebook in it",
+}
+
+
+@pytest.mark.parametrize("name", HANDED_IN)
+def test_what_was_handed_in_instead_has_its_row(graded, name):
+    """A file of another kind is a row with a note that says what to do."""
+    learner = graded[1][name.split("/")[0]]
+    assert (learner.notes, states(learner)) == ([HANDED_IN[name]], [NOT_RUN] * 3)
+
+
 def test_other_kinds_of_files(graded):
     """An old format is read; a folder, a link and another course's notebook are named."""
     folder, learners = graded
@@ -304,7 +324,7 @@ def test_other_kinds_of_files(graded):
     assert "no exercise of the course" in learners["other"].notes[0]
     assert learners["pipe"].notes == ["no file that can be read"]
     assert states(learners["marked"]) == states(learners["new\nline"]) == RIGHT.split()
-    assert len(learners) == len(KINDS) + len(FILES) + 6
+    assert len(learners) == len(KINDS) + len(FILES) + len(HANDED_IN) + 6
     assert {path.name for path in folder.glob("class.*")} == {"class.csv", "class.html"}
 
 
@@ -321,7 +341,9 @@ def test_a_folder_is_one_learner(graded):
 def test_the_table_is_read_by_spreadsheets(graded):
     """Names with commas and quotes stay whole, and none is taken for a formula."""
     folder, learners = graded
-    rows = list(csv.reader(io.StringIO((folder / "class.csv").read_text(encoding="utf-8"))))
+    content = (folder / "class.csv").read_bytes()
+    assert content.startswith(b"\xef\xbb\xbf"), "Excel takes it for UTF-8 by its mark alone"
+    rows = list(csv.reader(io.StringIO(content.decode("utf-8-sig"))))
     assert rows[0] == ["learner", "correct", "07.1", "07.2", "07.q1", "notes"]
     names = [row[0] for row in rows[1:]]
     assert len(names) == len(learners)
@@ -352,7 +374,7 @@ def test_an_empty_class_is_no_error(tmp_path, monkeypatch, lepton):
     code, out, _ = lepton("grade", "class")
     assert not code
     assert NO_EXAM in out
-    assert (tmp_path / "class" / "class.csv").read_text() == "learner,correct,notes\n"
+    assert (tmp_path / "class" / "class.csv").read_text("utf-8-sig") == "learner,correct,notes\n"
     with pytest.raises(RunError, match="can't be read"):
         find_learners(tmp_path / "nowhere")
 

@@ -146,9 +146,9 @@ def test_indexing_and_moving():
 @pytest.mark.parametrize(
     ("inputs", "labels", "got"),
     [
-        (np.zeros((3, 2)), np.zeros(2), r"inputs of shape \(3, 2\) and labels of shape \(2,\)"),
-        (np.zeros((0, 2)), np.zeros(0), r"labels of shape \(0,\)"),
-        (np.zeros((3, 2)), np.zeros((3, 1)), r"labels of shape \(3, 1\)"),
+        (np.zeros((3, 2)), np.zeros(2), r"inputs \(3, 2\) and labels \(2,\)"),
+        (np.zeros((0, 2)), np.zeros(0), r"labels \(0,\)"),
+        (np.zeros((3, 2)), np.zeros((3, 1)), r"labels \(3, 1\)"),
         (pd.DataFrame({"home": ["rent", "owner"]}), [0, 1], "inputs: got values of type"),
         (np.zeros((2, 1)), np.array(["good", "bad"]), "labels: got values of type"),
     ],

@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ from lepton_lib.errors import DataError, NotebookError, RunError
 from lepton_lib.operations import retraining
 from lepton_lib.operations import windows as windows_module
 from lepton_lib.operations.journal import Journal
+from lepton_lib.operations.labels import _read_labels
 from lepton_lib.operations.report import write_report
 from lepton_lib.operations.watched import WatchedRun
 from lepton_lib.runs import run_loop
@@ -475,12 +477,17 @@ def test_labels_that_do_not_fit_are_counted_and_named(copy, trained):
     ]
     table.write_text("\n".join(["id,label", *lines, ""]))
     count = operations.attach_file(log, table, case)
-    assert count == (0, 1, 1, [ids[2]], ["nobody", "other"])
+    assert count == (0, 1, 1, [ids[2]], ["nobody", "other"], [])
     assert "2 ids that no prediction has; the first is 'nobody'" in str(count)
     assert not count.clean
     assert read_log(log, case)["target"].iloc[:3].tolist() == [1, 0, 0]
+    table.write_text(f"\ufeffLabel;ID;note\nYES;{ids[3]};as Excel writes it\nmaybe;{ids[4]};\n")
+    count = operations.attach_file(log, table, case)
+    assert count == (0, 0, 1, [], [], [ids[4]])
+    assert "1 ids with a label that the case doesn't know" in str(count)
+    assert not count.clean
+    assert read_log(log, case)["target"].iloc[:5].tolist() == [1, 0, 0, 1, 0]
     for text, problem in (
-        ("id,label\na,maybe\n", "line 2.*'maybe'"),
         ("who,label\n", "columns 'id' and 'label'"),
         ("", "empty"),
     ):
@@ -489,6 +496,24 @@ def test_labels_that_do_not_fit_are_counted_and_named(copy, trained):
             operations.attach_file(log, table, case)
     with pytest.raises(DataError, match="no such file"):
         operations.attach_file(log, place / "none.csv", case)
+
+
+@pytest.mark.parametrize(
+    ("classes", "text", "label"),
+    [
+        (("0", "1"), "1.0", "1"),
+        (("no", "No"), "No", "No"),
+        (("no", "yes"), " YES ", "yes"),
+        (("no", "yes"), "nan", None),
+        ((), "1,5", 1.5),
+        ((), "inf", None),
+    ],
+)
+def test_labels_as_spreadsheets_write_them(tmp_path, classes, text, label):
+    """A class's name may be written as a number with a point, and a number with a comma."""
+    (tmp_path / "labels.csv").write_text(f"id;label\na;{text}\n")
+    case = SimpleNamespace(classes=classes)
+    assert _read_labels(tmp_path / "labels.csv", case) == {"a": {label}}
 
 
 def test_the_report_stands_alone(shadowed):

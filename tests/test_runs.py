@@ -14,7 +14,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from lepton_lib import runs
+from lepton_lib import artefacts, runs
 from lepton_lib.artefacts import OUTPUTS, STEPS, Run
 from lepton_lib.cases import load_case
 from lepton_lib.errors import CaseError, LeptonError, NotebookError, ParameterError, RunError
@@ -303,6 +303,7 @@ def test_failed_cell(tmp_path, source, said):
     notebooks.mkdir(parents=True)
     (notebooks / "n.ipynb").write_text("earlier")
     (notebooks / "n.html").write_text("earlier")
+    (tmp_path / "run" / ".lock").touch()
     before = path.read_bytes()
     with pytest.raises(
         NotebookError, match=rf"(?s)notebook n, cell 'bad-cell' \(`.*`\): got {said}"
@@ -491,6 +492,18 @@ def test_changed_notebook_runs_again(loop):
     assert ran(paths, run_dir) == []
     assert ran(paths[4:], run_dir, whole=True) == ["05_monitoring"]
     assert ran(paths[4:], run_dir, whole=True) == []
+
+
+def test_changed_code_runs_again(loop, tmp_path, monkeypatch):
+    """What other code has made is stale, even if the new code can't be imported; pages' isn't."""
+    paths, run_dir = loop
+    copy = shutil.copytree(artefacts._LIBRARY, tmp_path / "library")
+    monkeypatch.setattr(artefacts, "_LIBRARY", copy)
+    (copy / "runs" / "pages.py").write_text("# other pages")
+    assert ran(paths, run_dir) == []
+    (copy / "trainer.py").write_text("def broken(:")
+    assert ran(paths, run_dir) == list(STEPS)
+    assert ran(paths, run_dir) == []
 
 
 def test_failure_after_the_steps_end(loop):

@@ -19,7 +19,9 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from lepton_lib.cases import moments
-from lepton_lib.cases.sections import TARGET, Identifier, Section
+from lepton_lib.cases.formats import MomentFormat, NumberFormat
+from lepton_lib.cases.section import Identifier, Section
+from lepton_lib.cases.sections import TARGET
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -126,7 +128,7 @@ class ColumnBase(Section):
         return self
 
 
-class NumberColumn(ColumnBase):
+class NumberColumn(NumberFormat, ColumnBase):
     """A quantity, with its unit and the range that is allowed."""
 
     kind: Literal["number"] = "number"
@@ -178,17 +180,14 @@ class NumberColumn(ColumnBase):
         return [[math.nan if cell is None else cell for cell in cells] if self.nullable else cells]
 
     def parse(self, text: pd.Series) -> pd.Series:
-        import pandas as pd
-
-        numbers = pd.to_numeric(text, errors="coerce").astype("float64")
+        numbers = self.read_numbers(text)
         return numbers.where(numbers.between(*self.limits))
 
     def encode(self, values: pd.Series) -> list[np.ndarray]:
         return [values.to_numpy(dtype="float64")]
 
     def to_text(self, values: pd.Series) -> pd.Series:
-        """The shortest text that reads back as the same number."""
-        return values.map(repr, na_action="ignore")
+        return self.write_numbers(values)
 
     @staticmethod
     def _finite(values: pd.Series) -> np.ndarray:
@@ -236,6 +235,7 @@ class CategoryColumn(ColumnBase):
 
     kind: Literal["category"] = "category"
     categories: tuple[str, ...] = ()
+    other: str = Field("", description="the category that takes in every word not listed")
 
     @property
     def fields(self) -> tuple[InputField, ...]:
@@ -243,27 +243,30 @@ class CategoryColumn(ColumnBase):
 
     @property
     def json_type(self) -> Any:
-        return Literal[self.categories]
+        return str if self.other else Literal[self.categories]
 
     def describe(self) -> str:
-        return "one of " + ", ".join(map(repr, self.categories))
+        words = "one of " + ", ".join(map(repr, self.categories))
+        return f"{words}; any other word counts as {self.other!r}" if self.other else words
 
     def example(self) -> str:
         return self.categories[0]
 
     def json_schema(self) -> dict[str, Any]:
-        return super().json_schema() | {"enum": [*self.categories, *[None] * self.nullable]}
+        enum = {} if self.other else {"enum": [*self.categories, *[None] * self.nullable]}
+        return super().json_schema() | enum
 
     def encode_cells(self, cells: Sequence[Any]) -> list[Sequence[float]]:
         codes: dict[str | None, float] = {None: math.nan}
         codes |= {name: float(place) for place, name in enumerate(self.categories)}
-        return [[codes[cell] for cell in cells]]
+        if not self.other:
+            return [[codes[cell] for cell in cells]]
+        return [[codes.get(cell, codes[self.other]) for cell in cells]]
 
     def parse(self, text: pd.Series) -> pd.Series:
         import pandas as pd
 
-        known = text.where(text.isin(self.categories))
-        return pd.Series(self._categorical(known), index=text.index)
+        return pd.Series(self._categorical(text), index=text.index)
 
     def encode(self, values: pd.Series) -> list[np.ndarray]:
         codes = self._categorical(values).codes
@@ -272,26 +275,32 @@ class CategoryColumn(ColumnBase):
     def _categorical(self, values: Any) -> Any:
         import pandas as pd
 
-        return pd.Categorical(values, categories=list(self.categories))
+        if hasattr(values, "cat"):
+            values = values.astype(object)
+        unknown = values.notna() & ~values.isin(self.categories)
+        known = values.mask(unknown, self.other or None)
+        return pd.Categorical(known, categories=list(self.categories))
 
     def find_unknown(self, values: pd.Series) -> pd.Series:
-        return values.notna() & ~values.isin(self.categories)
+        return values.notna() & ~values.isin(self.categories) & (not self.other)
 
     def views(self, values: pd.Series) -> dict[str, Callable[[], Any]]:
         """The words as they came, unknown ones too."""
         return {self.name: lambda: values if hasattr(values, "cat") else values.astype(object)}
 
     def groups(self, values: pd.Series) -> pd.Series:
-        return _group_by_name(values, values, self.categories)
+        return _group_by_name(values, self._categorical(values), self.categories)
 
     @model_validator(mode="after")
     def _each_category_once(self) -> Self:
         if not self.categories or len(set(self.categories)) != len(self.categories):
             raise ValueError("a category column with its categories listed, each once")
+        if self.other and self.other not in self.categories:
+            raise ValueError("other to be one of the categories")
         return self
 
 
-class TimestampColumn(ColumnBase):
+class TimestampColumn(MomentFormat, ColumnBase):
     """A moment on the clock where it was noted; the model sees some of its parts."""
 
     kind: Literal["timestamp"] = "timestamp"
@@ -325,19 +334,17 @@ class TimestampColumn(ColumnBase):
         return [[math.nan if time is None else read(time) for time in times] for read in reads]
 
     def parse(self, text: pd.Series) -> pd.Series:
-        import pandas as pd
-
-        return pd.to_datetime(text.map(moments.parse_moment, na_action="ignore"))
+        return self.read_moments(text)
 
     def encode(self, values: pd.Series) -> list[np.ndarray]:
         """The parts of each moment, counted from 0."""
-        return [_count_part(values, part).to_numpy(dtype="float64") for part in self.parts]
+        return [moments.count_part(values, part).to_numpy(dtype="float64") for part in self.parts]
 
     def to_json(self, values: pd.Series) -> list[Any]:
-        return super().to_json(self.to_text(values))
+        return super().to_json(values.dt.strftime(moments.ISO))
 
     def to_text(self, values: pd.Series) -> pd.Series:
-        text: pd.Series = values.dt.strftime("%Y-%m-%dT%H:%M:%S")
+        text: pd.Series = values.dt.strftime(max(self.formats, key=len, default=moments.ISO))
         return text
 
     def find_unknown(self, values: pd.Series) -> pd.Series:
@@ -350,7 +357,7 @@ class TimestampColumn(ColumnBase):
             import pandas as pd
 
             times = pd.to_datetime(values, errors="coerce")
-            return pd.Categorical(_count_part(times, part), range(moments.PARTS[part]))
+            return pd.Categorical(moments.count_part(times, part), range(moments.PARTS[part]))
 
         return {f"{self.name}.{part}": partial(part_of, part) for part in self.parts}
 
@@ -391,9 +398,3 @@ def _group_by_name(values: pd.Series, names: Any, order: Sequence[str]) -> pd.Se
 
     text = pd.Series(names, index=values.index).astype(object).where(values.notna(), "missing")
     return text.astype(pd.CategoricalDtype(list(dict.fromkeys([*order, "missing"]))))
-
-
-def _count_part(times: pd.Series, part: str) -> pd.Series:
-    """The hour, weekday or month of each moment, counted from 0; missing where the moment is."""
-    numbers: pd.Series = getattr(times.dt, "day_of_week" if part == "weekday" else part)
-    return numbers - 1 if part == "month" else numbers

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import operator
 from collections.abc import Callable, Mapping
+from functools import reduce
 from typing import Any
 
 _BINARY: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
@@ -26,6 +27,7 @@ _BINARY: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
     ast.And: operator.and_,
     ast.Or: operator.or_,
 }
+_Compiled = Callable[[Mapping[str, Any]], Any]
 _ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.Div)
 
 
@@ -69,24 +71,13 @@ class Expression:
     def __repr__(self) -> str:
         return f"Expression({self.text!r})"
 
-    def _compile(
-        self, node: ast.AST, names: dict[str, None], arithmetic: bool
-    ) -> Callable[[Mapping[str, Any]], Any]:
-        def compile_part(part: ast.AST) -> Callable[[Mapping[str, Any]], Any]:
+    def _compile(self, node: ast.AST, names: dict[str, None], arithmetic: bool) -> _Compiled:
+        def compile_part(part: ast.AST) -> _Compiled:
             return self._compile(part, names, arithmetic)
 
-        def fold(
-            operations: list[Callable[[Any, Any], Any]], parts: list[ast.expr]
-        ) -> Callable[[Mapping[str, Any]], Any]:
-            first, *rest = [compile_part(part) for part in parts]
-
-            def run(columns: Mapping[str, Any]) -> Any:
-                value = first(columns)
-                for operation, part in zip(operations, rest, strict=True):
-                    value = operation(value, part(columns))
-                return value
-
-            return run
+        def fold(operation: ast.AST, *parts: ast.expr) -> _Compiled:
+            compiled, combine = [compile_part(part) for part in parts], _BINARY[type(operation)]
+            return lambda columns: reduce(combine, (part(columns) for part in compiled))
 
         match node:
             case ast.Name(id=name):
@@ -105,10 +96,9 @@ class Expression:
             case ast.BinOp(left=left, op=op, right=right) if isinstance(op, _ARITHMETIC):
                 constant = not any(isinstance(part, ast.Name) for part in ast.walk(right))
                 if isinstance(op, ast.Div) and constant and compile_part(right)({}) == 0:
-                    raise ValueError(
-                        f"{ast.unparse(node)!r} divides by zero in the formula {self.text!r}"
-                    )
-                return fold([_BINARY[type(op)]], [left, right])
+                    where = f"{ast.unparse(node)!r} divides by zero"
+                    raise ValueError(f"{where} in the formula {self.text!r}")
+                return fold(op, left, right)
             case ast.Compare(left=left, ops=[op], comparators=[right]) if (
                 not arithmetic
                 and type(op) in _BINARY
@@ -117,11 +107,11 @@ class Expression:
                 for one, other in ((left, right), (right, left)):
                     if isinstance(one, ast.Name) and isinstance(other, ast.Constant):
                         self.compared.append((one.id, other.value))
-                return fold([_BINARY[type(op)]], [left, right])
+                return fold(op, left, right)
             case ast.BoolOp(op=op, values=parts) if not arithmetic and all(
                 map(_is_condition, parts)
             ):
-                return fold([_BINARY[type(op)]] * (len(parts) - 1), parts)
+                return fold(op, *parts)
         allowed = "+ - * / ( ), numbers and column names"
         if not arithmetic:
             allowed += ", one comparison at a time, 'and', 'or', 'not', quoted strings"

@@ -11,23 +11,20 @@ from pydantic import ValidationError
 
 from lepton_lib.cases.schema import Case
 from lepton_lib.errors import CaseError
-from lepton_lib.utils import course_folders, sha256_of
+from lepton_lib.utils import CASE_VARIABLE, NO_COURSE, course_folders, sha256_of
 
 
 def _search_path() -> list[Path]:
     """Where cases may lie: LEPTON_DATASETS, then datasets/ here, above, and beside the library."""
-    places = [
-        Path(entry) for entry in os.environ.get("LEPTON_DATASETS", "").split(os.pathsep) if entry
-    ]
-    places += course_folders("datasets")
+    entries = os.environ.get("LEPTON_DATASETS", "").split(os.pathsep)
+    places = [*map(Path, filter(None, entries)), *course_folders("datasets")]
     return [place for place in dict.fromkeys(places) if place.is_dir()]
 
 
 def list_cases() -> list[str]:
     """The names of the cases that can be loaded by name."""
-    return sorted(
-        {toml.parent.name for place in _search_path() for toml in place.glob("*/case.toml")}
-    )
+    files = [toml for place in _search_path() for toml in place.glob("*/case.toml")]
+    return sorted({toml.parent.name for toml in files})
 
 
 def load_case(name: str | Path, *, verify: bool = True) -> Case:
@@ -35,6 +32,7 @@ def load_case(name: str | Path, *, verify: bool = True) -> Case:
 
     Args:
         name: A case's name, such as ``"credit"``, or the path of a folder that holds a case.toml.
+            The environment's ``LEPTON_CASE`` is the folder of one that is found by its name first.
         verify: Compare the data files with their hashes. Only a step that makes such a file has
             reason not to.
 
@@ -47,20 +45,15 @@ def load_case(name: str | Path, *, verify: bool = True) -> Case:
     try:
         raw = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise CaseError(
-            str(file), f"text that is not TOML ({error})", "a TOML file in UTF-8", "Mend that line."
-        ) from error
+        got = f"text that is not TOML ({error})"
+        raise CaseError(str(file), got, "a TOML file in UTF-8", "Correct that line.") from error
     try:
         case = Case.model_validate(_tuples(raw))
     except ValidationError as error:
-        raise _explain(file, error) from error
+        raise _explain(file, raw, error) from error
     if case.name != folder.resolve().name:
-        raise CaseError(
-            f"{file}, key 'name'",
-            repr(case.name),
-            f"the folder's name, {folder.resolve().name!r}",
-            "Rename one of them.",
-        )
+        where, expected = f"{file}, key 'name'", f"the folder's name, {folder.resolve().name!r}"
+        raise CaseError(where, repr(case.name), expected, "Rename one of them.")
     case._folder = folder
     for key, part in (("data", case.data), ("records", case.records)):
         if part is not None and verify:
@@ -69,18 +62,21 @@ def load_case(name: str | Path, *, verify: bool = True) -> Case:
 
 
 def _find(name: str | Path) -> Path:
-    if isinstance(name, Path) or os.sep in name:
-        if (Path(name) / "case.toml").is_file():
-            return Path(name)
-    else:
-        for place in _search_path():
-            if (place / name / "case.toml").is_file():
-                return place / name
+    folders = [Path(name)] if name else []
+    if isinstance(name, str) and os.sep not in name:
+        own = Path(os.environ.get(CASE_VARIABLE, ""))
+        folders = [place / name for place in _search_path()] + folders
+        folders = [own, *folders] if name and own.name == name else folders
+    for folder in folders:
+        if (folder / "case.toml").is_file():
+            return folder
+    known = list_cases()
+    remedy = "Check the name, or make one with `lepton new-case FILE --target COLUMN`."
     raise CaseError(
         f"case {str(name)!r}",
         "no such case",
-        f"one of {list_cases()}, or a folder that holds a case.toml",
-        "Check the name, or make one with `lepton new-case FILE --target COLUMN`.",
+        f"one of {known}, or a folder that holds a case.toml",
+        remedy if known else NO_COURSE,
     )
 
 
@@ -91,16 +87,17 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(entry) for entry in value) if isinstance(value, list) else value
 
 
-def _explain(file: Path, error: ValidationError) -> CaseError:
+def _explain(file: Path, raw: dict[str, Any], error: ValidationError) -> CaseError:
     problems = error.errors()
     first, others = problems[0], len(problems) - 1
     place = list(first["loc"])
     if place[:1] == ["columns"]:  # pydantic puts a column's kind between its place and its key
         place[2:3] = []
-    parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in place]
-    key = "".join(parts).lstrip(".") or "(whole file)"
+    key = _name_key(raw, place)
     message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    got = "a contradiction" if isinstance(first["input"], dict) else repr(first["input"])
+    message, _, got = message.partition("; got ")
+    if not got:
+        got = "a contradiction" if isinstance(first["input"], dict) else repr(first["input"])
     remedy = "Correct that key."
     if first["type"] == "extra_forbidden":
         message, remedy = "no key of that name", "Check its spelling, or take it out."
@@ -115,25 +112,28 @@ def _explain(file: Path, error: ValidationError) -> CaseError:
     return CaseError(f"{file}, key '{key}'", got, message, remedy)
 
 
+def _name_key(raw: Any, place: list[int | str]) -> str:
+    """A key's place as a person finds it: ``columns[age].min``, not ``columns[3].min``."""
+    key = ""
+    for part in place:
+        try:
+            raw = raw[part]
+        except (LookupError, TypeError):
+            raw = None
+        name = raw.get("name", part) if isinstance(part, int) and isinstance(raw, dict) else part
+        key += f"[{name}]" if isinstance(part, int) else f".{part}"
+    return key.lstrip(".") or "(whole file)"
+
+
 def _verify(file: Path, key: str, path: Path, sha256: str) -> None:
+    where, expected = f"{file}, key '{key}.file'", "a file in the case's folder"
     if not path.is_file():
-        raise CaseError(
-            f"{file}, key '{key}.file'",
-            f"no file {path.name!r}",
-            "a file in the case's folder",
-            "Put it there, or correct the name.",
-        )
+        raise CaseError(where, f"no file {path.name!r}", expected, "Put it there.")
     if not path.resolve().is_relative_to(file.parent.resolve()):
-        raise CaseError(
-            f"{file}, key '{key}.file'",
-            f"{path.name!r}, a link that leaves the folder",
-            "a file in the case's folder",
-            "Copy the file into it.",
-        )
+        got = f"{path.name!r}, a link that leaves the folder"
+        raise CaseError(where, got, expected, "Copy the file into it.")
     if (actual := sha256_of(path)) != sha256:
-        raise CaseError(
-            f"{file}, key '{key}.sha256'",
-            f"{sha256[:12]}…",
-            f"{actual[:12]}…, the hash of {path.name!r} as it lies there",
-            f'If the change is wanted, set {key}.sha256 = "{actual}"; if not, bring the file back.',
-        )
+        where, got = f"{file}, key '{key}.sha256'", f"{sha256[:12]}…"
+        expected = f"{actual[:12]}…, the hash of {path.name!r} as it lies there"
+        remedy = f'If the change is wanted, set {key}.sha256 = "{actual}"; if not, restore it.'
+        raise CaseError(where, got, expected, remedy)

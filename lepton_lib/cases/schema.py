@@ -20,18 +20,18 @@ from lepton_lib.cases.columns import (
     TimestampColumn,
 )
 from lepton_lib.cases.reader import RecordReader
+from lepton_lib.cases.section import Section
 from lepton_lib.cases.sections import (
     TARGET,
     Bands,
+    CaseName,
     Charter,
     Costs,
     Data,
     Feature,
-    Identifier,
     Policy,
     Records,
     Rule,
-    Section,
     Source,
     Split,
     Target,
@@ -42,7 +42,7 @@ from lepton_lib.cases.tasks import TASKS, Task, find_task
 class Case(Section):
     """A whole case.toml."""
 
-    name: Identifier
+    name: CaseName
     title: str
     question: str
     task: Annotated[Task, PlainValidator(find_task), WithJsonSchema({"enum": list(TASKS)})]
@@ -156,10 +156,7 @@ def _check_rules(case: Case) -> str | None:
     for rule in case.rules:
         if unknown := set(rule.formula.names) - {*_names(case), TARGET}:
             return f"rule {rule.drop!r} to use known columns only; got {sorted(unknown)}"
-        for (
-            name,
-            value,
-        ) in rule.formula.compared:  # a number never equals a word: no row would match
+        for name, value in rule.formula.compared:  # a number never equals a word
             number = not case.classes if name == TARGET else _is(case, name, NumberColumn)
             if isinstance(value, str) == number:
                 expected = "number" if number else "word"

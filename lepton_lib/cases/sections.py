@@ -7,9 +7,11 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from lepton_lib.cases.expressions import Expression
+from lepton_lib.cases.formats import NumberFormat
+from lepton_lib.cases.section import Identifier, Section
 
 # the column of the cleaned tables that holds the class index, or the number to predict
 TARGET = "target"
@@ -24,6 +26,8 @@ Metric = Literal[
     "latency_ms",
     "drift_psi",
 ]
+_SHARES = ("auc", "accuracy", "calibration_error", "group_gap")
+_RANGE = ("of at least 0", "from 0 to 1")
 
 
 def _inside(name: str) -> str:
@@ -49,16 +53,10 @@ def _condition(text: str) -> str:
     return Expression(text).text
 
 
-Identifier = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*$")]
+CaseName = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*$")]
 FileName = Annotated[str, AfterValidator(_inside)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(gt=0, lt=1)]
-
-
-class Section(BaseModel):
-    """A table of the file: every key known, every type exact, unchanged once read."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Source(Section):
@@ -77,8 +75,9 @@ class Data(Section):
     row: str  # what one row is: "one loan application"
     delimiter: str = Field(",", min_length=1, max_length=1)
     encoding: Annotated[str, AfterValidator(_known)] = "utf-8"
+    header_line: int = Field(1, ge=1)  # titles and "sep=;" may stand above it
     skip_rows: int = Field(0, ge=0)  # lines between the header and the first row
-    duplicates: Literal["error", "drop"] = "error"
+    duplicates: Literal["error", "drop", "keep"] = "error"  # keep: equal rows are different things
     # columns whose values tell two rows apart; later rows with the same are dropped
     unique: tuple[str, ...] = ()
 
@@ -108,7 +107,7 @@ class TargetClass(Section):
     values: tuple[str, ...] = Field(min_length=1)
 
 
-class Target(Section):
+class Target(NumberFormat):
     """What is predicted. Of two classes the second is *positive*: its probability is reported."""
 
     column: str  # the header in the file
@@ -172,7 +171,7 @@ class Costs(Section):
     """What a decision costs, ``matrix[truth][decision]``, both named by class."""
 
     unit: str
-    matrix: dict[str, dict[str, float]]
+    matrix: dict[str, dict[str, Annotated[float, Field(ge=0)]]]
     decisions: dict[str, str] = Field(
         default={}
     )  # what is done when a class is decided on: bad = "refuse"
@@ -206,18 +205,24 @@ class Criterion(Section):
 
 
 class Charter(Section):
-    """The acceptance criteria, what would make us stop, and the risks that we know of."""
+    """The acceptance criteria, what would make us stop, and the risks that we know of.
+
+    One that ``lepton new-case`` drafted is not ``agreed``: the gate measures and doesn't judge.
+    """
 
     criteria: dict[Metric, Criterion]
     stop: tuple[str, ...]
     risks: tuple[str, ...]
+    agreed: bool = Field(True, exclude_if=bool)  # written where it is news
 
     @model_validator(mode="after")
     def _bounds_point_the_right_way(self) -> Self:
         for metric, criterion in self.criteria.items():
             bound = "at_least" if metric in ("auc", "accuracy") else "at_most"
-            if getattr(criterion, bound) is None:
+            if (value := getattr(criterion, bound)) is None:
                 raise ValueError(f"{bound} for {metric}, not its opposite")
+            if value < 0 or (metric in _SHARES and value > 1):
+                raise ValueError(f"{bound} of {metric} {_RANGE[metric in _SHARES]}; got {value:g}")
         return self
 
 

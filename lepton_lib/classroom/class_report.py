@@ -38,7 +38,7 @@ def write_class_report(learners: Sequence[Learner], folder: Path) -> list[Path]:
         RunError: It can't be written to.
     """
     with wrap_os_errors(folder, remedy="Copy the notebooks to a folder of your own first."):
-        write_atomic(folder / "class.csv", class_csv(learners))
+        write_atomic(folder / "class.csv", class_csv(learners).encode("utf-8-sig"))
         write_atomic(folder / "class.html", class_html(learners))
     return [folder / "class.csv", folder / "class.html"]
 

@@ -21,6 +21,15 @@ from lepton_lib.exercises.definitions import definition_files, definitions_of
 from lepton_lib.exercises.progress import CORRECT, NOT_ATTEMPTED, NOT_YET
 
 NOT_RUN = "could not be run"
+# what is handed in instead of a notebook, by its suffix
+NO_NOTEBOOKS = {
+    ".json": "rename it, so that it ends in .ipynb",
+    ".zip": "an archive: unpack it",
+    ".py": "code alone: ask for the .ipynb",
+    ".html": "a page: ask for the .ipynb",
+    ".pdf": "a page: ask for the .ipynb",
+}
+REPORTS = ("class.csv", "class.html")  # what `class_report` leaves among the notebooks
 _RANKED = (NOT_RUN, NOT_ATTEMPTED, NOT_YET, CORRECT)
 
 
@@ -52,8 +61,8 @@ class Learner:
 def find_learners(folder: Path) -> list[Learner]:
     """The learners of a folder: each notebook in it is one's, and each folder with its notebooks.
 
-    Folders are searched to the bottom. Hidden files, other files and copies that `lepton work`
-    keeps are skipped.
+    Folders are searched to the bottom. What was handed in instead of a notebook gets a note. Hidden
+    files and copies that `lepton work` keeps are skipped.
 
     Raises:
         RunError: The folder can't be read.
@@ -61,7 +70,10 @@ def find_learners(folder: Path) -> list[Learner]:
     learners = []
     got, expected = "a folder that can't be read", "the folder with the learners' notebooks"
     with wrap_os_errors(folder, got=got, expected=expected, remedy="Check its name."):
-        paths = [path for path in sorted(folder.iterdir()) if path.name[0] != "."]
+        own = {folder / name for name in REPORTS}
+        paths = [
+            path for path in sorted(folder.iterdir()) if path.name[0] != "." and path not in own
+        ]
         folders = {path.name for path in paths if path.is_dir()}
         for path in paths:
             learner = _find_learner(path, folders)
@@ -82,10 +94,16 @@ def _find_learner(path: Path, folders: set[str]) -> Learner:
             hidden = any(part[0] == "." for part in own.relative_to(path).parts)
             if _is_plain(own) and not hidden and ".before-update" not in own.name:
                 learner.notebooks.append(own)
-        learner.notes = [] if learner.notebooks else ["a folder without a notebook in it"]
+        others = [
+            (own.name, NO_NOTEBOOKS.get(own.suffix.lower())) for own in sorted(path.rglob("*"))
+        ]
+        notes = [f"{name}: {note}" for name, note in others if note and name[0] != "."]
+        learner.notes = [] if learner.notebooks else notes or ["a folder without a notebook in it"]
     elif _is_notebook(path):
         learner.notebooks = [path] if _is_plain(path) else []
         learner.notes = [] if learner.notebooks else ["no file that can be read"]
+    elif note := NO_NOTEBOOKS.get(path.suffix.lower()):
+        learner.name, learner.notes = path.name, [note]
     return learner
 
 

@@ -21,7 +21,7 @@ from lepton_lib.artefacts import STEPS
 from lepton_lib.classroom.notebooks import source_folder
 from lepton_lib.classroom.sandbox_protocol import SandboxEvent, SandboxJob
 from lepton_lib.runs import find_notebook, run_loop
-from lepton_lib.utils import course_folders
+from lepton_lib.utils import NO_TELEMETRY, course_folders
 
 MAX_BYTES = 100 << 20  # of a notebook, and of all its results
 MAX_LINE = 16 << 20  # bytes of one result
@@ -129,6 +129,7 @@ class SandboxRunner:
             "TMPDIR": str(place),
             "OMP_NUM_THREADS": "1",
             "TQDM_DISABLE": "1",
+            **NO_TELEMETRY,
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),
             "LEPTON_DATASETS": os.pathsep.join(filter(None, datasets)),
         }

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from lepton_lib.classroom.notebooks import source_folder, write_notebook
+from lepton_lib.classroom.notebooks import keys_in, source_folder, write_notebook
 from lepton_lib.errors import ParameterError, wrap_os_errors
 from lepton_lib.exercises.progress import WORK_FILE
 from lepton_lib.runs.notebooks import read_notebook, tags
@@ -91,6 +91,7 @@ def _update(target: Path, edition: Any, former: Hashes) -> str:
         write_notebook(target, edition)
         done = "was no longer a notebook; a fresh copy lies in its place, and what was there is"
         return f"{done} {backup}"
+    _restore_ids(mine, edition, former)
     new, here = _hashes(edition), _hashes(mine)
     if new in (former, here):
         return ""
@@ -103,6 +104,23 @@ def _update(target: Path, edition: Any, former: Hashes) -> str:
     done = f"brought up to date with {with_}; as it was: {backup}"
     lost = f"; {n_lost} that you changed or that this edition no longer has: only there"
     return done + lost if n_lost else done
+
+
+def _restore_ids(mine: Any, edition: Any, former: Hashes) -> None:
+    """Give cells that another tool saved under no id, or a new one, the id of the course's cell.
+
+    It is the one with the same source, now or formerly, or with the same exercise.
+    """
+    known = [*former.items(), *_hashes(edition).items()]
+    known += [(cell.id, key) for cell in edition.cells for key in keys_in(cell.source)]
+    ids = {id_ for id_, _ in known}
+    unused = ids - {cell.id for cell in mine.cells}
+    for cell in mine.cells:
+        if cell.id not in ids:
+            marks = {_hash(cell), *keys_in(cell.source)}
+            matches = (id_ for id_, mark in known if id_ in unused and mark in marks)
+            cell.id = next(matches, cell.id)
+            unused.discard(cell.id)
 
 
 def _merge(mine: Any, edition: Any, former: Hashes) -> tuple[Any, str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 
@@ -10,6 +11,7 @@ import typer
 from lepton_lib.cli import classroom, running, service, watching
 from lepton_lib.cli.common import FAILED, USAGE
 from lepton_lib.errors import LeptonError, NotebookError
+from lepton_lib.utils import NO_TELEMETRY
 
 app = typer.Typer(
     help="Run the course's notebooks, deploy and serve their models, monitor them, teach a class.",
@@ -24,6 +26,12 @@ for part in (running, service, watching, classroom):
 
 def main() -> None:
     """Entry point: a user's mistake is one message on stderr, never a traceback."""
+    os.environ.update(NO_TELEMETRY)
+    for name in ("stdin", "stdout", "stderr"):  # closed ones: the next file would get their number
+        if getattr(sys, name) is None:
+            stream = open(os.devnull, "r" if name == "stdin" else "w")  # noqa: SIM115
+            os.set_inheritable(stream.fileno(), True)
+            setattr(sys, name, stream)
     # Without this module nbformat's jsonschema doesn't spend a second on a format that no notebook
     # has.
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # the import system's way to say "missing"

@@ -14,6 +14,12 @@ from lepton_lib.cli.common import Progress
 from lepton_lib.errors import needs_extra
 
 app = typer.Typer()
+# JupyterLab asks its maker for news, and PyPI for updates and extensions, unless told not to.
+OFFLINE_LAB = (
+    "--LabApp.news_url=None",
+    "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    "--LabApp.extension_manager=readonly",
+)
 
 
 @app.command()
@@ -29,7 +35,7 @@ def work(
         typer.echo(line)
     if open_:
         root = folder.resolve().parent  # what JupyterLab shows: the copies, and what they link to
-        words = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={root}"]
+        words = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={root}", *OFFLINE_LAB]
         words += ["--allow-root"] if hasattr(os, "getuid") and os.getuid() == 0 else []
         words.append(str(min(folder.resolve().glob("*.ipynb")).relative_to(root)))
         os.chdir(root)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -9,12 +11,42 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lepton_lib.artefacts import Run
+from lepton_lib.errors import RunError
+from lepton_lib.utils import CASE_VARIABLE
+
 if TYPE_CHECKING:
     from lepton_lib.runs import ProgressEvent
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130  # exit codes
+
+
+def _use_case_of(run_dir: Path) -> Path:
+    """Find the run's case where its manifest says that it lies, in all processes started here."""
+    with contextlib.suppress(RunError):
+        if folder := Run(run_dir).manifest.get("case_folder"):
+            os.environ[CASE_VARIABLE] = folder
+    return run_dir
+
+
+def use_case(case: str | None) -> None:
+    """Find the case of ``--case`` by its name, in all processes started here."""
+    from lepton_lib.cases import load_case
+
+    if case is not None:
+        os.environ[CASE_VARIABLE] = str(load_case(case, verify=False).folder.resolve())
+
+
 RunFolder = Annotated[
-    Path, typer.Argument(metavar="RUN", help="A run folder in which 04_deployment has run.")
+    Path,
+    typer.Argument(
+        metavar="RUN",
+        help="A run folder in which 04_deployment has run.",
+        callback=_use_case_of,
+    ),
+]
+CaseOption = Annotated[
+    str | None, typer.Option("--case", help="The case's folder; default: where it lay in the run.")
 ]
 Trust = Annotated[
     list[str] | None,

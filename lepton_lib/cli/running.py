@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from lepton_lib.cli.common import FAILED, INTERRUPTED, Progress
-from lepton_lib.errors import LeptonError, ParameterError
+from lepton_lib.errors import LeptonError, ParameterError, wrap_os_errors
+from lepton_lib.utils import CASE_VARIABLE, KEY_REMEDY, check_config_folder, config_folder
 
 app = typer.Typer()
 
@@ -26,7 +28,9 @@ def run(
     case: Annotated[
         str | None, typer.Option(help="The case's name, or a folder with a case.toml.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The run folder; default: runs/CASE.")] = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="PATH", help="The run folder; default: runs/CASE.")
+    ] = None,
     parameter: Annotated[
         list[str] | None,
         typer.Option("-p", metavar="NAME=VALUE", help="Set a parameter; can be repeated."),
@@ -41,18 +45,26 @@ def run(
     """Run one notebook, or the whole loop, into a run folder."""
     from lepton_lib.runs import RunSummary, find_notebook, run_loop, run_notebook
     from lepton_lib.runs.notebooks import loop_notebooks
-    from lepton_lib.runs.parameters import check_parameters, datasets_path, find_case
+    from lepton_lib.runs.parameters import check_parameters, find_case
 
     values = _overrides(parameter or [], case, out)
     notebooks = loop_notebooks() if notebook == "loop" else [find_notebook(notebook)]
+    os.environ.pop(CASE_VARIABLE, None)
     if loaded := find_case(values):
-        if os.sep in values["case"]:  # notebooks find it by its name
-            os.environ["LEPTON_DATASETS"] = datasets_path(loaded)
+        os.environ[CASE_VARIABLE] = str(loaded.folder.resolve())  # notebooks find it by its name
         values["case"] = loaded.name
     folder = values.pop("run_dir", "")
     checked = check_parameters(notebooks, values)
     default = next((v["case"] for v in checked.values() if "case" in v), notebooks[0].stem)
     run_dir = Path(folder or f"runs/{default}")
+    if loaded and notebook == "loop" and not run_dir.exists():
+        from lepton_lib.data import dry_run
+
+        dry_run(loaded)  # a table that 01 would refuse is refused before 00
+    if any(path.stem == "04_deployment" for path in notebooks):
+        # it signs: say now that it can't, before the others have run
+        with wrap_os_errors(config_folder(), got="no room for a signing key", remedy=KEY_REMEDY):
+            check_config_folder()
     with _resumable() as show:
         options: Any = {"parameters": values, "progress": show, "whole": whole}
         if notebook == "loop":
@@ -77,11 +89,11 @@ def _resumable() -> Iterator[Progress]:
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _overrides(pairs: list[str], case: str | None, out: Path | None) -> dict[str, str]:
+def _overrides(pairs: list[str], case: str | None, out: str | None) -> dict[str, str]:
     """The values of ``-p NAME=VALUE``, ``--case`` and ``--out`` by parameter; each name once."""
     values = {} if case is None else {"case": case}
     if out is not None:
-        values["run_dir"] = str(out)
+        values["run_dir"] = out
     for pair in pairs:
         name, sign, value = pair.partition("=")
         name = name.strip()
@@ -90,6 +102,9 @@ def _overrides(pairs: list[str], case: str | None, out: Path | None) -> dict[str
         if name in values:
             raise ParameterError(f"parameter {name!r}", "two values", "one", "Remove one of them.")
         values[name] = value
+    if values.get("run_dir") == "":  # an unset variable of the shell
+        remedy = "Name one, or leave it out."
+        raise ParameterError("the run folder", "an empty text", "a folder", remedy)
     return values
 
 
@@ -104,30 +119,51 @@ def doctor() -> None:
 
 
 @app.command()
-def cases() -> None:
-    """List the cases."""
+def cases(
+    name: Annotated[
+        str | None, typer.Argument(help="Check this case's data: a name, or its folder.")
+    ] = None,
+) -> None:
+    """List the cases, or check whether one's data can be read, cleaned, divided and encoded."""
     from lepton_lib.cases import list_cases, load_case
 
-    for name in list_cases():
+    if name is not None:
+        from lepton_lib.data import dry_run
+
+        case = load_case(Path(name) if os.sep in name else name)
+        typer.echo(dry_run(case).to_frame().to_string(index=False))
+        return
+    for entry in list_cases():
         try:
-            typer.echo(f"{name:<16} {load_case(name).title}")
+            typer.echo(f"{entry:<16} {load_case(entry).title}")
         except LeptonError as error:
-            typer.echo(f"{name:<16} can't be used: {error}")
+            typer.echo(f"{entry:<16} can't be used: {error}")
 
 
 @app.command("new-case")
 def new_case(
-    file: Annotated[Path, typer.Argument(help="A CSV file.")],
+    file: Annotated[
+        Path, typer.Argument(help="A table: CSV or TSV, .xlsx, .parquet, .json, .jsonl, .zip.")
+    ],
     target: Annotated[str, typer.Option(help="The column to predict.")],
     out: Annotated[
         Path | None, typer.Option(help="The new case's folder; default: datasets/NAME.")
     ] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="Of a text file, if the guess is wrong: cp1252, gb18030.")
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="binary, multiclass or regression, if the guess is wrong.")
+    ] = None,
 ) -> None:
-    """Draft a case from a CSV file."""
+    """Draft a case from a table, and say what each column was taken for."""
     from lepton_lib.data import draft_case
 
-    path = draft_case(file, target=target, folder=out)
-    typer.echo(f"Drafted {path}: read and correct it, then `lepton run loop --case {path.parent}`.")
+    draft = draft_case(file, target=target, folder=out, encoding=encoding, task=task)
+    folder = draft.path.parent
+    name = str(folder) if os.sep in str(folder) else f".{os.sep}{folder}"  # a name alone is sought
+    typer.echo(f"{draft.to_text()}\n\nDrafted {draft.path}: read and correct it, then")
+    typer.echo(f"  lepton run loop --case {shlex.quote(name)}")
 
 
 @app.command()

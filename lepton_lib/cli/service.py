@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lepton_lib.cli.common import RunFolder, Trust
+from lepton_lib.cli.common import CaseOption, RunFolder, Trust, use_case
 
 app = typer.Typer()
 
@@ -20,6 +20,7 @@ def serve(
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that answer.")] = 1,
     trust: Trust = None,
     *,
+    case: CaseOption = None,
     require_key: Annotated[bool, typer.Option("--require-key", help="Demand an API key.")] = False,
     no_keys: Annotated[
         bool, typer.Option("--no-keys", help="Answer without a key, on any address.")
@@ -28,6 +29,7 @@ def serve(
     """Serve a run's model over HTTP."""
     from lepton_lib.serving import serve as serve_run
 
+    use_case(case)
     serve_run(
         run_dir,
         host=host,

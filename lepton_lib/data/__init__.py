@@ -3,17 +3,27 @@
 Knows cases, pandas and tensors; doesn't know models.
 """
 
-from lepton_lib.data.draft import draft_case
+from lepton_lib.data.draft import Draft, draft_case
 from lepton_lib.data.loading import DataLoader, Dataset
 from lepton_lib.data.reading import nest_records, read_records, read_table
-from lepton_lib.data.tables import Cleaning, clean, encode, find_problems, split, to_records
+from lepton_lib.data.tables import (
+    Cleaning,
+    clean,
+    dry_run,
+    encode,
+    find_problems,
+    split,
+    to_records,
+)
 
 __all__ = [
     "Cleaning",
     "DataLoader",
     "Dataset",
+    "Draft",
     "clean",
     "draft_case",
+    "dry_run",
     "encode",
     "find_problems",
     "nest_records",

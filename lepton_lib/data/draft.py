@@ -1,18 +1,14 @@
-"""Drafts a case.toml for a table without one. It guesses: correct it."""
+"""Drafts a case.toml for a table without one, and says what it took each column for: correct it."""
 
 from __future__ import annotations
 
-import csv as csv_format
 import difflib
-import gzip
-import io
 import keyword
+import math
 import re
-import shutil
 import tempfile
 import unicodedata
-import zlib
-from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,338 +16,101 @@ import numpy as np
 import pandas as pd
 
 from lepton_lib.cases import TARGET, load_case
-from lepton_lib.cases.columns import LARGEST
-from lepton_lib.cases.moments import parse_moment
-from lepton_lib.data.reading import read_cells, read_table
-from lepton_lib.data.tables import MIN_ROWS_PER_CLASS, clean, encode, split
+from lepton_lib.cases.sections import Data
+from lepton_lib.data import findings, profiling
+from lepton_lib.data.reading import read_raw
+from lepton_lib.data.sources import copy_table, sniff
+from lepton_lib.data.tables import dry_run
 from lepton_lib.errors import CaseError, DataError
-from lepton_lib.utils import sha256_of, to_toml
+from lepton_lib.utils import render, sha256_of, to_toml
 
-MAX_CATEGORIES = 30  # more distinct words than that are text, not categories
-MAX_CLASSES = 20  # more distinct whole numbers than that are a quantity, not classes
-MOST_NUMBERS = 0.9  # a column with such a share of numbers is a number column with mistakes in it
-_MARKS = ("NA", "N/A", "NaN", "nan", "NULL", "null", "?")  # mean "missing" in any column
-# mean "missing" among numbers, but may be a category's name
-_NUMBER_MARKS = ("None", "none", "-", "--", ".")
-_ID_HEADER = re.compile(
-    r"(^|[\s_.-])(?i:id|uid|uuid|guid|index|key|no|row|rownames)$|[a-z]I[Dd]$|^(?i:unnamed.*)?$"
-)
-_AGREE = "a placeholder: to be agreed before any work"
+_BIRTH = re.compile("birth|dob|geb|naiss|nac|生|출생")  # moments that don't order the rows
 
 
-def draft_case(csv: Path, *, target: str, folder: Path | None = None) -> Path:
+@dataclass(frozen=True)
+class Draft:
+    """A drafted case.
+
+    Attributes:
+        path: The case.toml.
+        columns: One line a column: ``column``, ``taken for``, ``samples``, ``remark``; a column
+            that no model sees says why.
+        notes: What to look at before the case is used, a sentence each.
+    """
+
+    path: Path
+    columns: pd.DataFrame
+    notes: tuple[str, ...]
+
+    def to_text(self) -> str:
+        """The table and the notes, for a terminal."""
+        table = pd.concat([self.columns.columns.to_frame().T, self.columns], ignore_index=True)
+        widths = [min(int(table[name].str.len().max()), 48) for name in table]
+        rows = (zip(row, widths, strict=True) for row in table.itertuples(index=False))
+        lines = ["  ".join(cell.ljust(width) for cell, width in row).rstrip() for row in rows]
+        return "\n".join([*lines, "", *(f"- {note}" for note in self.notes)])
+
+
+def draft_case(
+    file: Path,
+    *,
+    target: str,
+    folder: Path | None = None,
+    encoding: str | None = None,
+    task: str | None = None,
+) -> Draft:
     """Make a case from any table: a copy of it and a case.toml that runs, to be corrected by hand.
 
-    Encoding, delimiter, task, kinds, ranges, categories and marks for missing values are read off
-    the table. Columns that a model can learn nothing from (identifiers, long texts, constants) are
-    ignored.
+    Encoding, delimiter, task, kinds, formats, ranges, categories and marks for missing values are
+    read off the table. Columns that a model can learn nothing from (identifiers, long texts,
+    constants) are ignored, and so is a copy of the target.
 
     Args:
-        csv: The table, a text file with one header line; packed if its name ends in ``.gz``.
+        file: The table, as `copy_table` takes it.
         target: The header of the column to predict.
         folder: The folder to make, whole or not at all; its name becomes the case's name. Without
             one it is named after the file, in ``datasets/``.
-
-    Returns:
-        The case.toml.
+        encoding: Of a text file, where the guess is wrong.
+        task: ``"binary"``, ``"multiclass"`` or ``"regression"``, where the guess is wrong.
 
     Raises:
         CaseError: The folder exists already, or its name can't name a case.
         DataError: The file is no such table, has no such column, or its rows are too few or of one
             class only.
     """
-    folder = folder or Path("datasets", _identifier(csv.name.split(".")[0], "my_case", set()))
-    _check_folder(folder)
-    if not csv.is_file():
-        raise DataError(str(csv), "no such file", "a table", "Check the path.")
-    encoding, text = _sniff_encoding(csv)
-    delimiter = _sniff_delimiter(text)
-    cells = read_cells(csv, delimiter=delimiter, encoding=encoding)
-    _, headers = next(cells)
-    _check_headers(csv, headers, target)
-    frame = pd.DataFrame([row for _, row in cells], columns=headers, dtype="str").apply(
-        lambda values: values.str.strip()
-    )
-    if frame.empty:
-        raise DataError(
-            csv.name, "a header and no rows", "rows", "Check that the export was complete."
-        )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as beside:
+    folder = folder or Path("datasets", _case_name(file.name.split(".")[0]))
+    if folder.exists():
+        remedy = "Choose another name, or move the old one away."
+        raise CaseError(str(folder), "a folder that exists", "a new one", remedy)
+    if not re.fullmatch(r"[a-z_][a-z0-9_]*", folder.name):
+        expected, remedy = "small letters a-z, digits and underscores", _case_name(folder.name)
+        raise CaseError(str(folder), f"the name {folder.name!r}", expected, f"Try {remedy!r}.")
+    parent = next(place for place in folder.absolute().parents if place.is_dir())
+    with tempfile.TemporaryDirectory(dir=parent, prefix=f".{folder.name}.") as beside:
         work = Path(beside) / folder.name
         work.mkdir()
-        shutil.copyfile(csv, work / csv.name)
-        sections = _describe(
-            frame, target, folder.name, work / csv.name, delimiter=delimiter, encoding=encoding
-        )
-        (work / "case.toml").write_text(_to_toml(sections), encoding="utf-8")
-        case = load_case(work)
-        for part in split(clean(read_table(case), case)[0], case, seed=0).values():
-            encode(part, case)
+        table = copy_table(file, work)
+        layout, notes = sniff(table, encoding)
+        data = Data(file=table.name, sha256=sha256_of(table), row="to be described", **layout)
+        sections, columns = _describe(read_raw(table, data), data, target, task, notes)
+        _settle(work, sections, notes)
+        folder.parent.mkdir(parents=True, exist_ok=True)
         work.rename(folder)
-    return folder / "case.toml"
+    return Draft(folder / "case.toml", columns, tuple(notes))
 
 
-def _check_folder(folder: Path) -> None:
-    if folder.exists():
-        raise CaseError(
-            str(folder),
-            "a folder that exists",
-            "a new one",
-            "Choose another name, or move the old one away.",
-        )
-    if not re.fullmatch(r"[a-z_][a-z0-9_]*", folder.name):
-        raise CaseError(
-            str(folder),
-            f"the name {folder.name!r}",
-            "small letters a-z, digits and underscores",
-            f"Try {_identifier(folder.name, 'my_case', set())!r}.",
-        )
+def _case_name(name: str) -> str:
+    plain = unicodedata.normalize("NFKD", name.casefold()).encode("ascii", "ignore").decode()
+    name = re.sub(r"[^a-z0-9]+", "_", plain).strip("_") or "my_case"
+    return f"_{name}" if name[0].isdigit() or keyword.iskeyword(name) else name
 
 
-def _check_headers(csv: Path, headers: list[str], target: str) -> None:
-    where = f"{csv.name}, line 1"
-    for position, header in enumerate(headers):
-        if header in headers[:position]:
-            raise DataError(
-                where, f"two columns {header!r}", "every name once", "Rename one of them."
-            )
-    if target not in headers:
-        near = difflib.get_close_matches(target, headers, n=1, cutoff=0.5)
-        raise DataError(
-            where,
-            f"no column {target!r}",
-            f"one of {headers[:20]}{' …' * (len(headers) > 20)}",
-            f"Did you mean {near[0]!r}?" if near else "Name the column to predict.",
-        )
-    if len(headers) == 1:
-        raise DataError(
-            where,
-            "one column",
-            "columns to learn from beside the target",
-            "Check the delimiter: a comma, a semicolon, a tabulator or a bar is recognised.",
-        )
-
-
-def _sniff_encoding(csv: Path) -> tuple[str, str]:
-    """The file's encoding and its text."""
-    try:
-        data = gzip.decompress(csv.read_bytes()) if csv.suffix == ".gz" else csv.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(
-            csv.name, f"a broken file ({error})", "a table", "Fetch it again."
-        ) from error
-    utf16 = data.startswith((b"\xff\xfe", b"\xfe\xff"))
-    # Of GBK only the part with both bytes above 0xA0 is recognised: French or German in Latin-1
-    # hardly ever looks so.
-    for encoding, strict in (
-        [("utf-16", "utf-16")] if utf16 else [("utf-8", "utf-8-sig"), ("gb18030", "gb2312")]
-    ):
-        try:
-            text = data.decode(strict)
-        except UnicodeDecodeError:
-            continue
-        if "\0" not in text:
-            return encoding, text
-    raise DataError(
-        csv.name,
-        "bytes that are neither UTF-8, UTF-16 with its mark, nor GB 2312",
-        "a text file",
-        "Save it as CSV in UTF-8 (in a spreadsheet: 'CSV UTF-8').",
-    )
-
-
-def _sniff_delimiter(text: str) -> str:
-    """The character that divides the first lines into equally many cells, as many as possible."""
-    best, most = ",", 1
-    for delimiter in ",;\t|":
-        rows = csv_format.reader(io.StringIO(text[:200_000], newline=""), delimiter=delimiter)
-        try:
-            header = len(next(rows, []))
-            alike = all(len(row) == header for row, _ in zip(rows, range(100), strict=False) if row)
-        except csv_format.Error:  # a quote that nothing closes: reading names the line
-            continue
-        if alike and header > most:
-            best, most = delimiter, header
-    if most == 1:  # ragged with each: the commonest in the header; reading names the line at fault
-        best = max(",;\t|", key=text.partition("\n")[0].count)
-    return best
-
-
-def _describe(
-    frame: pd.DataFrame, target: str, name: str, file: Path, *, delimiter: str, encoding: str
-) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The sections of the draft, in their order: heading and entries."""
-    task, target_section, labelled = _describe_target(frame[target], target, file.name)
-    taken = {TARGET}
-    columns = [
-        _describe_column(frame[header], taken) for header in frame.columns if header != target
-    ]
-    if all(column.get("role") == "ignored" for column in columns):
-        raise DataError(
-            file.name,
-            "only identifiers, long texts and constants beside the target",
-            "at least one column to learn from",
-            "Add columns that say something about the row.",
-        )
-    times = [c["name"] for c in columns if c["kind"] == "timestamp" and not c.get("nullable")]
-    by = frame[[c.get("source", c["name"]) for c in columns if c["name"] in times[:1]]]
-    ordered = task == "regression" and not by.empty and by.iloc[:, 0].is_monotonic_increasing
-    yield (
-        "",
-        {
-            "name": name,
-            "title": f"{name}: to be named",
-            "question": f"Given the other columns, what is {target}? (to be reworded)",
-            "task": task,
-        },
-    )
-    yield (
-        "[source]",
-        {
-            "origin": f"{file.name}: to be stated",
-            "licence": "to be stated",
-            "citation": "to be stated",
-        },
-    )
-    data: dict[str, Any] = {"file": file.name, "sha256": sha256_of(file), "row": "to be described"}
-    if delimiter != ",":
-        data["delimiter"] = delimiter
-    if encoding != "utf-8":
-        data["encoding"] = encoding
-    if frame.duplicated().any():
-        data["duplicates"] = "drop"
-    yield "[data]", data
-    yield "[target]", target_section
-    for entry in labelled:
-        yield "[[target.classes]]", {"name": entry, "values": [entry]}
-    yield (
-        "[split]",
-        {
-            "method": "time" if ordered else "stratified",
-            **({"column": times[0]} if ordered else {}),
-            "validation": 0.2,
-            "test": 0.2,
-        },
-    )
-    for column in columns:
-        yield "[[columns]]", column
-    if labelled and len(labelled) <= MAX_CLASSES:
-        yield "[costs]", {"unit": "wrong decisions; a placeholder: not all of them cost the same"}
-        for truth in labelled:
-            yield (
-                f"[costs.matrix.{_quote(truth)}]",
-                {entry: float(entry != truth) for entry in labelled},
-            )
-    yield (
-        "[charter]",
-        {"stop": ["to be agreed before any work"], "risks": ["to be listed before any work"]},
-    )
-    if labelled:
-        yield "[charter.criteria.auc]", {"at_least": 0.6, "why": _AGREE}
-        yield "[charter.criteria.calibration_error]", {"at_most": 0.2, "why": _AGREE}
-    else:
-        values = pd.to_numeric(frame[target], errors="coerce")
-        error = float((values - values.median()).abs().mean())
-        why = f"{_AGREE}; the median alone has this error"
-        yield (
-            "[charter.criteria.mean_absolute_error]",
-            {"at_most": float(f"{error:.4g}"), "why": why},
-        )
-    yield "[charter.criteria.latency_ms]", {"at_most": 100.0, "why": _AGREE}
-    yield "[charter.criteria.drift_psi]", {"at_most": 0.3, "why": _AGREE}
-
-
-def _describe_target(
-    values: pd.Series, target: str, file: str
-) -> tuple[str, dict[str, Any], list[str]]:
-    """Task, [target], classes: numbers rising, words by falling frequency."""
-    counts = values[~values.isin(["", *_MARKS])].value_counts()
-    numbers = pd.to_numeric(pd.Series(counts.index, dtype="str"), errors="coerce")
-    numeric = bool(len(counts)) and bool(np.isfinite(numbers).all())
-    whole = numeric and bool((numbers % 1 == 0).all())
-    section: dict[str, Any] = {"column": target, "meaning": "to be described"}
-    where = f"{file}, column {target!r}"
-    if len(counts) < 2:
-        raise DataError(
-            where,
-            f"one class only, {counts.index[0]!r}" if len(counts) else "no values",
-            "at least two",
-            "Predict another column, or collect rows of other classes.",
-        )
-    few = len(counts) == 2 or (
-        whole and len(counts) <= MAX_CLASSES and counts.min() >= MIN_ROWS_PER_CLASS
-    )
-    if numeric and not few:
-        return "regression", section, []  # reading reports a mark among quantities with its line
-    if marks := [mark for mark in _MARKS if (values == mark).any()]:
-        section["missing"] = marks
-    if len(counts) > MAX_CLASSES:
-        raise DataError(
-            where,
-            f"{len(counts)} different words",
-            f"numbers, or at most {MAX_CLASSES} classes",
-            "Predict another column, or merge its values into classes first.",
-        )
-    names = [str(name) for name in counts.index]
-    classes = (
-        sorted(names, key=float)
-        if numeric
-        else sorted(names, key=lambda name: (-counts[name], name))
-    )
-    return "binary" if len(classes) == 2 else "multiclass", section, classes
-
-
-def _describe_column(values: pd.Series, taken: set[str]) -> dict[str, Any]:
-    header = str(values.name)
-    name = _identifier(header, f"column_{len(taken)}", taken)
-    column: dict[str, Any] = {"name": name}
-    if header != name:
-        column["source"] = header
-    column["kind"] = "text"
-    body: dict[str, Any] = {}
-    there = values[~values.isin(["", *_MARKS])]
-    numbers = pd.to_numeric(there[~there.isin(_NUMBER_MARKS)], errors="coerce")
-    numbers = numbers[numbers.between(-LARGEST, LARGEST)].astype("float64")
-    marks: tuple[str, ...] = _MARKS
-    distinct, useless = there.nunique(), there.nunique() < 2
-    if len(numbers) and len(numbers) >= MOST_NUMBERS * (~there.isin(_NUMBER_MARKS)).sum():
-        marks = (*_MARKS, *_NUMBER_MARKS)
-        there = there[~there.isin(_NUMBER_MARKS)]
-        column["kind"] = "number"
-        body = {"min": _plain(numbers.min()), "max": _plain(numbers.max())}
-        if len(numbers) < len(there):
-            body["on_invalid"] = "missing"
-        counted = bool((numbers.diff().iloc[1:] == 1).all())
-        useless = numbers.nunique() < 2 or (
-            numbers.is_unique
-            and len(numbers) > 2
-            and bool((numbers % 1 == 0).all())
-            and (counted or bool(_ID_HEADER.search(header)))
-        )
-    elif distinct and (moments := there.map(parse_moment)).notna().all():
-        column["kind"] = "timestamp"
-        useless = False
-        body = {"parts": [*["hour"] * any(m.hour or m.minute for m in moments), "weekday", "month"]}
-    elif 2 <= distinct <= min(MAX_CATEGORIES, len(there) / 2):
-        column["kind"], body = "category", {"categories": sorted(there.unique())}
-    else:
-        useless = True
-    present = [mark for mark in marks if (values == mark).any()]
-    if present:
-        body["missing"] = present
-    if len(there) < len(values) or "on_invalid" in body:
-        body["nullable"] = True
-    if useless:
-        body["role"] = "ignored"
-    return column | body | {"meaning": "to be described"}
-
-
-def _identifier(header: str, fallback: str, taken: set[str]) -> str:
-    """A name for formulas and records: small letters, digits and underscores; no other column's."""
-    ascii_only = unicodedata.normalize("NFKD", header.casefold()).encode("ascii", "ignore").decode()
-    name = re.sub(r"[^a-z0-9]+", "_", ascii_only).strip("_") or fallback
-    if name[0].isdigit() or keyword.iskeyword(name):
+def _column_name(header: str, taken: set[str]) -> str:
+    """The header as formulas can hold it: its own letters, small; no other column's name."""
+    small = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", header).lower())
+    fits = "".join(letter if f"a{letter}".isidentifier() else " " for letter in small)
+    name = "_".join(fits.split()).strip("_") or f"column_{len(taken)}"
+    if not name.isidentifier() or keyword.iskeyword(name):
         name = f"_{name}"
     free, number = name, 2
     while free in taken:
@@ -360,20 +119,108 @@ def _identifier(header: str, fallback: str, taken: set[str]) -> str:
     return free
 
 
-def _plain(number: float) -> int | float:
-    return int(number) if number % 1 == 0 and abs(number) < 2**53 else float(number)
+def _describe(
+    frame: pd.DataFrame, data: Data, target: str, task: str | None, notes: list[str]
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """The sections of the draft by name, and the table of columns; adds to ``notes``."""
+    _check_target(f"{data.file}, line {data.header_line}", [*frame], target)
+    comma = profiling.prefers_comma(frame, data.delimiter)
+    where = f"{data.file}, column {target!r}"
+    truth = findings.describe_target(frame[target].str.strip(), where, task, comma=comma)
+    notes += truth.notes
+    taken, columns, lines = {TARGET}, [], []
+    for header in map(str, frame):
+        cells = frame[header].str.strip()
+        samples = " · ".join(cell[:24] for cell in cells[cells != ""].drop_duplicates()[:3])
+        if header == target:
+            lines.append((target, f"target, {truth.task}", samples, ""))
+            continue
+        base = {"name": _column_name(header, taken), "meaning": "to be described"}
+        base |= {"source": header} if header != base["name"] else {}
+        column, kind, *remarks = profiling.profile_column(cells, base, comma=comma)
+        if leak := findings.find_leak(cells, column, truth):
+            remarks.append(leak)
+            if leak == findings.COPY:
+                column = column.model_copy(update={"role": "ignored", "sensitive": False})
+            else:
+                notes.append(f"column {header!r} {leak}: is it known before the outcome?")
+        if column.sensitive:
+            remarks.append("sensitive by its name: groups are compared")
+        columns.append(column)
+        kind = f"left out: {kind}" if column.role == "ignored" else kind
+        lines.append((header, kind, samples, "; ".join(filter(None, remarks))))
+    if all(column.role == "ignored" for column in columns):
+        got = "only identifiers, long texts, constants and copies beside the target"
+        remedy = "Add columns that say something about the row."
+        raise DataError(data.file, got, "at least one column to learn from", remedy)
+    if repeated := int(frame.duplicated().sum()):
+        alike = [(frame[header].value_counts(normalize=True) ** 2).sum() for header in frame]
+        keep = repeated <= math.prod(alike) * len(frame) ** 2  # twice what chance would make
+        data = data.model_copy(update={"duplicates": "keep" if keep else "drop"})
+        fate = "as chance has it; they are kept" if keep else "and are dropped"
+        notes.append(f"{repeated} rows repeat an earlier one, {fate}")
+    if len(columns) > len(frame) / 5:
+        notes.append(f"{len(columns)} columns and {len(frame)} rows: chance alone finds patterns")
+    criteria, costs, rule = findings.draft_charter(truth, notes)
+    sections = {
+        "task": truth.task,
+        "data": findings.keys(data),
+        "target": truth.section,
+        "split": _split(frame, columns),
+        "columns": [{"name": c.name, "kind": c.kind} | findings.keys(c) for c in columns],
+        "criteria": criteria,
+        "costs": costs,
+        "rule": rule,
+    }
+    return sections, pd.DataFrame(lines, columns=["column", "taken for", "samples", "remark"])
 
 
-def _to_toml(sections: Iterator[tuple[str, Mapping[str, Any]]]) -> str:
-    lines = [
-        "# Drafted from the table: ranges and categories are those seen in it.",
-        "# Correct it, then agree on the charter.",
-    ]
-    for heading, entries in sections:
-        lines += ["", heading] if heading else [""]
-        lines += [f"{_quote(key)} = {to_toml(value)}" for key, value in entries.items()]
-    return "\n".join(lines) + "\n"
+def _check_target(where: str, headers: list[Any], target: str) -> None:
+    if target not in headers:
+        near = difflib.get_close_matches(target, headers, n=1, cutoff=0.5)
+        expected = f"one of {headers[:20]}{' …' * (len(headers) > 20)}"
+        remedy = f"Did you mean {near[0]!r}?" if near else "Name the column to predict."
+        raise DataError(where, f"no column {target!r}", expected, remedy)
+    if len(headers) == 1:
+        expected = "columns to learn from beside the target"
+        remedy = "Check the delimiter: a comma, a semicolon, a tabulator or a bar is recognised."
+        raise DataError(where, "one column", expected, remedy)
 
 
-def _quote(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else to_toml(key)
+def _split(frame: pd.DataFrame, columns: list[Any]) -> dict[str, Any]:
+    """By the moment that the file's rows follow best, up or down; drawn where there is none."""
+    order: dict[str, float] = {}
+    for column in columns:
+        birth = _BIRTH.search(column.header.lower())
+        if column.kind == "timestamp" and not column.nullable and not birth:
+            moments = column.parse(frame[column.header].str.strip())
+            order[column.name] = abs(np.sign(moments.diff().dt.total_seconds()).mean())
+    if not order:
+        return {"method": "stratified"}
+    return {"method": "time", "column": max(order, key=order.__getitem__)}
+
+
+def _settle(work: Path, sections: dict[str, Any], notes: list[str]) -> None:
+    """Write a case.toml whose table can be read, cleaned, divided and encoded."""
+    split = sections["split"]
+    ordered = f"the rows are split by time, {split.get('column')!r}: the test part comes last"
+    told = [*notes, *([ordered] if split["method"] == "time" else [])]
+    text = render(
+        "data/templates/case.toml", **sections, notes=told, name=work.name, key=_key, toml=to_toml
+    )
+    (work / "case.toml").write_text(text, encoding="utf-8")
+    try:
+        case = load_case(work)
+        dry_run(case)
+    except DataError as error:
+        if split["method"] == "time":
+            notes.append("a split by time would leave a part without some class: rows are drawn")
+            return _settle(work, sections | {"split": {"method": "stratified"}}, notes)
+        remedy = "Collect more rows, or correct the table."
+        raise DataError(case.data.file, error.got, error.expected, remedy) from error
+    notes[:] = told
+    return None
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else to_toml(name)

@@ -33,12 +33,9 @@ class Dataset:
         labels = _to_tensor(labels, "labels")
         self.labels = labels.to(torch.float32 if labels.is_floating_point() else torch.int64)
         if labels.ndim != 1 or self.inputs.shape[:1] != labels.shape or len(labels) == 0:
-            raise DataError(
-                "Dataset",
-                f"inputs {tuple(self.inputs.shape)} and labels {tuple(labels.shape)}",
-                "(n, ...) and (n,), with n at least 1",
-                "Take both from the same rows, the labels as one column.",
-            )
+            got = f"inputs {tuple(self.inputs.shape)} and labels {tuple(labels.shape)}"
+            remedy = "Take both from the same rows, the labels as one column."
+            raise DataError("Dataset", got, "(n, ...) and (n,), with n at least 1", remedy)
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -82,39 +79,27 @@ class DataLoader:
         if batch_size < 1:
             raise DataError("batch_size", batch_size, "at least 1", "Choose 64, for example.")
         if drop_last and batch_size > len(dataset):
-            raise DataError(
-                "batch_size",
-                f"{batch_size} with drop_last and {len(dataset)} rows",
-                "at least one whole batch",
-                "Choose a smaller batch, or keep the last one.",
-            )
-        self.dataset = dataset
-        self.batch_size = batch_size
-        self.shuffle = shuffle
-        self.drop_last = drop_last
-        self.generator = generator
+            got = f"{batch_size} with drop_last and {len(dataset)} rows"
+            remedy = "Choose a smaller batch, or keep the last one."
+            raise DataError("batch_size", got, "at least one whole batch", remedy)
+        self.dataset, self.batch_size = dataset, batch_size
+        self.shuffle, self.drop_last, self.generator = shuffle, drop_last, generator
 
     def __len__(self) -> int:
         whole, rest = divmod(len(self.dataset), self.batch_size)
         return whole + (rest > 0 and not self.drop_last)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        inputs, labels = self.dataset.inputs, self.dataset.labels
-        n = len(self) * self.batch_size if self.drop_last else len(inputs)
+        inputs, labels, size = self.dataset.inputs, self.dataset.labels, self.batch_size
+        n = len(self) * size if self.drop_last else len(inputs)
         if not self.shuffle:
-            yield from zip(
-                inputs[:n].split(self.batch_size), labels[:n].split(self.batch_size), strict=True
-            )
+            yield from zip(inputs[:n].split(size), labels[:n].split(size), strict=True)
             return
         order = torch.randperm(len(inputs), generator=self.generator)[:n].to(inputs.device)
         # so that batches don't straddle chunks
-        chunk_rows = max(CHUNK_ROWS // self.batch_size, 1) * self.batch_size
-        for chunk in order.split(chunk_rows):
-            yield from zip(
-                inputs.index_select(0, chunk).split(self.batch_size),
-                labels.index_select(0, chunk).split(self.batch_size),
-                strict=True,
-            )
+        for chunk in order.split(max(CHUNK_ROWS // size, 1) * size):
+            parts = [rows.index_select(0, chunk).split(size) for rows in (inputs, labels)]
+            yield from zip(*parts, strict=True)
 
 
 def _to_tensor(values: Any, what: str) -> torch.Tensor:
@@ -122,12 +107,8 @@ def _to_tensor(values: Any, what: str) -> torch.Tensor:
         return values
     array = np.asarray(values)
     if array.dtype.kind not in "biuf":
-        raise DataError(
-            what,
-            f"values of type {array.dtype}",
-            "numbers",
-            "Encode categories first: data.encode(frame, case) does.",
-        )
+        remedy = "Encode categories first: data.encode(frame, case) does."
+        raise DataError(what, f"values of type {array.dtype}", "numbers", remedy)
     array = np.ascontiguousarray(array)
     # torch can't promise not to write, so memory that pandas has marked read-only is copied.
     return torch.from_numpy(array if array.flags.writeable else array.copy())

@@ -9,18 +9,23 @@ import codecs
 import contextlib
 import csv
 import gzip
+import itertools
 import json
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 import pandas as pd
 
 from lepton_lib.cases import TARGET, Case, NumberColumn
+from lepton_lib.cases.sections import Data
 from lepton_lib.errors import DataError
 
+CHUNK_ROWS = 50_000
+_COMPLETE = "Check that the export was complete."
+_LAYOUT = {"delimiter", "encoding", "header_line", "skip_rows"}
 _JSON_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
 
 
@@ -35,31 +40,54 @@ def read_table(case: Case) -> pd.DataFrame:
         DataError: Not a table in the stated encoding and delimiter; columns missing or too many; no
             rows.
     """
-    path, wanted = case.path(case.data.file), _headers(case)
-    cells = read_cells(
-        path,
-        delimiter=case.data.delimiter,
-        encoding=case.data.encoding,
-        skip_rows=case.data.skip_rows,
-    )
+    path = case.path(case.data.file)
+    names = {column.header: column.name for column in case.columns} | {case.target.column: TARGET}
+    frame = read_raw(path, case.data)
+    _check_headers(f"{path.name}, line {case.data.header_line}", case.data, [*frame], [*names])
+    return frame[[*names]].rename(columns=names)
+
+
+def read_raw(path: Path, data: Data) -> pd.DataFrame:
+    """Read a table as text, its columns by their headers, its index the line numbers.
+
+    Columns without a header and without a value are no columns. The rows are put into columns
+    `CHUNK_ROWS` at a time, so that memory holds one copy of the text.
+
+    Raises:
+        DataError: As `read_cells`; two columns of one name; no rows.
+    """
+    cells = read_cells(path, **data.model_dump(include=_LAYOUT))
     _, headers = next(cells)
-    _check_headers(case, path, headers)
-    numbered = list(cells)
-    lines = pd.Index([line for line, _ in numbered], name="line", dtype="int64")
-    frame = pd.DataFrame([row for _, row in numbered], columns=headers, index=lines, dtype="str")
-    return _named(frame[list(wanted)].rename(columns=wanted), path)
+    chunks = []
+    while chunk := list(itertools.islice(cells, CHUNK_ROWS)):
+        lines = pd.Index([line for line, _ in chunk], name="line", dtype="int64")
+        rows = [row for _, row in chunk]
+        chunks.append(pd.DataFrame(rows, columns=range(len(headers)), index=lines, dtype="str"))
+    if not chunks:
+        raise DataError(path.name, "a header and no rows", "rows", _COMPLETE)
+    frame = pd.concat(chunks)
+    used = [i for i, header in enumerate(headers) if header or (frame[i].str.strip() != "").any()]
+    frame = frame[used].set_axis([headers[i] for i in used], axis="columns")
+    if len(twice := frame.columns[frame.columns.duplicated()]):
+        where, got = f"{path.name}, line {data.header_line}", f"a second column {twice[0]!r}"
+        raise DataError(where, got, "every name once", "Rename one of them.")
+    frame.attrs["file"] = path.name  # so that an error in cleaning names the file that was read
+    return frame
 
 
 def read_cells(
-    path: Path, *, delimiter: str, encoding: str, skip_rows: int = 0
+    path: Path, *, delimiter: str, encoding: str, header_line: int = 1, skip_rows: int = 0
 ) -> Iterator[tuple[int, list[str]]]:
-    """The lines of a table as their numbers and cells, the header first; empty lines are no rows.
+    """The lines of a table as their numbers and cells, the header first.
+
+    Rows of empty cells are no rows, and empty cells behind the last column are none either: a
+    spreadsheet writes both.
 
     Args:
         path: The file; packed if its name ends in ``.gz``.
         delimiter: What stands between two cells.
-        encoding: The text's encoding; a byte-order mark before UTF-8 is not part of the first
-            header.
+        encoding: The text's; a byte-order mark before UTF-8 is not part of the first header.
+        header_line: Where the header stands, from 1.
         skip_rows: Lines between the header and the first row.
 
     Raises:
@@ -67,30 +95,27 @@ def read_cells(
             than the header.
     """
     with _reading(path, encoding) as file:
+        titles = sum(1 for _ in itertools.islice(file, header_line - 1))
         reader = csv.reader(file, delimiter=delimiter, strict=True)
         headers = [header.strip() for header in next(reader, [])]
         if not any(headers):
-            raise DataError(
-                path.name,
-                "an empty first line" if headers or reader.line_num else "an empty file",
-                "a header and rows",
-                "Check that the export was complete.",
-            )
-        yield 1, headers
+            got = "an empty first line" if headers or reader.line_num else "an empty file"
+            raise DataError(path.name, got, "a header and rows", _COMPLETE)
+        yield header_line, headers
         for _ in range(skip_rows):
             next(reader, None)
-        line = reader.line_num + 1
-        for cells in reader:
-            if cells and len(cells) != len(headers):
-                raise DataError(
-                    f"{path.name}, line {line}",
-                    f"{len(cells)} cell{'s' * (len(cells) != 1)}",
-                    f"{len(headers)}, one for each column",
-                    f"Mend that line; a cell that holds {delimiter!r} has to stand in quotes.",
-                )
-            if cells:
+        width, line = len(headers), titles + reader.line_num + 1
+        for row in reader:
+            filled = any(map(str.strip, row))
+            cells = row if any(map(str.strip, row[width:])) else row[:width]
+            if filled and len(cells) != width:
+                where, got = f"{path.name}, line {line}", f"{len(cells)} cell"
+                remedy = f"Correct that line; put a cell that holds {delimiter!r} in quotes."
+                got += "s" * (len(cells) != 1)
+                raise DataError(where, got, f"{width}, one for each column", remedy)
+            if filled:
                 yield line, cells
-            line = reader.line_num + 1
+            line = titles + reader.line_num + 1
 
 
 @contextlib.contextmanager
@@ -103,65 +128,27 @@ def _reading(path: Path, encoding: str) -> Iterator[TextIO]:
         with opener(path, "rt", encoding=codec, newline="") as file:
             yield file
     except UnicodeError as error:
-        raise DataError(
-            path.name,
-            f"bytes that are not {encoding} ({getattr(error, 'reason', error)})",
-            f"text in {encoding}",
-            "Save it as UTF-8, or set data.encoding in case.toml.",
-        ) from error
+        got = f"bytes that are not {encoding} ({getattr(error, 'reason', error)})"
+        remedy = "Save it as UTF-8, or set data.encoding in case.toml."
+        raise DataError(path.name, got, f"text in {encoding}", remedy) from error
     except (csv.Error, gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise DataError(
-            path.name,
-            f"a file that breaks off or apart ({error})",
-            "a whole table",
-            "Fetch it again, or fix its quotes.",
-        ) from error
+        got = f"a file that breaks off or apart ({error})"
+        remedy = "Fetch it again, or fix its quotes."
+        raise DataError(path.name, got, "a whole table", remedy) from error
 
 
-def _headers(case: Case) -> dict[str, str]:
-    """Header in the file to name; the target comes last."""
-    return {column.header: column.name for column in case.columns} | {case.target.column: TARGET}
-
-
-def _check_headers(case: Case, path: Path, headers: Iterable[str]) -> None:
-    headers = list(headers)
-    wanted = list(_headers(case))
-    if len(headers) == 1 and len(wanted) > 1:
-        got = f"one column, {headers[0][:60]!r}"
-        raise DataError(
-            f"{path.name}, line 1",
-            got,
-            f"{len(wanted)} columns divided by {case.data.delimiter!r}",
-            "Set data.delimiter in case.toml to the character between the names.",
-        )
-    for header in wanted:
-        if header not in headers:
-            raise DataError(
-                f"{path.name}, line 1",
-                f"no column {header!r}",
-                f"the columns {wanted}",
-                "Add the column, or take it out of case.toml.",
-            )
-    for position, header in enumerate(headers):
-        if header not in wanted or header in headers[:position]:
-            raise DataError(
-                f"{path.name}, line 1",
-                f"a {'second ' * (header in wanted)}column {header!r}",
-                f"only the columns {wanted}",
-                'Describe it in case.toml; role = "ignored" if nobody should use it.',
-            )
-
-
-def _named(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
-    if frame.empty:
-        raise DataError(
-            path.name,
-            "a header and no rows",
-            "one row for each example",
-            "Check that the export was complete.",
-        )
-    frame.attrs["file"] = path.name  # so that an error in cleaning names the file that was read
-    return frame
+def _check_headers(where: str, data: Data, headers: list[Any], expected: list[str]) -> None:
+    only = f"the columns {expected}"
+    if len(headers) == 1 and len(expected) > 1:
+        only = f"{len(expected)} columns divided by {data.delimiter!r}"
+        remedy = "Set data.delimiter in case.toml to the character between the names."
+        raise DataError(where, f"one column, {headers[0][:60]!r}", only, remedy)
+    if missing := [header for header in expected if header not in headers]:
+        remedy = "Add the column, or take it out of case.toml."
+        raise DataError(where, f"no column {missing[0]!r}", only, remedy)
+    if surplus := [header for header in headers if header not in expected]:
+        remedy = 'Describe it in case.toml; role = "ignored" if nobody should use it.'
+        raise DataError(where, f"a column {surplus[0]!r}", f"only {only}", remedy)
 
 
 def read_records(case: Case) -> pd.DataFrame:
@@ -172,33 +159,31 @@ def read_records(case: Case) -> pd.DataFrame:
             line, got, expected.
     """
     if case.records is None:
-        raise DataError(
-            f"case {case.name!r}",
-            "no [records] section",
-            "a file of JSON lines and its paths",
-            "Read the table instead, or describe the records in case.toml.",
-        )
+        remedy = "Read the table instead, or describe the records in case.toml."
+        expected = "a file of JSON lines and its paths"
+        raise DataError(f"case {case.name!r}", "no [records] section", expected, remedy)
     path = case.path(case.records.file)
     rows: dict[int, dict[str, str]] = {}
     for number, line in _lines(path):
         try:
             record = json.loads(line)
         except ValueError as error:
-            raise DataError(
-                f"{path.name}, line {number}",
-                f"no JSON ({error})",
-                "one JSON object a line",
-                "Mend or remove that line.",
-            ) from error
+            where, expected = f"{path.name}, line {number}", "one JSON object a line"
+            remedy = "Correct or remove that line."
+            raise DataError(where, f"no JSON ({error})", expected, remedy) from error
         rows[number] = {
-            name: _text(_follow(record, name, where, path, number))
+            name: ""
+            if (value := _follow(record, name, where, path, number)) is None
+            else str(value)
             for name, where in case.records.paths.items()
         }
-    frame = pd.DataFrame.from_dict(
-        rows, orient="index", columns=[*(c.name for c in case.columns), TARGET], dtype=str
-    )
+    if not rows:
+        raise DataError(path.name, "no rows", "one row for each example", _COMPLETE)
+    names = [*(column.name for column in case.columns), TARGET]
+    frame = pd.DataFrame.from_dict(rows, orient="index", columns=names, dtype=str)
     frame.index.name = "line"
-    return _named(frame, path)
+    frame.attrs["file"] = path.name
+    return frame
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -210,18 +195,11 @@ def _follow(record: Any, name: str, where: str, path: Path, number: int) -> Any:
     value = record
     for key in where.split("."):
         if not isinstance(value, dict) or key not in value:
-            raise DataError(
-                f"{path.name}, line {number}",
-                f"no {where!r}",
-                f"the value of {name!r} there, or null",
-                "Mend the record, or the path in [records.paths] of case.toml.",
-            )
+            expected = f"the value of {name!r} there, or null"
+            remedy = "Correct the record, or the path in [records.paths] of case.toml."
+            raise DataError(f"{path.name}, line {number}", f"no {where!r}", expected, remedy)
         value = value[key]
     return value
-
-
-def _text(value: Any) -> str:
-    return "" if value is None else str(value)
 
 
 def nest_records(raw: pd.DataFrame, case: Case) -> Iterator[str]:

@@ -7,12 +7,14 @@ timestamps, and the label in the column ``target``.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from lepton_lib.cases import TARGET, Case, Column, NumberColumn
+from lepton_lib.data.reading import read_table
 from lepton_lib.errors import DataError
 
 MIN_ROWS_PER_CLASS = 10  # fewer can't be divided into three parts that say anything
@@ -59,16 +61,21 @@ def find_problems(raw: pd.DataFrame, case: Case) -> pd.DataFrame:
         One line a value: ``line``, ``column``, ``got``, ``expected``, ``becomes`` (``"error"`` or
         ``"missing"``).
     """
+    return _parse_all(raw, case)[1]
+
+
+def _parse_all(raw: pd.DataFrame, case: Case) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """All cells as values, missing where there is none, and the problems of `find_problems`."""
+    values: dict[str, pd.Series] = {}
     problems: list[tuple[Any, str, str, str, str]] = []
-    for column in case.columns:
-        _, invalid = _parse(raw[column.name], column)
-        for line, got in raw.loc[invalid, column.name].items():
-            problems.append((line, column.name, got, column.describe(), column.on_invalid))
-    _, wrong, expected = _parse_target(raw, case)
-    problems += [
-        (line, TARGET, got, expected, "error") for line, got in raw.loc[wrong, TARGET].items()
-    ]
-    return pd.DataFrame(problems, columns=["line", "column", "got", "expected", "becomes"])
+    parsed = [(c.name, *_parse(raw[c.name], c), c.describe(), c.on_invalid) for c in case.columns]
+    for name, *result, expected, becomes in [*parsed, (TARGET, *_parse_target(raw, case), "error")]:
+        values[name], invalid = result
+        where = case.target.column if name == TARGET else name
+        found = raw.loc[invalid, name].items()
+        problems += [(line, where, got, expected, becomes) for line, got in found]
+    header = ["line", "column", "got", "expected", "becomes"]
+    return pd.DataFrame(values), pd.DataFrame(problems, columns=header)
 
 
 def _parse(text: pd.Series, column: Column) -> tuple[pd.Series, pd.Series]:
@@ -83,13 +90,8 @@ def _parse_target(raw: pd.DataFrame, case: Case) -> tuple[pd.Series, pd.Series, 
     """Labels (missing where there is none), which cells are invalid, and what is expected."""
     target = case.target
     if not target.classes:
-        column = NumberColumn(
-            name="label",
-            meaning=target.meaning,
-            missing=target.missing,
-            min=target.min,
-            max=target.max,
-        )
+        rule = target.model_dump(exclude={"column", "classes"})
+        column = NumberColumn(name="label", **rule)
         return *_parse(raw[TARGET], column), column.describe()
     index_of = {value: k for k, entry in enumerate(target.classes) for value in entry.values}
     text = raw[TARGET].str.strip()
@@ -112,33 +114,19 @@ def clean(raw: pd.DataFrame, case: Case) -> tuple[pd.DataFrame, Cleaning]:
             where none may be.
     """
     report, file = Cleaning(rows_read=len(raw)), raw.attrs.get("file", case.data.file)
-    repeated = raw.duplicated()
+    repeated = raw.duplicated() & (case.data.duplicates != "keep")
     if repeated.any() and case.data.duplicates == "error":
-        raise DataError(
-            f"{file}, line {raw.index[repeated][0]}",
-            f"{repeated.sum()} rows that repeat an earlier one",
-            "no duplicate rows",
-            'Remove them, or set data.duplicates = "drop" in case.toml.',
-        )
-    _count(report.dropped, "exact duplicate", repeated)
-    raw = raw[~repeated]
-    problems = find_problems(raw, case)
+        where, got = f"{file}, line {raw.index[repeated][0]}", f"{repeated.sum()} rows that repeat"
+        remedy = 'Remove them, or set data.duplicates to "drop" or "keep" in case.toml.'
+        raise DataError(where, f"{got} an earlier one", "no duplicate rows", remedy)
+    raw = _drop(raw, repeated, "exact duplicate", report)
+    frame, problems = _parse_all(raw, case)
     if (fatal := problems[problems["becomes"] == "error"]).size:
-        first = fatal.iloc[0]
-        raise DataError(
-            f"{file}, line {first['line']}, column {first['column']!r}",
-            repr(first["got"]),
-            first["expected"],
-            f"Correct the value, or the column in case.toml ({len(fatal)} such values in all).",
-        )
-    report.mended = {
-        str(name): int(count) for name, count in problems["column"].value_counts(sort=False).items()
-    }
-
-    frame = pd.DataFrame(
-        {column.name: _parse(raw[column.name], column)[0] for column in case.columns}
-    )
-    frame[TARGET] = _parse_target(raw, case)[0]
+        line, column, got, expected, _ = fatal.iloc[0]
+        remedy = f"Correct the value, or the column in case.toml ({len(fatal)} such values in all)."
+        raise DataError(f"{file}, line {line}, column {column!r}", repr(got), expected, remedy)
+    mended = problems["column"].value_counts(sort=False)
+    report.mended = {str(name): int(count) for name, count in mended.items()}
     for name in [TARGET, *(column.name for column in case.columns if not column.nullable)]:
         frame = _drop(frame, frame[name].isna(), f"no {name}", report)
     frame = frame.astype({TARGET: "int64" if case.classes else "float64"})
@@ -147,36 +135,22 @@ def clean(raw: pd.DataFrame, case: Case) -> tuple[pd.DataFrame, Cleaning]:
         if case.classes:
             names[TARGET] = frame[TARGET].map(dict(enumerate(case.classes)))
         try:
-            hit = rule.formula(
-                {str(name): values.loc[frame.index] for name, values in names.items()}
-            )
+            hit = rule.formula({name: values.loc[frame.index] for name, values in names.items()})
         except TypeError as error:
-            raise DataError(
-                f"case {case.name!r}, rule {rule.drop!r}",
-                f"a comparison that makes no sense ({error})",
-                "numbers beside number columns, quoted words beside the others",
-                "Mend the rule in case.toml.",
-            ) from error
+            where, got = f"case {case.name!r}, rule {rule.drop!r}", f"no comparison ({error})"
+            expected = "numbers beside number columns, quoted words beside the others"
+            raise DataError(where, got, expected, "Correct the rule in case.toml.") from error
         frame = _drop(frame, hit, rule.why, report)
-    if case.data.unique:
-        frame = _drop(
-            frame,
-            frame.duplicated(list(case.data.unique)),
-            f"repeats {', '.join(case.data.unique)}",
-            report,
-        )
+    if key := list(case.data.unique):
+        frame = _drop(frame, frame.duplicated(key), f"repeats {', '.join(key)}", report)
     report.missing = {str(name): int(n) for name, n in frame.isna().sum().items() if n}
     return frame, report
 
 
 def _drop(frame: pd.DataFrame, hit: pd.Series, reason: str, report: Cleaning) -> pd.DataFrame:
-    _count(report.dropped, reason, hit)
-    return frame[~hit]
-
-
-def _count(counts: dict[str, int], reason: str, hit: pd.Series) -> None:
     if hit.any():
-        counts[reason] = int(hit.sum())
+        report.dropped[reason] = int(hit.sum())
+    return frame[~hit]
 
 
 def split(frame: pd.DataFrame, case: Case, *, seed: int) -> dict[str, pd.DataFrame]:
@@ -193,22 +167,15 @@ def split(frame: pd.DataFrame, case: Case, *, seed: int) -> dict[str, pd.DataFra
     counts = frame[TARGET].value_counts() if case.classes else pd.Series({0: len(frame)})
     for index, name in enumerate(case.classes or ("rows",)):
         if (count := int(counts.get(index, 0))) < MIN_ROWS_PER_CLASS:
-            raise DataError(
-                f"{case.data.file}, class {name!r}" if case.classes else case.data.file,
-                f"{count} rows",
-                f"at least {MIN_ROWS_PER_CLASS}",
-                "Collect more, or merge classes in case.toml.",
-            )
+            where = f"{case.data.file}, class {name!r}" if case.classes else case.data.file
+            remedy = "Collect more, or merge classes in case.toml."
+            raise DataError(where, f"{count} rows", f"at least {MIN_ROWS_PER_CLASS}", remedy)
     plan = case.split
     if plan.method == "time":
         ordered = frame.sort_values(plan.column, kind="stable")
         first = round(len(frame) * (1 - plan.validation - plan.test))
         second = round(len(frame) * (1 - plan.test))
-        parts = {
-            "train": ordered[:first],
-            "validation": ordered[first:second],
-            "test": ordered[second:],
-        }
+        train, validation, test = ordered[:first], ordered[first:second], ordered[second:]
     elif plan.method == "given":
         train, test = frame[frame[plan.column] == "train"], frame[frame[plan.column] == "test"]
         groups = train.groupby(TARGET) if case.classes else [(0, train)]
@@ -216,28 +183,22 @@ def split(frame: pd.DataFrame, case: Case, *, seed: int) -> dict[str, pd.DataFra
         held = pd.concat(
             [rows.iloc[round(len(rows) * (1 - plan.validation)) :] for _, rows in groups]
         ).index
-        parts = {"train": train.drop(held), "validation": train.loc[held], "test": test}
+        train, validation = train.drop(held), train.loc[held]
     else:
         from sklearn.model_selection import train_test_split
 
         labels = frame[TARGET] if case.classes else None
-        rest, test = train_test_split(
-            frame, test_size=plan.test, stratify=labels, random_state=seed
-        )
+        draw = partial(train_test_split, random_state=seed)
+        rest, test = draw(frame, test_size=plan.test, stratify=labels)
         labels = rest[TARGET] if case.classes else None
         share = plan.validation / (1 - plan.test)
-        train, validation = train_test_split(
-            rest, test_size=share, stratify=labels, random_state=seed
-        )
-        parts = {"train": train, "validation": validation, "test": test}
+        train, validation = draw(rest, test_size=share, stratify=labels)
+    parts = {"train": train, "validation": validation, "test": test}
     for name, rows in parts.items():
         if rows.empty or (case.classes and rows[TARGET].nunique() < len(case.classes)):
-            raise DataError(
-                f"{case.data.file}, {name} part",
-                f"{len(rows)} rows",
-                "rows of every class",
-                "Change [split] in case.toml, or collect more.",
-            )
+            where, got = f"{case.data.file}, {name} part", f"{len(rows)} rows"
+            remedy = "Change [split] in case.toml, or collect more."
+            raise DataError(where, got, "rows of every class", remedy)
     return parts
 
 
@@ -261,3 +222,15 @@ def to_records(frame: pd.DataFrame, case: Case) -> list[dict[str, Any]]:
     names = [column.name for column in case.inputs]
     columns = [column.to_json(frame[column.name]) for column in case.inputs]
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def dry_run(case: Case, *, seed: int = 0) -> Cleaning:
+    """Take a case's table through reading, cleaning, splitting and encoding, before any step runs.
+
+    Raises:
+        DataError: The first thing that would fail.
+    """
+    frame, report = clean(read_table(case), case)
+    for part in split(frame, case, seed=seed).values():
+        encode(part, case)
+    return report

@@ -29,7 +29,7 @@ from lepton_lib.operations.records import Act
 from lepton_lib.operations.watched import WatchedRun, block_of, logged_answers
 from lepton_lib.runs import find_notebook, run_loop
 from lepton_lib.serving import read_log, releases
-from lepton_lib.utils import sha256_of, to_toml
+from lepton_lib.utils import CASE_VARIABLE, sha256_of, to_toml
 
 
 def advance(watched: WatchedRun, notify: Callable[[str], None]) -> None:
@@ -104,7 +104,10 @@ def _as_cells(case: Case, log: pd.DataFrame, raw: pd.DataFrame) -> tuple[pd.Data
             served[name] = raw[name].mode().iloc[0]
             filled.append(name)
     classes = [entry.values[0] for entry in case.target.classes]
-    served[TARGET] = [classes[int(y)] if classes else repr(y) for y in log[TARGET]]
+    labels = log[TARGET]
+    served[TARGET] = (
+        [classes[int(y)] for y in labels] if classes else case.target.write_numbers(labels)
+    )
     return served.astype(object).where(served.notna(), "").astype(str), filled
 
 
@@ -113,7 +116,8 @@ def _case_toml(case: Case, digest: str) -> str:
     keys = tomllib.loads(case.path("case.toml").read_text(encoding="utf-8-sig"))
     keys.pop("records", None)
     keys["data"] |= {"file": "table.csv", "sha256": digest, "encoding": "utf-8"}
-    keys["data"] |= {"skip_rows": 0, "duplicates": "drop"}
+    keys["data"] |= {"header_line": 1, "skip_rows": 0}
+    keys["data"]["duplicates"] = "keep" if case.data.duplicates == "keep" else "drop"
     return "".join(f"{key} = {to_toml(value)}\n" for key, value in keys.items())
 
 
@@ -126,12 +130,12 @@ def _train(watched: WatchedRun, act: Act) -> Act:
         parameters |= manifest[step]["parameters"]
     parameters["case"] = watched.case.name
     notebooks = [find_notebook(step) for step in steps]
-    before = os.environ.get("LEPTON_DATASETS", "")  # where cases are found, also by notebooks
-    os.environ["LEPTON_DATASETS"] = os.pathsep.join(filter(None, (str(folder.absolute()), before)))
+    before = os.environ.get(CASE_VARIABLE, "")  # where the case is found, also by notebooks
+    os.environ[CASE_VARIABLE] = str((folder / watched.case.name).absolute())
     try:
         run_loop(run_dir=folder / "run", parameters=parameters, notebooks=notebooks)
     finally:
-        os.environ["LEPTON_DATASETS"] = before
+        os.environ[CASE_VARIABLE] = before
     return watched.journal.advance(act, "trained")
 
 

@@ -8,12 +8,12 @@ is checked.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from lepton_lib.errors import NotebookError
 from lepton_lib.runs.notebooks import is_code
+from lepton_lib.utils import NO_TELEMETRY, socket_folder
 
 CELL_TIMEOUT = 600  # seconds that one cell may take
 
@@ -80,7 +81,7 @@ class NotebookExecution:
         from lepton_lib.runs import kernels
 
         defaults = {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
-        environment = {**defaults, **os.environ, **self.environment}
+        environment = {**defaults, **os.environ, **NO_TELEMETRY, **self.environment}
         # imports what kernels need while we import what we need ourselves
         metadata = kernels.prepare(environment)
         from nbclient import NotebookClient
@@ -90,7 +91,8 @@ class NotebookExecution:
 
         # Sockets in a folder of our own: no port that others on the machine could listen to, no
         # writable home needed.
-        sockets = tempfile.TemporaryDirectory(prefix="lepton-")
+        with self._kernel_errors():
+            sockets = socket_folder()
         manager = _kernel_manager(metadata, f"{sockets.name}/kernel.json")
         client = NotebookClient(
             self.nb,
@@ -120,9 +122,14 @@ class NotebookExecution:
 
     async def _start(self, client: Any, environment: Mapping[str, str]) -> None:
         options = {} if self.lock_fd is None else {"pass_fds": (self.lock_fd,)}
-        try:
+        with self._kernel_errors():
             await client.async_start_new_kernel(cwd=str(self.folder), env=environment, **options)
             await client.async_start_new_kernel_client()
+
+    @contextlib.contextmanager
+    def _kernel_errors(self) -> Iterator[None]:
+        try:
+            yield
         except (RuntimeError, OSError) as error:
             where, got = f"notebook {self.name}", f"no kernel ({error})"
             remedy = "Run `lepton doctor`."

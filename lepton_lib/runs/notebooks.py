@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from lepton_lib.artefacts import STEPS
 from lepton_lib.errors import ParameterError
-from lepton_lib.utils import course_folders
+from lepton_lib.utils import NO_COURSE, course_folders
 
+_NO_NOTEBOOK = (OSError, ValueError, AttributeError, KeyError, TypeError, RecursionError)
 SKIPPED_TAGS = {"exercise", "lesson"}  # of cells that a pipeline run leaves out
 
 
@@ -47,7 +49,7 @@ def find_notebook(name: str) -> Path:
         f"notebook {name!r}",
         f"a prefix of {', '.join(matches)}" if matches else "no such notebook",
         f"'loop', or one of: {', '.join(known) or 'none was found under notebooks/'}",
-        "Write more of its name." if matches else did_you_mean(name, list(known)),
+        "Write more of its name." if matches else did_you_mean(name, known) if known else NO_COURSE,
     )
 
 
@@ -60,14 +62,14 @@ def loop_notebooks() -> list[Path]:
     return [find_notebook(step) for step in STEPS]
 
 
-def did_you_mean(name: object, valid: Sequence[str]) -> str:
+def did_you_mean(name: object, valid: Iterable[str]) -> str:
     """The remedy for a name that isn't among the valid ones."""
     near = difflib.get_close_matches(str(name), valid, 1, 0.5)
     return f"Did you mean {near[0]!r}?" if near else "Check its spelling."
 
 
 def read_notebook(path: Path) -> Any:
-    """The notebook, without outputs.
+    """The notebook in its format's last version, without outputs; a cell without an id gets one.
 
     Raises:
         ParameterError: The file is no notebook.
@@ -75,8 +77,13 @@ def read_notebook(path: Path) -> Any:
     import nbformat
 
     try:
-        nb = nbformat.read(path, as_version=4)
-    except (OSError, ValueError, AttributeError, nbformat.ValidationError) as error:
+        content = json.loads(path.read_text("utf-8-sig"))
+        if content.get("nbformat") == 4:
+            content["nbformat_minor"] = max(content.get("nbformat_minor", 0), 5)  # cells have ids
+            for number, cell in enumerate(content["cells"]):
+                cell.setdefault("id", f"cell-{number}")
+        nb = nbformat.reads(json.dumps(content), as_version=4)
+    except (*_NO_NOTEBOOK, nbformat.ValidationError) as error:
         got = f"a file that can't be read ({error})"
         raise ParameterError(str(path), got, "a notebook", "Restore it.") from error
     for cell in nb.cells:

@@ -64,7 +64,7 @@ def write_index(run: Run) -> Path:
         pass
     packages: dict[str, str] = {}
     for entry in steps.values():
-        packages |= {"python": entry.python} | entry.packages
+        packages |= {"python": entry.python, "commit": entry.commit or "none"} | entry.packages
     page = render(
         "runs/templates/index.html",
         title=title,

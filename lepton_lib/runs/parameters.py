@@ -6,7 +6,6 @@ import ast
 import contextlib
 import io
 import math
-import os
 import re
 import tokenize
 from collections.abc import Mapping, Sequence
@@ -182,11 +181,4 @@ def find_case(values: Mapping[str, object]) -> Case | None:
     """
     if "case" not in values:
         return None
-    case = str(values["case"])
-    return load_case(Path(case).absolute() if os.sep in case else case)
-
-
-def datasets_path(case: Case) -> str:
-    """``LEPTON_DATASETS`` for a kernel, whose working directory may be far from the case."""
-    places = [str(case.folder.absolute().parent), os.environ.get("LEPTON_DATASETS", "")]
-    return os.pathsep.join(filter(None, places))
+    return load_case(str(values["case"]))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lepton_lib.artefacts import Run, exclusive_lock
+from lepton_lib.artefacts import Run, code_hash, exclusive_lock
 from lepton_lib.errors import NotebookError
 from lepton_lib.runs.execution import (
     CELL_TIMEOUT,
@@ -29,9 +29,9 @@ from lepton_lib.runs.notebooks import (
     strip_tagged_cells,
 )
 from lepton_lib.runs.pages import write_index
-from lepton_lib.runs.parameters import Value, check_parameters, datasets_path, find_case
+from lepton_lib.runs.parameters import Value, check_parameters, find_case
 from lepton_lib.runs.summary import read_steps
-from lepton_lib.utils import sha256_of, write_atomic
+from lepton_lib.utils import CASE_VARIABLE, sha256_of, write_atomic
 
 # seconds; a killed run's kernel holds the lock until it sees that its parent is gone, within 1 s
 LOCK_TIMEOUT = 3.0
@@ -83,7 +83,7 @@ def run_loop(
     """Run the loop's notebooks in order, except those that are done with these parameters.
 
     A step is done when its files, and the earlier ones that it read, are as it left them, and when
-    its notebook and its case haven't changed since.
+    its notebook, its case and the library's code haven't changed since.
 
     Args:
         run_dir: The run folder.
@@ -116,8 +116,8 @@ def _locked(folder: Path, values: Mapping[str, Mapping[str, Value]]) -> Iterator
     """Check that a run folder can be used, and lock it; yields the lock's file descriptor."""
     run = Run(folder)
     for entry in values.values():
-        if case := find_case(entry):
-            run.check_case(case.name)
+        case = find_case(entry)
+        run.check(case.name if case else None)
     read_steps(run)
     remedy = "Wait for it to end, or choose another with --out."
     with exclusive_lock(folder, timeout=LOCK_TIMEOUT, remedy=remedy) as lock_fd:
@@ -151,7 +151,7 @@ class _RunContext:
             folder=notebook.parent,
             traceback_in=str(failed),
             timeout=self.timeout,
-            environment={"LEPTON_DATASETS": datasets_path(case)} if case else {},
+            environment={CASE_VARIABLE: str(case.folder.resolve())} if case else {},
             lock_fd=self.lock_fd,
             progress=self.progress,
         )
@@ -185,12 +185,13 @@ class _RunContext:
         return bool(fingerprint == self._prepare(notebook, values)[1])
 
     def _prepare(self, notebook: Path, values: Mapping[str, Value]) -> tuple[Any, str]:
-        """The notebook to run, and a hash of its cells, parameters and its case's description."""
+        """The notebook to run, and a hash of its cells and parameters, its case and the library."""
         nb = read_notebook(notebook)
         if not self.whole:
             strip_tagged_cells(nb)
         content: list[Any] = [[cell.cell_type, cell.source] for cell in nb.cells]
-        content.append({name: value for name, value in values.items() if name != "run_dir"})
+        content += [{name: value for name, value in values.items() if name != "run_dir"}]
+        content.append(code_hash())
         if case := find_case(values):
             content.append(sha256_of(case.path("case.toml")))
         return nb, hashlib.sha256(json.dumps(content).encode()).hexdigest()

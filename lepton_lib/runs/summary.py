@@ -26,6 +26,7 @@ class StepEntry(msgspec.Struct, frozen=True):
     seconds: float
     metrics: dict[str, Any]
     python: str = _UNKNOWN
+    commit: str = _UNKNOWN
 
 
 def read_steps(run: Run) -> dict[str, StepEntry]:

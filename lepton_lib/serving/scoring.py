@@ -14,7 +14,6 @@ from typing import Any, NotRequired, TypedDict
 
 import msgspec
 import numpy as np
-import onnxruntime
 
 from lepton_lib import decisions
 from lepton_lib.cases import Case, encode_records, load_case
@@ -22,7 +21,7 @@ from lepton_lib.errors import LeptonError, RunError
 from lepton_lib.explanation import shapley_values
 from lepton_lib.serving import signing
 from lepton_lib.serving.codec import Codec
-from lepton_lib.utils import first_line
+from lepton_lib.utils import first_line, import_onnxruntime
 
 # what the manifest vouches for, and how many bytes it may have
 LIMITS = {
@@ -44,6 +43,9 @@ def contract_of(case: Case) -> str:
     rules = ("name", "kind", "unit", "min", "max", "categories", "parts", "nullable")
     empty = {"categories": (), "parts": ()}
     inputs = [{r: getattr(column, r, empty.get(r)) for r in rules} for column in case.inputs]
+    for column, part in zip(case.inputs, inputs, strict=True):
+        if other := getattr(column, "other", ""):
+            part["other"] = other  # any word is accepted
     rest = [part.model_dump() if part else None for part in (case.costs, case.bands)]
     return _sha256(json.dumps([inputs, case.classes, rest], sort_keys=True).encode())
 
@@ -168,6 +170,7 @@ class Scorer:
             expected = f"case {packaged[0]!r} as it was then"
             remedy = "Restore case.toml, or run the loop again."
             raise RunError(f"{self.case.name}/case.toml", got, expected, remedy)
+        onnxruntime = import_onnxruntime()
         options = onnxruntime.SessionOptions()
         # more are slower for models this small
         options.intra_op_num_threads = options.inter_op_num_threads = 1

@@ -17,16 +17,10 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from lepton_lib.errors import RunError
+from lepton_lib.utils import KEY_REMEDY, config_folder
 
 SIGNATURE, SIGNATURE_LIMIT = "manifest.sig", 4096  # bytes
 _PURPOSE = b"lepton manifest 1\n"  # so that a signature can't be taken for one of something else
-
-
-def config_folder() -> Path:
-    """The user's folder for keys: ``LEPTON_CONFIG``, or ``lepton`` in ``XDG_CONFIG_HOME``."""
-    if named := os.environ.get("LEPTON_CONFIG"):
-        return Path(named)
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "lepton"
 
 
 def public_key() -> str:
@@ -53,8 +47,7 @@ def _private_key(*, generate: bool = True) -> Ed25519PrivateKey:
         return Ed25519PrivateKey.from_private_bytes(bytes.fromhex(path.read_text()))
     except (OSError, ValueError) as error:
         got = f"no signing key ({getattr(error, 'strerror', None) or error})"
-        remedy = "Make the folder yours and the file's mode 600, or name trusted keys with --trust."
-        raise RunError(str(path), got, "a key of yours, or room for one", remedy) from error
+        raise RunError(str(path), got, "a key of yours, or room for one", KEY_REMEDY) from error
 
 
 def sign(manifest: bytes) -> str:
