@@ -33,11 +33,11 @@ from lepton_lib.serving import (
     Scorer,
     attach_labels,
     log_maintenance,
+    log_reading,
     read_log,
     releases,
     signing,
 )
-from lepton_lib.serving import log as prediction_log
 from lepton_lib.utils import sha256_of
 from tests.conftest import write_case
 from tests.service import ask, call
@@ -404,14 +404,14 @@ def test_a_look_reads_only_what_is_new(copy, trained, monkeypatch):
     place, counts, first = copy(trained), [], ""
     run, case = at(place)
     log = run / "service" / "predictions.sqlite"
-    real = prediction_log.read_rows
+    real = log_reading.read_rows
 
     def counted(*values, **options):
         rows = real(*values, **options)
         counts.append(len(rows))
         return rows
 
-    monkeypatch.setattr(prediction_log, "read_rows", counted)
+    monkeypatch.setattr(log_reading, "read_rows", counted)
     for day in range(5):
         counts.clear()
         ids = serve(place, things(100, seed=day))

@@ -19,6 +19,7 @@ from snowballstemmer import stemmer
 
 from lepton_lib.errors import RunError
 from lepton_lib.site import ROOT, build, reference
+from lepton_lib.site.reference import _meanings, case_reference
 from tests.test_layers import PARTS
 
 NOTEBOOKS = sorted(
@@ -237,3 +238,12 @@ def test_flaws_stop_the_build_and_leave_the_old_site(tmp_path):
     for complaint in ("01_gone.ipynb", "images/gone.png", "Non-consecutive header"):
         assert complaint in str(raised.value)
     assert (tmp_path / "out" / "index.html").read_text() == "old"
+
+
+def test_the_reference_of_a_case_explains_every_key():
+    """No row of the page lacks a meaning, and no meaning belongs to a key that is gone."""
+    page = case_reference()
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    assert [row[0] for row in rows if row[-1].strip(" |") == ""] == []
+    keys = {row[0].strip("| `") for row in rows}
+    assert {key for keys_of in _meanings().values() for key in keys_of} <= keys

@@ -27,8 +27,8 @@ MINUS = "\u2212"  # a typographic minus is one in every format
 class NumberFormat(Section):
     """The way in which a column's numbers are written."""
 
-    decimal: Literal[".", ","] = "."
-    thousands: Literal["", ".", ",", " ", "'"] = ""
+    decimal: Literal[".", ","] = Field(".", description="the mark before the decimals")
+    thousands: Literal["", ".", ",", " ", "'"] = Field("", description="between thousands")
     signs: tuple[str, ...] = Field(default=(), description="unit signs beside a number: $, %, kg")
     accounting: bool = Field(False, description="parentheses for a minus: (12) is -12")
 

@@ -11,7 +11,8 @@ from lepton_lib.errors import needs_extra
 with needs_extra("serve", "lepton_lib.serving", "fastapi"):
     from lepton_lib.serving import releases
     from lepton_lib.serving.local_service import LocalService, start
-    from lepton_lib.serving.log import PredictionLog, attach_labels, read_log
+    from lepton_lib.serving.log import PredictionLog, attach_labels
+    from lepton_lib.serving.log_reading import read_log
     from lepton_lib.serving.packaging import check_parity, model_card, package
     from lepton_lib.serving.scoring import Scorer
     from lepton_lib.serving.server import serve

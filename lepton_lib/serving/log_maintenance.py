@@ -11,8 +11,9 @@ from pathlib import Path
 
 from lepton_lib.cases import Case, load_case
 from lepton_lib.errors import RunError
-from lepton_lib.serving import log
-from lepton_lib.serving.log import TOKEN, PredictionLog, Row
+from lepton_lib.serving import log, log_reading
+from lepton_lib.serving.log import TOKEN, PredictionLog
+from lepton_lib.serving.log_reading import Row
 from lepton_lib.serving.releases import folder_of, folder_of_version
 from lepton_lib.serving.scoring import Scorer, read_service
 from lepton_lib.utils import to_json, write_atomic
@@ -29,7 +30,7 @@ def find(path: Path, id_: str) -> list[Row]:
         RunError: There is no such log, or no such prediction in it.
     """
     with log.connect(path) as connection:
-        rows = log.read_rows(connection, id_)
+        rows = log_reading.read_rows(connection, id_)
     if not rows:
         got, expected = f"no prediction or request {id_!r}", "an id from an answer or its header"
         remedy = "Check the id; an erased prediction isn't found, either."
@@ -72,7 +73,7 @@ def export(path: Path, case: Case, target: Path) -> int:
     Raises:
         RunError: There is no such log, or the file can't be written.
     """
-    table = log.read_log(path, case)
+    table = log_reading.read_log(path, case)
     with log.wrap_sqlite_errors(target):
         write_atomic(target, table.to_parquet(), mode=0o600)
     return len(table)
@@ -95,7 +96,7 @@ def erase(path: Path, id_: str) -> int:
         for token in {name[:TOKEN] for name in gone}:
             query = "DELETE FROM batches WHERE token = ? RETURNING *"
             for batch in connection.execute(query, (token,)).fetchall():
-                for row in log.read_batch(batch):
+                for row in log_reading.read_batch(batch):
                     if row.id not in gone:  # on its own from now on
                         content = map(log.to_text, (row.inputs, row.answer))
                         connection.execute(log.SINGLE, (*row[:4], *content))

@@ -59,7 +59,8 @@ def install(
         got, expected = "a release older than one that is installed", "a newer one"
         remedy = "Package the model again, or pass allow_older (--allow-older)."
         raise RunError(str(source), got, expected, remedy)
-    _place(run_dir, version, contents, trust)
+    with _locked(run_dir):
+        _place(run_dir, version, contents, trust)
     return version
 
 
@@ -78,11 +79,7 @@ def _place(
                 (staging / name).write_bytes(content)
             Scorer(staging, trust=trust)
             staging.chmod(0o755)
-            try:
-                staging.rename(place)
-            except OSError:
-                if not place.exists():  # else another process has installed the same
-                    raise
+            staging.rename(place)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
@@ -222,7 +219,7 @@ def _base(run_dir: str | Path) -> Path:
 
 
 def _locked(run_dir: str | Path) -> contextlib.AbstractContextManager[int]:
-    """Hold the service folder: two that change the pointer at once would lose an entry."""
+    """Hold the service folder: two that change it at once would undo each other's work."""
     return exclusive_lock(_base(run_dir), timeout=LOCK_SECONDS)
 
 

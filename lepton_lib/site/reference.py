@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
+import tomllib
+from pathlib import Path
 from typing import Any
 
 from lepton_lib.cases import Case
@@ -104,13 +107,28 @@ def _references(path: str, value: Schema) -> list[tuple[str, str]]:
 
 def _section(heading: str, model: Schema) -> str:
     required = model.get("required", [])
+    name = model["title"]
     rows = [
         f"| `{key}` | {_type(value)} | {'' if key in required else _default(value)} "
-        f"| {_cell(value.get('description', ''))} |"
+        f"| {_cell(_meaning(name, key, value))} |"
         for key, value in model["properties"].items()
     ]
     table = ["| key | type | default | meaning |", "| --- | --- | --- | --- |", *rows]
     return f"\n## {heading}\n\n{model.get('description', '')}\n\n" + "\n".join(table) + "\n"
+
+
+def _meaning(model: str, key: str, value: Schema) -> str:
+    """What a key means: the model's own description, else that of ``pages/case_keys.toml``."""
+    names = [model, "Column"] if model.endswith("Column") else [model]
+    texts = [_meanings()[name][key] for name in names if key in _meanings().get(name, {})]
+    text: str = value.get("description") or (texts or [""])[0]
+    return text
+
+
+@functools.cache
+def _meanings() -> dict[str, Any]:
+    path = Path(__file__).parent / "pages" / "case_keys.toml"
+    return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
 def _type(value: Schema) -> str:
