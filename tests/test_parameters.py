@@ -14,7 +14,7 @@ MOVES = {
     "00_environment": {"charter.json"},
     "01_data": {"data/train.parquet", "data/test.parquet"},
     "02_training": {"model/model.safetensors", "validation_loss", "model"},
-    "03_evaluation": {"evaluation/metrics.json", "low", "high"},
+    "03_evaluation": {"evaluation/metrics.json"},
     "04_deployment": {"service/latency.json"},
     "05_monitoring": {
         "monitoring/drift.json",
