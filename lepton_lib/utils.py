@@ -46,14 +46,6 @@ NO_COURSE = (
 )
 
 
-def import_onnxruntime() -> Any:
-    """The package onnxruntime, with its telemetry off; it is imported nowhere else."""
-    os.environ.update(NO_TELEMETRY)
-    import onnxruntime
-
-    return onnxruntime
-
-
 def normalize(values: Array, *, reference: Array | None = None) -> Array:
     """Standardise columns with the mean and standard deviation of ``reference``.
 

@@ -74,7 +74,7 @@ def write_release(folder, case, seed=0, **options):
     torch.manual_seed(seed)
     labels = np.arange(len(inputs)) % max(len(case.classes), 50)
     model = build_model(
-        case, inputs, labels.astype(np.float32), kind="mlp", hidden_size=4, **options
+        case, inputs, labels.astype(np.float32), kind="mlp", hidden_size=8, **options
     ).eval()
     if case.classes:
         model.temperature.fill_(0.1)  # far from even odds, so that every band and decision occurs

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+from importlib import metadata
 
 import pytest
 
@@ -38,7 +39,7 @@ def test_a_finished_step_lies_in_the_folder_and_in_the_manifest(run):
     assert entry["metrics"] == {"value": 7}
     assert set(entry["files"]) == set(OUTPUTS[FIRST])
     assert entry["packages"]["torch"].startswith("2.")
-    assert entry["packages"]["lepton-course"] == "0.1.0"
+    assert entry["packages"]["lepton-course"] == metadata.version("lepton-course")
     assert entry["commit"] == artefacts.commit()
     assert entry["python"].startswith("3.")
     assert 0 <= entry["seconds"] < 60

@@ -147,10 +147,10 @@ def test_reasons_keep_nobody_waiting(app, monkeypatch):
     main, seen = threading.current_thread(), []
     inner = app.scorer.explain
 
-    def slow(records):
+    def slow(records, cancelled):
         seen.append(threading.current_thread() is not main)
         time.sleep(0.3)
-        return inner(records)
+        return inner(records, cancelled)
 
     monkeypatch.setattr(app.scorer, "explain", slow)
 

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import json
+import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
@@ -21,7 +22,7 @@ from lepton_lib.errors import LeptonError, RunError
 from lepton_lib.explanation import shapley_values
 from lepton_lib.serving import signing
 from lepton_lib.serving.codec import Codec
-from lepton_lib.utils import first_line, import_onnxruntime
+from lepton_lib.utils import NO_TELEMETRY, first_line
 
 # what the manifest vouches for, and how many bytes it may have
 LIMITS = {
@@ -170,7 +171,9 @@ class Scorer:
             expected = f"case {packaged[0]!r} as it was then"
             remedy = "Restore case.toml, or run the loop again."
             raise RunError(f"{self.case.name}/case.toml", got, expected, remedy)
-        onnxruntime = import_onnxruntime()
+        os.environ.update(NO_TELEMETRY)  # read when onnxruntime is imported, which is only here
+        import onnxruntime
+
         options = onnxruntime.SessionOptions()
         # more are slower for models this small
         options.intra_op_num_threads = options.inter_op_num_threads = 1
