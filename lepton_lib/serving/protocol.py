@@ -19,8 +19,8 @@ from lepton_lib.serving.problems import (
     ProblemError,
     render,
 )
-from lepton_lib.serving.server import is_loopback
 from lepton_lib.serving.telemetry import log_event
+from lepton_lib.utils import is_loopback
 
 HEAD_LIMIT = 64 << 10  # bytes of a request that aren't its body
 HEAD_SECONDS, BODY_SECONDS = 10.0, 20.0

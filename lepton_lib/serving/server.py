@@ -6,8 +6,6 @@ threads inherits their locks, and none of the threads that would open them.
 
 from __future__ import annotations
 
-import contextlib
-import ipaddress
 import logging
 import multiprocessing
 import os
@@ -25,6 +23,7 @@ from lepton_lib.errors import LeptonError, RunError
 from lepton_lib.serving.problems import ANSWER_SECONDS
 from lepton_lib.serving.releases import load_current
 from lepton_lib.serving.telemetry import log_event
+from lepton_lib.utils import is_loopback
 
 if TYPE_CHECKING:
     import uvicorn
@@ -209,13 +208,6 @@ def _configure_logging() -> None:
     # No line shows these; finding the caller takes longer than writing the line.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address, or a name of its own."""
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"
 
 
 def listen(host: str, port: int) -> socket.socket:
