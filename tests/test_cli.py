@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lepton_lib import doctor
+from lepton_lib import __main__, doctor
 from lepton_lib.cases import load_case
 from tests.conftest import light, small_table
 from tests.tiny import PARAMETERS, work, write_loop, write_notebook
@@ -391,3 +391,12 @@ def test_a_home_without_room_for_a_key(lepton, here, monkeypatch):
     code, _, err = lepton("run", "loop")
     assert (code, "Set LEPTON_CONFIG to a folder of yours" in err) == (2, True)
     assert not (here / "runs").exists()
+
+
+def test_the_entry_point_is_the_command(monkeypatch, capsys):
+    """`lepton` and ``python -m lepton_lib`` are the same command."""
+    monkeypatch.setattr("sys.argv", ["lepton", "--help"])
+    with pytest.raises(SystemExit) as end:
+        __main__.main()
+    assert end.value.code == 0
+    assert "doctor" in capsys.readouterr().out

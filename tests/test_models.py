@@ -505,3 +505,19 @@ def test_gradients_reach_the_numbers_that_are_there():
     preprocessor(raw)[:, 2].sum().backward()
     assert raw.grad[0].tolist() == [0, 0]
     assert raw.grad[1, 0].item() == pytest.approx(1 / (4 * preprocessor.scale[2].item()))
+
+
+def test_trees_are_laid_out_for_onnx_node_by_node():
+    """Each node is named once within its tree, and each leaf's weight is its value."""
+    random = np.random.default_rng(0)
+    inputs = random.normal(size=(200, 3)).astype(np.float32)
+    labels = (inputs[:, 0] > 0).astype(np.int64)
+    fold = np.arange(200) % 2
+    trees, _ = grow_trees(inputs, labels, fold, output_size=1, offset=0, seed=0)
+    trees.prepare_export()
+    laid_out = trees.onnx_attributes
+    nodes = list(zip(laid_out["nodes_treeids"], laid_out["nodes_nodeids"], strict=True))
+    assert len(set(nodes)) == len(nodes) == trees.links.shape[1]
+    leaves = [mode == "LEAF" for mode in laid_out["nodes_modes"]]
+    assert laid_out["target_weights"] == trees.numbers[1][torch.tensor(leaves)].tolist()
+    assert laid_out["n_targets"] == 1
