@@ -8,7 +8,7 @@ import pytest
 from lepton_lib.artefacts import STEPS
 from lepton_lib.classroom import grading, sandbox
 from lepton_lib.classroom.notebooks import fill_in
-from lepton_lib.exercises.definitions import definition_files, read_definitions
+from lepton_lib.exercises.definitions import definition_files, notebook_number, read_definitions
 from lepton_lib.runs import find_notebooks
 from lepton_lib.runs.notebooks import read_notebook
 
@@ -40,7 +40,7 @@ def graded(tmp_path_factory, pipeline):
 def test_every_answer_is_correct_in_its_notebook(graded, path):
     """After the cells before it, every answer of a notebook is correct, and nothing fails."""
     learner = graded[path.stem]
-    known = read_definitions(definition_files()[path.stem[:2]])
+    known = read_definitions(definition_files()[notebook_number(path)])
     found = {key: result for key, result in learner.results.items() if key in known}
     assert {key: result.status for key, result in found.items()} == dict.fromkeys(
         known, "correct"

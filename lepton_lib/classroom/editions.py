@@ -20,7 +20,7 @@ from lepton_lib.classroom.notebooks import (
     write_notebook,
 )
 from lepton_lib.errors import wrap_os_errors
-from lepton_lib.exercises.definitions import find_definition
+from lepton_lib.exercises.definitions import find_definition, number_of
 from lepton_lib.runs import find_notebooks, refresh_notebooks
 from lepton_lib.runs.execution import ProgressCallback
 from lepton_lib.runs.notebook_html import cells_to_html, markdown_to_html
@@ -61,7 +61,8 @@ def hand_out(
     import nbformat
 
     paths = list(find_notebooks().values()) if notebooks is None else list(notebooks)
-    images = source_folder() / "images"
+    source = source_folder()
+    images = source / "images"
     with wrap_os_errors(folder, remedy="Choose another."):
         for edition in EDITIONS:
             shutil.rmtree(folder / edition, ignore_errors=True)
@@ -69,14 +70,16 @@ def hand_out(
             if edition != SLIDES and images.is_dir():
                 shutil.copytree(images, folder / edition / "images")
         for path in paths:
-            nb = read_notebook(path)
+            nb, name = read_notebook(path), path.relative_to(source)
             if nbgrader:
                 nb = insert_after_exercises(nb, _nbgrader_test)
-            write_notebook(folder / LEARNERS / path.name, nb)
-            write_notebook(folder / INSTRUCTOR / path.name, fill_in(nb))
+            for edition in EDITIONS:
+                (folder / edition / name).parent.mkdir(exist_ok=True)
+            write_notebook(folder / LEARNERS / name, nb)
+            write_notebook(folder / INSTRUCTOR / name, fill_in(nb))
             page = slides_page(nbformat.read(path, 4), path.stem)
-            write_atomic(folder / SLIDES / f"{path.stem}.html", page)
-    answered = [folder / INSTRUCTOR / path.name for path in paths]
+            write_atomic(folder / SLIDES / name.with_suffix(".html"), page)
+    answered = [folder / INSTRUCTOR / path.relative_to(source) for path in paths]
     refresh_notebooks(answered, progress=progress)
     for path in answered:
         write_notebook(path, insert_after_exercises(nbformat.read(path, 4), _instructor_note))
@@ -89,7 +92,7 @@ def _nbgrader_test(key: str) -> Any:
     from nbformat.v4 import new_code_cell
 
     name = f"test-{key.replace('.', '-')}"
-    done = f'progress_card("{key[:2]}").lines["{key}"][1].status == "correct"'
+    done = f'progress_card("{number_of(key)}").lines["{key}"][1].status == "correct"'
     source = "from lepton_lib.exercises import progress_card\n\n"
     source += f'assert {done}, "{key} is not correct yet"'
     # nbgrader.utils.compute_checksum, of 0.9: source, type, grade, solution, locked, name, points

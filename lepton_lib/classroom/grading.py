@@ -17,7 +17,7 @@ from lepton_lib.classroom.sandbox import Limits, SandboxRunner
 from lepton_lib.classroom.sandbox_protocol import SandboxEvent, decode
 from lepton_lib.errors import wrap_os_errors
 from lepton_lib.exercises import grade_answer
-from lepton_lib.exercises.definitions import definition_files, definitions_of
+from lepton_lib.exercises.definitions import definition_files, definitions_of, number_of
 from lepton_lib.exercises.progress import CORRECT, NOT_ATTEMPTED, NOT_YET
 
 NOT_RUN = "could not be run"
@@ -150,7 +150,7 @@ def grade(
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
             sandbox.close()
-    numbers = sorted({key[:2] for learner in learners for key in learner.results})
+    numbers = sorted({number_of(key) for learner in learners for key in learner.results})
     keys = [key for number in numbers for key in definitions_of(number)]
     for learner in learners:
         rest = Result(NOT_ATTEMPTED, "not handed in")
@@ -178,7 +178,7 @@ def _add_notebook(learner: Learner, path: Path, events: list[SandboxEvent]) -> N
             end = f"no notebook: {event.text}"
         elif event.kind == "stopped":
             end = f"{event.text}{cell}"
-    numbers = {key[:2] for key in keys} & set(definition_files())
+    numbers = {number_of(key) for key in keys} & set(definition_files())
     if end or not numbers:
         learner.notes.append(f"{path.name}: {end or 'no exercise of the course in it'}")
     missing = f"the notebook came to no end: {end}" if end else "its cell fails"

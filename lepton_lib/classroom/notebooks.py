@@ -16,7 +16,7 @@ from lepton_lib.runs import find_notebooks
 from lepton_lib.runs.notebooks import is_code
 from lepton_lib.utils import write_atomic
 
-_KEY = re.compile(r"\bcheck(?:point)?\(\s*[\"'](\d\d\.\w+)[\"']")
+_KEY = re.compile(r"\bcheck(?:point)?\(\s*[\"']((?:\d\d|[a-z]\d+)\.\w+)[\"']")
 
 
 def source_folder() -> Path:

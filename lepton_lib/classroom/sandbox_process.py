@@ -141,7 +141,13 @@ def _read_cells(path: Path) -> tuple[list[CodeCell], dict[str, str]]:
     from IPython.core.inputtransformer2 import TransformerManager
 
     from lepton_lib.classroom.notebooks import keys_in
-    from lepton_lib.exercises.definitions import Exercise, definition_files, find_definition
+    from lepton_lib.exercises.definitions import (
+        Exercise,
+        definition_files,
+        find_definition,
+        notebook_number,
+        number_of,
+    )
     from lepton_lib.runs import find_notebooks
     from lepton_lib.runs.notebooks import read_notebook
 
@@ -149,8 +155,8 @@ def _read_cells(path: Path) -> tuple[list[CodeCell], dict[str, str]]:
     code = [cell for cell in nb.cells if cell.cell_type == "code"]
     known = set(definition_files())
     # where no check is left, the cells' ids tell
-    numbers = {key[:2] for cell in code for key in keys_in(cell.source)} & known or known
-    own = [path for stem, path in find_notebooks().items() if stem[:2] in numbers]
+    numbers = {number_of(key) for cell in code for key in keys_in(cell.source)} & known or known
+    own = [path for path in find_notebooks().values() if notebook_number(path) in numbers]
     originals: dict[str, str] = {}
     exercises: dict[str, Exercise] = {}  # by the cell's id
     for cell in (cell for path in own for cell in read_notebook(path).cells):

@@ -1,7 +1,7 @@
 """What an exercise is: its answer as code, the wrong answers that are known, its hints.
 
-A definition lies in ``notebooks/exercises/<notebook>.toml``. It is the course's own code and is run
-as such; nothing that a reader writes comes here.
+A definition lies in ``notebooks/exercises/``, at the same relative path as its notebook. It is the
+course's own code and is run as such; nothing that a reader writes comes here.
 """
 
 from __future__ import annotations
@@ -112,11 +112,24 @@ def letter_hash(salt: str, letter: str) -> str:
     return hashlib.sha256(f"{salt}:{letter}".encode()).hexdigest()[:12]
 
 
+def notebook_number(path: Path) -> str:
+    """The number that a notebook's keys begin with: ``02``, or ``i2`` for ``industry/02_x``."""
+    number = path.stem.partition("_")[0]
+    loop = path.parent.name in ("notebooks", "exercises")
+    return number if loop else path.parent.name[:1] + number.lstrip("0")
+
+
+def number_of(key: str) -> str:
+    """The number of the notebook that a key belongs to: ``02`` of ``02.3``."""
+    return key.partition(".")[0]
+
+
 def definition_files() -> dict[str, Path]:
-    """The nearest files of definitions by the notebook's number (``02``)."""
+    """The nearest files of definitions by the notebook's number, those of the loop first."""
     for folder in course_folders("notebooks"):
-        if paths := sorted((folder / "exercises").glob("*.toml")):
-            return {path.stem.partition("_")[0]: path for path in paths}
+        if paths := list((folder / "exercises").rglob("*.toml")):
+            files = {notebook_number(path): path for path in paths}
+            return dict(sorted(files.items()))
     return {}
 
 
@@ -127,7 +140,7 @@ def read_definitions(path: Path) -> dict[str, Exercise | Question]:
     Raises:
         ExerciseError: The file can't be used: where and why.
     """
-    number, where = path.stem.partition("_")[0], path.name
+    number, where = notebook_number(path), path.name
     definitions: dict[str, Exercise | Question] = {}
     try:
         for name, table in tomllib.loads(path.read_text(encoding="utf-8")).items():
@@ -153,7 +166,7 @@ def definitions_of(number: str) -> dict[str, Exercise | Question]:
         ExerciseError: The notebook has none, or they can't be read.
     """
     if number not in (files := definition_files()):
-        remedy = "Write the notebook's number with two digits."
+        remedy = "Write the notebook's number as its keys do."
         raise ExerciseError(f"notebook {number!r}", "no exercises", f"one of {list(files)}", remedy)
     return read_definitions(files[number])
 
@@ -164,7 +177,7 @@ def find_definition(key: str) -> Exercise | Question:
     Raises:
         ExerciseError: There is none.
     """
-    files, number = definition_files(), str(key).partition(".")[0]
+    files, number = definition_files(), number_of(str(key))
     known = definitions_of(number) if number in files else {}
     if key in known:
         return known[key]
