@@ -73,7 +73,8 @@ STEPS = tuple(OUTPUTS)
 PARTIAL = ".partial"  # the suffix of a folder of staged files
 PACKAGES = ("lepton-course", "torch", "numpy", "pandas", "scikit-learn", "onnxruntime")
 _LIBRARY = Path(__file__).resolve().parent
-_NOT_IN_STEPS = ("cli", "classroom", "operations", "runs", "site")  # no step's notebook runs these
+# no step's notebook runs these
+_NOT_IN_STEPS = ("classroom", "cli", "drafting", "operations", "runs", "site")
 
 
 def code_hash() -> str:

@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from lepton_lib.cases import encode_records, example_record, load_case
-from lepton_lib.data import clean, draft_case, encode, read_table, split
+from lepton_lib.data import clean, encode, read_table, split
 from lepton_lib.data.tables import to_records
+from lepton_lib.drafting import draft_case
 from lepton_lib.errors import LeptonError
 from lepton_lib.trainer import fit_model
 

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from lepton_lib.cases import encode_records, example_record, load_case
-from lepton_lib.data import clean, draft_case, encode, read_table, split
+from lepton_lib.data import clean, encode, read_table, split
+from lepton_lib.drafting import draft_case
 from lepton_lib.errors import CaseError, DataError, LeptonError
 from lepton_lib.evaluation import gate
 from tests.conftest import small_table

@@ -24,7 +24,7 @@ CORE_LAYERS = (
     ("monitoring",),
 )
 CORE = frozenset(module for layer in CORE_LAYERS for module in layer)
-COURSE = frozenset({"exercises", "classroom", "cli", "doctor", "site", "__main__"})
+COURSE = frozenset({"drafting", "exercises", "classroom", "cli", "doctor", "site", "__main__"})
 PARTS = CORE | {"serving", "runs", "operations"} | COURSE
 MAY_IMPORT = {
     **{
@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "serving": CORE,
     "runs": CORE,
     "operations": CORE | {"serving", "runs"},
+    "drafting": CORE,
     "exercises": CORE,
     "doctor": CORE,
     "site": CORE,

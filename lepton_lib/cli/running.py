@@ -157,7 +157,7 @@ def new_case(
     ] = None,
 ) -> None:
     """Draft a case from a table, and say what each column was taken for."""
-    from lepton_lib.data import draft_case
+    from lepton_lib.drafting import draft_case
 
     draft = draft_case(file, target=target, folder=out, encoding=encoding, task=task)
     folder = draft.path.parent

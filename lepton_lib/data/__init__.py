@@ -3,7 +3,6 @@
 Knows cases, pandas and tensors; doesn't know models.
 """
 
-from lepton_lib.data.draft import Draft, draft_case
 from lepton_lib.data.loading import DataLoader, Dataset
 from lepton_lib.data.reading import nest_records, read_records, read_table
 from lepton_lib.data.tables import (
@@ -20,9 +19,7 @@ __all__ = [
     "Cleaning",
     "DataLoader",
     "Dataset",
-    "Draft",
     "clean",
-    "draft_case",
     "dry_run",
     "encode",
     "find_problems",

@@ -28,7 +28,8 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from lepton_lib import metrics
 from lepton_lib.cases import Case, load_case
-from lepton_lib.data import clean, draft_case, encode, read_table
+from lepton_lib.data import clean, encode, read_table
+from lepton_lib.drafting import draft_case
 from lepton_lib.models import Preprocessor
 from lepton_lib.trainer import fit_model
 from tests.benchmarks.timing import Row

@@ -17,7 +17,7 @@ from lepton_lib.cases import CategoryColumn, Column, NumberColumn, TextColumn, T
 from lepton_lib.cases.columns import LARGEST
 from lepton_lib.cases.formats import MINUS, MomentFormat, NumberFormat
 from lepton_lib.cases.moments import PARTS, count_part
-from lepton_lib.data.sources import conventions
+from lepton_lib.drafting.sources import conventions
 
 MAX_CATEGORIES = 30  # of more distinct words the commonest are categories, the rest one of them
 MIN_CATEGORY_ROWS = 5  # of a word that is a category of its own among that many

@@ -17,10 +17,10 @@ import pandas as pd
 
 from lepton_lib.cases import TARGET, load_case
 from lepton_lib.cases.sections import Data
-from lepton_lib.data import findings, profiling
 from lepton_lib.data.reading import read_raw
-from lepton_lib.data.sources import copy_table, sniff
 from lepton_lib.data.tables import dry_run
+from lepton_lib.drafting import findings, profiling
+from lepton_lib.drafting.sources import copy_table, sniff
 from lepton_lib.errors import CaseError, DataError
 from lepton_lib.utils import render, sha256_of, to_toml
 
@@ -204,10 +204,9 @@ def _settle(work: Path, sections: dict[str, Any], notes: list[str]) -> None:
     """Write a case.toml whose table can be read, cleaned, divided and encoded."""
     split = sections["split"]
     ordered = f"the rows are split by time, {split.get('column')!r}: the test part comes last"
-    told = [*notes, *([ordered] if split["method"] == "time" else [])]
-    text = render(
-        "data/templates/case.toml", **sections, notes=told, name=work.name, key=_key, toml=to_toml
-    )
+    remarks = [*notes, *([ordered] if split["method"] == "time" else [])]
+    values = sections | {"notes": remarks, "name": work.name, "key": _key, "toml": to_toml}
+    text = render("drafting/templates/case.toml", **values)
     (work / "case.toml").write_text(text, encoding="utf-8")
     try:
         case = load_case(work)
@@ -218,7 +217,7 @@ def _settle(work: Path, sections: dict[str, Any], notes: list[str]) -> None:
             return _settle(work, sections | {"split": {"method": "stratified"}}, notes)
         remedy = "Collect more rows, or correct the table."
         raise DataError(case.data.file, error.got, error.expected, remedy) from error
-    notes[:] = told
+    notes[:] = remarks
     return None
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from lepton_lib.cases.sections import Target, TargetClass
-from lepton_lib.data import profiling
 from lepton_lib.data.tables import MIN_ROWS_PER_CLASS
+from lepton_lib.drafting import profiling
 from lepton_lib.errors import DataError
 
 MAX_CLASSES = 20  # more distinct whole numbers than that are a quantity, not classes
