@@ -27,7 +27,6 @@ EXTRA_OF = {  # the extra that a part's imports may come from
     "runs": "ops",
     "operations": "ops",
 }
-READERS = {"pyarrow", "openpyxl"}  # which pandas imports to read Parquet and Excel
 CUDA = ("nvidia-", "cuda-", "triton")  # pinned by torch itself, and no part of its CPU build
 
 
@@ -80,13 +79,13 @@ def files_of(parts):
 def test_the_core_imports_its_dependencies_and_nothing_else():
     """The core imports what `pip install .` brings: nothing is missing, nothing unused."""
     imported = set().union(*map(third_party, files_of(CORE)))
-    assert imported | READERS == names(PROJECT["dependencies"])
+    assert imported == names(PROJECT["dependencies"])
 
 
 @pytest.mark.parametrize("part", ["serving", "runs", "operations", ""])
 def test_a_part_imports_what_its_extra_brings(part):
     """Serving imports nothing beyond ``serve``, operations ``ops``, the course ``class``."""
-    parts = [part] if part else {"exercises", "classroom", "cli", "doctor"}
+    parts = [part] if part else {"drafting", "exercises", "classroom", "cli", "doctor"}
     imported = set().union(*(third_party(path, with_extras=True) for path in files_of(parts)))
     assert imported <= closure(EXTRA_OF.get(part, "class"))
 
