@@ -30,7 +30,7 @@ from lepton_lib.utils import (
     write_atomic,
 )
 
-# The files of each step. A step may read only those of earlier ones.
+# The files of each step of the loop. A step may read only those of earlier ones.
 OUTPUTS: dict[str, tuple[str, ...]] = {
     "00_environment": ("charter.json",),
     "01_data": (
@@ -255,7 +255,8 @@ class Step:
 
     def path(self, name: str) -> Path:
         """Where to write the output ``name``; `finish` moves it into place."""
-        assert name in OUTPUTS[self.name], f"{name} is not in artefacts.OUTPUTS[{self.name!r}]"
+        known = OUTPUTS.get(self.name, (name,))  # a lesson may leave any file
+        assert name in known, f"{name} is not in artefacts.OUTPUTS[{self.name!r}]"
         path = self._staging / name
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
@@ -284,7 +285,9 @@ class Step:
         Raises:
             RunError: An output is missing; nothing is moved then.
         """
-        outputs = OUTPUTS[self.name]
+        staged = [path for path in self._staging.rglob("*") if path.is_file()]
+        names = sorted(path.relative_to(self._staging).as_posix() for path in staged)
+        outputs = OUTPUTS.get(self.name, names)
         if missing := [name for name in outputs if not (self._staging / name).is_file()]:
             expected = "every file of the step written before finish()"
             remedy = "Run the notebook from its first cell to its last."

@@ -81,7 +81,7 @@ def needs_extra(extra: str, user: str, *modules: str) -> Iterator[None]:
     """Name the command that installs an extra where an import inside fails.
 
     Args:
-        extra: ``serve``, ``ops`` or ``class``.
+        extra: ``serve``, ``ops``, ``class``, ``text`` or ``vision``.
         user: What needs it, such as ``"lepton_lib.serving"``.
         *modules: Modules of the extra that are imported later; looked for, and not imported.
 

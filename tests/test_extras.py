@@ -91,20 +91,31 @@ def test_a_part_imports_what_its_extra_brings(part):
 
 
 def test_notebooks_import_what_the_class_has():
-    """Every package that a notebook imports comes with ``class``."""
+    """What a notebook of the loop imports comes with ``class``, what a lesson does with ``all``."""
+    imported = imported_by(ROOT.glob("notebooks/*.ipynb"))
+    assert {"torch", "optuna", "httpx"} <= imported
+    assert brought_by(imported) <= closure("class")
+    assert brought_by(imported_by(ROOT.glob("notebooks/*/*.ipynb"))) <= closure("all")
+
+
+def brought_by(modules):
+    return {canonicalize_name(DISTRIBUTIONS[name][0]) for name in modules}
+
+
+def imported_by(notebooks):
+    """The third-party modules that notebooks import."""
     imported = set()
-    for path in ROOT.glob("notebooks/*.ipynb"):
+    for path in notebooks:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         code = "".join("".join(c["source"]) + "\n" for c in cells if c["cell_type"] == "code")
         imported |= set(re.findall(r"^\s*(?:import|from) (\w+)", code, re.MULTILINE))
-    tops = imported - sys.stdlib_module_names - {"lepton_lib"}
-    assert {"torch", "optuna", "httpx"} <= tops
-    assert {canonicalize_name(DISTRIBUTIONS[top][0]) for top in tops} <= closure("class")
+    return imported - sys.stdlib_module_names - {"lepton_lib"}
 
 
 def test_all_and_test_hold_every_extra():
     """``all`` has each part's extra, and ``test``, which `make setup` installs, has ``all``."""
-    assert closure("all") == closure("serve") | closure("ops") | closure("class")
+    parts = [closure(extra) for extra in ("serve", "ops", "class", "text", "vision")]
+    assert closure("all") == set().union(*parts)
     assert closure("test") >= closure("all") | closure("site")
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert "--editable '.[test]'" in makefile

@@ -21,10 +21,8 @@ every_notebook = pytest.mark.parametrize(
 def graded(tmp_path_factory, pipeline):
     """Results of each notebook with all answers filled in, run as the class report does."""
     folder = tmp_path_factory.mktemp("class")
-    for stem, path in find_notebooks().items():
-        (folder / f"{stem}.ipynb").write_text(
-            json.dumps(fill_in(read_notebook(path))), encoding="utf-8"
-        )
+    for path in find_notebooks().values():
+        (folder / path.name).write_text(json.dumps(fill_in(read_notebook(path))), encoding="utf-8")
 
     def run_already(*, run_dir, notebooks):
         # the last notebook leaves nothing for another

@@ -28,6 +28,7 @@ from lepton_lib.runs.notebooks import read_notebook
 from lepton_lib.utils import render, write_atomic
 
 LEARNERS, INSTRUCTOR, SLIDES = EDITIONS = ("learners", "instructor", "slides")
+SHOWN = ("images", "diagrams")  # folders of pictures that the notebooks show
 _BEFORE_HEADING = re.compile(r"^(?=#{1,3} )", re.MULTILINE)
 _TASK = re.compile(r"### (Exercise|Question) ")
 
@@ -62,13 +63,13 @@ def hand_out(
 
     paths = list(find_notebooks().values()) if notebooks is None else list(notebooks)
     source = source_folder()
-    images = source / "images"
     with wrap_os_errors(folder, remedy="Choose another."):
         for edition in EDITIONS:
             shutil.rmtree(folder / edition, ignore_errors=True)
             (folder / edition).mkdir(parents=True)
-            if edition != SLIDES and images.is_dir():
-                shutil.copytree(images, folder / edition / "images")
+            for shown in SHOWN if edition != SLIDES else ():
+                if (source / shown).is_dir():
+                    shutil.copytree(source / shown, folder / edition / shown)
         for path in paths:
             nb, name = read_notebook(path), path.relative_to(source)
             if nbgrader:

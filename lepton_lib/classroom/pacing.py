@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from lepton_lib.artefacts import OUTPUTS, STEPS, Run
 from lepton_lib.classroom.notebooks import keys_in, write_notebook
 from lepton_lib.errors import ExerciseError, ParameterError
-from lepton_lib.exercises.definitions import find_definition
+from lepton_lib.exercises.definitions import find_definition, notebook_number
 from lepton_lib.runs import find_notebook, find_notebooks, run_loop
 from lepton_lib.runs.execution import ProgressCallback
 from lepton_lib.runs.notebooks import is_code, loop_notebooks, read_notebook
@@ -31,7 +31,7 @@ _HEADING = re.compile(r"^## +(.+?)[ \t]*$", re.MULTILINE)
 class Section(NamedTuple):
     """A section of a notebook, from one heading to the next."""
 
-    notebook: str  # its stem
+    notebook: str  # its number
     title: str  # the heading's, or "Introduction"
     minutes: int
     exercises: tuple[str, ...]  # their keys
@@ -53,7 +53,7 @@ def sections(path: Path) -> list[Section]:
                 minutes.append(len(f"{title} {text}".split()) / WORDS)
                 exercises.append([])
     return [
-        Section(path.stem, title, max(1, round(time)), tuple(keys))
+        Section(notebook_number(path), title, max(1, round(time)), tuple(keys))
         for title, time, keys in zip(titles, minutes, exercises, strict=True)
     ]
 
@@ -117,7 +117,7 @@ def plan_lesson(minutes: int, goals: Sequence[str] = ()) -> Plan:
         ParameterError: A goal is no step, or nothing fits.
     """
     paths = [_notebook_of(goal) for goal in dict.fromkeys(goals)] or loop_notebooks()
-    every = [part for path in sorted(paths, key=lambda path: path.stem) for part in sections(path)]
+    every = [part for path in sorted(paths, key=notebook_number) for part in sections(path)]
 
     def is_optional(k: int) -> bool:
         return not every[k].exercises and every[k].title != INTRODUCTION
@@ -148,8 +148,8 @@ def _schedule(chosen: Sequence[Section]) -> tuple[list[tuple[int, Section | None
 
 def _notebook_of(goal: str) -> Path:
     word, names = goal.strip().lower(), []
-    for stem, path in find_notebooks().items():
-        number, _, name = stem.partition("_")
+    for path in find_notebooks().values():
+        number, name = notebook_number(path), path.stem.partition("_")[2]
         if word and (word == name or word.zfill(2) == number):
             return path
         names.append(name)

@@ -22,7 +22,7 @@ app = typer.Typer()
 def run(
     notebook: Annotated[
         str,
-        typer.Argument(help="A name, its first letters such as 02, or a path; 'loop' runs 00-05."),
+        typer.Argument(help="A name, its start (02), or a path; 'loop': 00-05; 'industry': all."),
     ] = "loop",
     *,
     case: Annotated[
@@ -42,12 +42,15 @@ def run(
         bool, typer.Option("--whole", help="Include the cells of exercises and lessons.")
     ] = False,
 ) -> None:
-    """Run one notebook, or the whole loop, into a run folder."""
+    """Run one notebook, or the whole loop, into a run folder; lessons of a folder into one each."""
     from lepton_lib.runs import RunSummary, find_notebook, run_loop, run_notebook
-    from lepton_lib.runs.notebooks import loop_notebooks
+    from lepton_lib.runs.notebooks import find_lessons, loop_notebooks
     from lepton_lib.runs.parameters import check_parameters, find_case
 
     values = _overrides(parameter or [], case, out)
+    if lessons := find_lessons(notebook):
+        _run_lessons(lessons, values, fresh=fresh, whole=whole)
+        return
     notebooks = loop_notebooks() if notebook == "loop" else [find_notebook(notebook)]
     os.environ.pop(CASE_VARIABLE, None)
     if loaded := find_case(values):
@@ -76,6 +79,26 @@ def run(
         typer.echo(f"All of it on one page: {run_dir / 'index.html'}")
     else:
         typer.echo(f"To read: {executed.with_suffix('.html')}")
+
+
+def _run_lessons(lessons: list[Path], values: dict[str, str], *, fresh: bool, whole: bool) -> None:
+    """Run each lesson that isn't done into a run folder of its own: ``OUT/CASE``."""
+    from lepton_lib.runs import run_loop
+    from lepton_lib.runs.parameters import check_parameters
+
+    if "case" in values:
+        remedy = "Name one lesson, such as industry/01, or leave --case out."
+        raise ParameterError("--case", "one case", "none: each lesson has its own", remedy)
+    folder = Path(values.pop("run_dir", "runs"))
+    checked = check_parameters(lessons, values)
+    with _resumable() as show:
+        for path in lessons:
+            own = checked[path.stem]
+            run_dir = folder / str(own.get("case", path.stem))
+            options: Any = {"progress": show, "fresh": fresh, "whole": whole}
+            run_loop(run_dir=run_dir, parameters=own, notebooks=[path], **options)
+            page = run_dir / "notebooks" / f"{path.stem}.html"
+            typer.echo(f"To read: {page}")
 
 
 @contextmanager

@@ -17,14 +17,14 @@ SKIPPED_TAGS = {"exercise", "lesson"}  # of cells that a pipeline run leaves out
 
 
 def find_notebooks() -> dict[str, Path]:
-    """The course's notebooks by stem, in order of their paths.
+    """The course's notebooks by name (``02_training``, ``industry/04_retail``), in order.
 
     They lie in ``notebooks/`` under the working directory or one of its parents, else beside the
     library.
     """
     for folder in course_folders("notebooks"):
         notebooks = {
-            path.stem: path
+            path.relative_to(folder).with_suffix("").as_posix(): path
             for path in sorted(folder.rglob("*.ipynb"))
             if not any(part.startswith(".") for part in path.relative_to(folder).parts)
         }
@@ -34,7 +34,7 @@ def find_notebooks() -> dict[str, Path]:
 
 
 def find_notebook(name: str) -> Path:
-    """The notebook of that stem (``02_training``), of that unique prefix (``02``), or at that path.
+    """The notebook of that name (``industry/04_retail``), unique prefix (``02``), or path.
 
     Raises:
         ParameterError: There is none, or more than one.
@@ -42,7 +42,7 @@ def find_notebook(name: str) -> Path:
     if (path := Path(name)).suffix == ".ipynb" and path.is_file():
         return path.resolve()
     known = find_notebooks()
-    matches = [stem for stem in known if name and stem.startswith(name)]
+    matches = [each for each in known if name and each.startswith(name)]
     if name in known or len(matches) == 1:
         return known[name if name in known else matches[0]]
     raise ParameterError(
@@ -60,6 +60,14 @@ def loop_notebooks() -> list[Path]:
         ParameterError: One of them isn't there.
     """
     return [find_notebook(step) for step in STEPS]
+
+
+def find_lessons(name: str) -> list[Path]:
+    """The notebooks of a folder of lessons, such as ``industry``, in order; none for another name.
+
+    A lesson is no step of the loop: its run folder is its own.
+    """
+    return [path for each, path in find_notebooks().items() if each.startswith(f"{name}/")]
 
 
 def did_you_mean(name: object, valid: Iterable[str]) -> str:

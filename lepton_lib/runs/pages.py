@@ -5,13 +5,13 @@ Pages extend ``runs/templates/page.html`` and stand alone: no script, font or st
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
-from lepton_lib.artefacts import OUTPUTS, STEPS, Run
+from lepton_lib.artefacts import STEPS, Run
 from lepton_lib.cases import load_case
 from lepton_lib.errors import CaseError
 from lepton_lib.runs.summary import (
@@ -73,7 +73,7 @@ def write_index(run: Run) -> Path:
         gate_passed=summary.gate_passed,
         figures=[figure for figure in summary.figures() if figure.label != "gate"],
         criteria=_criteria(run),
-        steps=[_step_row(run, step, steps.get(step)) for step in STEPS],
+        steps=[_step_row(run, step, steps.get(step)) for step in _shown(steps)],
         files=_file_rows(run, steps),
         parameters=_parameter_rows(steps),
         packages=packages,
@@ -83,6 +83,12 @@ def write_index(run: Run) -> Path:
     path = run.folder / "index.html"
     write_atomic(path, page)
     return path
+
+
+def _shown(steps: Mapping[str, StepEntry]) -> list[str]:
+    """All steps of the loop and those lessons that ran; only the lessons where no step did."""
+    lessons = [step for step in steps if step not in STEPS]
+    return lessons if lessons and len(lessons) == len(steps) else [*STEPS, *lessons]
 
 
 def _criteria(run: Run) -> list[GateLine] | None:
@@ -105,10 +111,10 @@ def _step_row(run: Run, step: str, entry: StepEntry | None) -> StepRow:
     return StepRow(step, run.done(step, entry.parameters), pages, f"{entry.seconds:.1f}")
 
 
-def _file_rows(run: Run, steps: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+def _file_rows(run: Run, steps: Mapping[str, StepEntry]) -> Iterator[tuple[str, str, str]]:
     """The name, step and size of each result."""
     for step in steps:
-        for name in OUTPUTS[step]:
+        for name in steps[step].files:
             if (run.folder / name).is_file():
                 size = (run.folder / name).stat().st_size / 1000
                 yield name, step, f"{max(size, 0.1):,.1f} kB"

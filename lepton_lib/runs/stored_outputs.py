@@ -33,9 +33,10 @@ METADATA = {
 
 
 def refresh_notebooks(paths: Sequence[Path], *, progress: ProgressCallback | None = None) -> None:
-    """Run whole notebooks in order, in one temporary run folder, and store their outputs in them.
+    """Run whole notebooks in order, in temporary run folders, and store their outputs in them.
 
-    The steps of the loop before the last one asked for run, too, and aren't stored.
+    The loop has one folder and each lesson its own. The steps of the loop before the last one asked
+    for run, too, and aren't stored.
 
     Args:
         paths: The notebooks to store.
@@ -57,7 +58,8 @@ def refresh_notebooks(paths: Sequence[Path], *, progress: ProgressCallback | Non
                 strip_tagged_cells(executed)
             if "run_dir" in read_parameters(path):
                 cell = next(c for c in executed.cells if is_code(c) and "parameters" in tags(c))
-                cell.source += f"\nrun_dir = {run_dir!r}"
+                place = run_dir if path.stem in STEPS else f"{run_dir}/{path.stem}"
+                cell.source += f"\nrun_dir = {place!r}"
             execution = NotebookExecution(
                 executed,
                 name=path.stem,

@@ -30,7 +30,7 @@ class StepEntry(msgspec.Struct, frozen=True):
 
 
 def read_steps(run: Run) -> dict[str, StepEntry]:
-    """The finished steps of the loop, in its order.
+    """The finished steps of the loop, in its order, then lessons.
 
     Raises:
         RunError: The manifest can't be read, or an entry isn't a finished step's.
@@ -45,7 +45,7 @@ def read_steps(run: Run) -> dict[str, StepEntry]:
             "what a finished step writes",
             "Choose another run folder, or delete this one and run the loop again.",
         ) from error
-    return {step: entries[step] for step in STEPS if step in entries}
+    return {step: entries[step] for step in dict.fromkeys([*STEPS, *entries]) if step in entries}
 
 
 class KeyFigure(NamedTuple):
