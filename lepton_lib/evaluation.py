@@ -5,6 +5,7 @@ Knows cases, arrays and metrics; doesn't know models, files of a run or services
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,22 +14,32 @@ from typing import Any, NamedTuple, get_args
 import numpy as np
 import pandas as pd
 
+from lepton_lib.baselines import baseline_answers
+from lepton_lib.calibration import (  # noqa: F401  # a notebook has all of a judgement here
+    conformal_margin,
+    covered,
+    fit_isotonic,
+    fit_temperature,
+    shift_prior,
+)
 from lepton_lib.cases import Case, CategoryColumn, NumberColumn
 from lepton_lib.cases.sections import Metric
-from lepton_lib.decisions import (  # noqa: F401  # a notebook has all of a judgement here
+from lepton_lib.decisions import (  # noqa: F401
     band,
     cost_matrix,
     cost_threshold,
     decide,
 )
 from lepton_lib.errors import MetricError
-from lepton_lib.intervals import (  # noqa: F401
+from lepton_lib.intervals import (
     Interval,
+    auc_difference,
     auc_interval,
     bootstrap_interval,
     paired_difference,
+    wilson,
 )
-from lepton_lib.metrics import AUC, mean_absolute_error
+from lepton_lib.metrics import AUC, mean_absolute_error, mean_decision_cost
 
 MIN_GROUP_ROWS = 50  # a smaller group's metric moves too much by chance to be judged
 MIN_GROUP_CLASS_ROWS = 10  # the same for a class within a group
@@ -52,7 +63,14 @@ def case_metric(case: Case) -> tuple[str, Callable[[Any, Any], float]]:
 
 
 def metric_interval(
-    case: Case, labels: Any, outputs: Any, *, seed: int, n: int = 1000, block: int = 1
+    case: Case,
+    labels: Any,
+    outputs: Any,
+    *,
+    seed: int,
+    n: int = 1000,
+    block: int = 1,
+    clusters: Any = None,
 ) -> Interval:
     """The case's metric (`case_metric`) with its interval at 95 %.
 
@@ -66,94 +84,84 @@ def metric_interval(
         seed: Of the bootstrap.
         n: Its draws.
         block: Rows that belong together, as for `bootstrap_interval`.
+        clusters: The same, by label ``(n,)``; from `clusters_of`.
     """
     labels = np.asarray(labels)
     if case.classes and block == 1:
-        return auc_interval(labels, case.task.scores(np.asarray(outputs)))
+        return auc_interval(labels, case.task.scores(np.asarray(outputs)), clusters=clusters)
     strata, metric = labels if case.classes else None, case_metric(case)[1]
-    options = {"seed": seed, "n": n, "block": block}
+    options: Any = {"seed": seed, "n": n, "block": block, "clusters": clusters}
     return bootstrap_interval(metric, labels, outputs, stratify=strata, **options)
+
+
+def clusters_of(case: Case, frame: pd.DataFrame) -> np.ndarray | None:
+    """The label ``(n,)`` of each row's group, as ``split.group`` names it; None without one."""
+    return None if not case.split.group else pd.factorize(frame[case.split.group])[0]
 
 
 def baselines(
     case: Case, train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray]
 ) -> dict[str, float]:
-    """What can be had without a model, on the test rows: a model must beat it to be worth its cost.
+    """What can be had without a model, or with a very simple one, on the test rows.
 
     Args:
         case: The case.
-        train: Raw inputs ``(n, d)`` and labels ``(n,)``, from `lepton_lib.data.encode`; constants
-            come from them alone.
+        train: Raw inputs ``(n, d)`` and labels ``(n,)``, from `lepton_lib.data.encode`.
         test: The same of the rows that are judged.
 
     Returns:
-        With costs the mean cost of deciding alike for every row, by decision; for regression the
-        mean absolute error of the training median, and of the training means by hour and weekday
-        where the case has them.
+        By name: with costs the mean cost of deciding alike for every row, and by a linear model of
+        the charter's ``baseline``; else the case's metric of `baseline_answers`.
     """
-    if case.costs is not None:
-        decisions, means = case.costs.decisions, cost_matrix(case)[test[1]].mean(0)
-        return {
-            f"always {decisions.get(name, name)}": float(mean)
-            for name, mean in zip(case.classes, means, strict=True)
-        }
-    if case.classes:
-        return {}
-    (inputs, targets), (rows, truth) = train, test
-    median = np.full(len(truth), np.median(targets))
-    result = {"training median": mean_absolute_error(truth, median)}
-    clock = [i for i, field in enumerate(case.fields) if field.name.endswith((".hour", ".weekday"))]
-    if clock:
-        table = pd.DataFrame(inputs[:, clock])
-        means = table.assign(mean=targets).groupby(list(table))["mean"].mean().reset_index()
-        looked_up = pd.DataFrame(rows[:, clock]).merge(means, how="left")["mean"]
-        predictions = looked_up.fillna(targets.mean()).to_numpy()
-        result["means by hour and weekday"] = mean_absolute_error(truth, predictions)
-    return result
+    answers = baseline_answers(case, train, test[0])
+    if case.costs is None:
+        metric = case_metric(case)[1]
+        return {name: metric(test[1], answer) for name, answer in answers.items()}
+    costs, decisions = cost_matrix(case), case.costs.decisions
+    pairs = zip(case.classes, costs[test[1]].mean(0), strict=True)
+    alike = {f"always {decisions.get(name, name)}": float(mean) for name, mean in pairs}
+    del answers["class shares"]
+    return alike | {
+        name: mean_decision_cost(test[1], decide(answer, costs), costs)
+        for name, answer in answers.items()
+    }
 
 
-def fit_temperature(logits: Any, labels: Any) -> float:
-    """The temperature with the least log loss of ``logits / temperature``, or 1 without clear gain.
+def baseline_gain(
+    case: Case,
+    labels: Any,
+    outputs: Any,
+    answers: Mapping[str, np.ndarray],
+    *,
+    seed: int,
+    block: int = 1,
+    clusters: Any = None,
+    **options: Any,
+) -> Interval:
+    """How much better the model is than the best of `baseline_answers`, both on the same rows.
 
-    Guo, Pleiss, Sun and Weinberger, On Calibration of Modern Neural Networks, 2017, eq. 9. Above 1
-    the model was too sure of itself, below 1 too timid. It never changes an order, nor the AUC of
-    two classes. Few rows, or rows that the logits separate, would pull it to an extreme: a normal
-    prior keeps its logarithm near 0, with a standard deviation of ``log(2)``. And it stays at 1
-    unless twice the gain in log likelihood exceeds 3.84: chi-square at 95 % (Wilks, 1938).
+    Measured by the case's metric; above 0 the model is better. The best is picked on these rows,
+    which favours the baselines: the burden of proof is the model's.
 
     Args:
-        logits: ``(n,)`` or ``(n, 1)`` of the positive class, or ``(n, n_classes)``; of rows that
-            were not trained on.
-        labels: ``(n,)`` class indices.
-
-    Returns:
-        The temperature, from 0.05 to 20.
-
-    Raises:
-        MetricError: There is no row, the lengths differ, or a logit isn't finite.
+        case: The case.
+        labels: ``(n,)``.
+        outputs: The model's ``(n, n_classes)`` or ``(n, 1)``.
+        answers: From `baseline_answers`, of the same rows.
+        seed: Of the bootstrap.
+        block: Rows that belong together, as for `bootstrap_interval`.
+        clusters: The same, by label ``(n,)``.
+        **options: For `bootstrap_interval`.
     """
-    from scipy.optimize import minimize_scalar
-    from scipy.special import logsumexp
-
-    scores, truth = np.asarray(logits, dtype=np.float64), np.asarray(labels).astype(np.int64)
-    if scores.ndim == 1 or scores.shape[1] == 1:  # two classes: the other's logit is 0
-        scores = np.column_stack([np.zeros(len(scores)), scores])
-    if len(truth) != len(scores) or len(truth) == 0 or not np.isfinite(scores).all():
-        got = f"{len(scores)} logits, {len(truth)} labels"
-        expected = "finite logits, one label each, at least one"
-        raise MetricError("fit_temperature", got, expected, "Pass those of the validation rows.")
-    chosen = scores[np.arange(len(truth)), truth]
-
-    def loss(log_temperature: float) -> float:
-        inverse = math.exp(-log_temperature)
-        return float((logsumexp(scores * inverse, axis=1) - chosen * inverse).sum())
-
-    def with_prior(log_temperature: float) -> float:
-        return loss(log_temperature) + (log_temperature / math.log(2)) ** 2 / 2
-
-    limit, options = math.log(20), {"xatol": 1e-6}
-    best = minimize_scalar(with_prior, bounds=(-limit, limit), method="bounded", options=options).x
-    return math.exp(best) if 2 * (loss(0.0) - loss(best)) > 3.84 else 1.0
+    labels, outputs = np.asarray(labels), np.asarray(outputs)
+    sign, metric = (1 if case.classes else -1), case_metric(case)[1]
+    best = max(answers.values(), key=lambda answer: sign * metric(labels, answer))
+    if case.classes and block == 1:
+        scores = case.task.scores(outputs), case.task.scores(best)
+        return auc_difference(labels, *scores, clusters=clusters)
+    options |= {"seed": seed, "block": block, "clusters": clusters}
+    options["stratify"] = labels if case.classes else None
+    return paired_difference(lambda y, a: sign * metric(y, a), labels, outputs, best, **options)
 
 
 def group_labels(frame: pd.DataFrame, column: NumberColumn | CategoryColumn) -> pd.Series:
@@ -174,6 +182,7 @@ def group_table(
     seed: int,
     groups: Mapping[str, pd.Series] | None = None,
     block: int = 1,
+    clusters: Any = None,
     n: int = 1000,
 ) -> pd.DataFrame:
     """The case's metric in every group, with its interval.
@@ -187,6 +196,7 @@ def group_table(
         groups: Other groups than the sensitive columns': name to a label for each row.
         block: Rows of ``frame`` that belong together, as for `bootstrap_interval`; of a group the
             same share of it.
+        clusters: The same, by label ``(n,)``; from `clusters_of`.
         n: Draws of the bootstrap.
 
     Returns:
@@ -198,6 +208,7 @@ def group_table(
     labels, probabilities = np.asarray(labels), np.asarray(probabilities)
     if groups is None:
         groups = {column.name: group_labels(frame, column) for column in case.sensitive}
+    together = None if clusters is None else np.asarray(clusters)
     observed, stated = case.task.observed_and_stated(labels, probabilities)
     lines: list[tuple[Any, ...]] = []
     for column, values in groups.items():
@@ -205,8 +216,10 @@ def group_table(
             truth, interval = labels[rows], Interval(math.nan, math.nan, math.nan)
             if _smallest_class(case, truth) > 0:
                 share = max(round(block * len(rows) / len(labels)), 1)
-                own = probabilities[rows]
-                interval = metric_interval(case, truth, own, seed=seed, n=n, block=share)
+                options: Any = {"seed": seed, "n": n, "block": share}
+                if together is not None:
+                    options["clusters"] = together[rows]
+                interval = metric_interval(case, truth, probabilities[rows], **options)
             means = observed[rows].mean(), stated[rows].mean()
             judged = can_be_judged(case, truth)
             lines.append((column, group, len(rows), *means, *interval, judged))
@@ -237,6 +250,39 @@ def group_gap(table: pd.DataFrame, overall: float) -> float:
     judged = table.loc[table["judged"].astype(bool), name]
     gaps = overall - judged if name == "auc" else judged - overall
     return float(max(gaps.max(), 0.0)) if len(gaps) else 0.0
+
+
+def group_errors(frame: pd.DataFrame, case: Case, labels: Any, probabilities: Any) -> pd.DataFrame:
+    """How often each sensitive group is decided on wrongly, and how true its probabilities are.
+
+    An AUC compares within a group and knows no threshold; these rates are what its members meet
+    (Hardt, Price and Srebro, Equality of Opportunity in Supervised Learning, 2016).
+
+    Args:
+        frame: The clean frame of the judged rows.
+        case: The case, of two classes.
+        labels: ``(n,)``, of the same rows.
+        probabilities: ``(n, 2)``, of the same rows.
+
+    Returns:
+        One line a group: ``column``, ``group``, ``rows``; ``false_alarms``, the share of its
+        negatives that `decide` takes for positive, and ``misses``, of its positives for negative,
+        each with Wilson's ``_low`` and ``_high`` (NaN without such rows); ``stated_minus_observed``
+        mean probability minus frequency of the positive class.
+    """
+    truth, stated = np.asarray(labels) == 1, np.asarray(probabilities)[:, 1]
+    decided = decide(probabilities, cost_matrix(case)) == 1
+    lines: list[tuple[Any, ...]] = []
+    for column in case.sensitive:
+        values = group_labels(frame, column)
+        for group, rows in values.groupby(values, observed=True).indices.items():
+            alarms, misses = decided[rows][~truth[rows]], ~decided[rows][truth[rows]]
+            rates = (wilson(int(wrong.sum()), len(wrong)) for wrong in (alarms, misses))
+            gap = stated[rows].mean() - truth[rows].mean()
+            lines.append((column.name, group, len(rows), *itertools.chain(*rates), gap))
+    ends = [f"{name}{end}" for name in ("false_alarms", "misses") for end in ("", "_low", "_high")]
+    header = ["column", "group", "rows", *ends, "stated_minus_observed"]
+    return pd.DataFrame(lines, columns=header)
 
 
 class Judgement(NamedTuple):

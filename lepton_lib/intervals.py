@@ -5,6 +5,7 @@ Knows arrays only.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,6 +13,8 @@ import numpy as np
 
 from lepton_lib.errors import MetricError
 from lepton_lib.metrics import AUC, calibration_bins
+
+Z95 = 1.959964  # standard deviations on either side that hold 95 % of a normal distribution
 
 
 class Interval(NamedTuple):
@@ -33,6 +36,7 @@ def bootstrap_interval(
     seed: int,
     stratify: Any = None,
     block: int = 1,
+    clusters: Any = None,
 ) -> Interval:
     """Percentile bootstrap: the metric on rows drawn again with replacement.
 
@@ -50,6 +54,10 @@ def bootstrap_interval(
             (Künsch, The Jackknife and the Bootstrap for General Stationary Observations, 1989).
             Stretches wrap around at the end, and hold at most a tenth of a label's rows: draws of
             few stretches are too alike.
+        clusters: ``(rows,)`` labels of what rows come from, a person or a machine: all rows of one
+            are drawn together, since they resemble each other (Davison and Hinkley, Bootstrap
+            Methods and their Application, 1997, section 3.8). ``stratify`` and ``block`` then
+            count for nothing.
 
     Raises:
         MetricError: There is no row, the lengths differ, or a setting is out of range.
@@ -62,13 +70,26 @@ def bootstrap_interval(
         expected = "arrays of one length, n and block of at least 1, a level between 0 and 1"
         raise MetricError("bootstrap_interval", got, expected, "Take all from the same rows.")
     generator = np.random.default_rng(seed)
-    parts = [np.flatnonzero(strata == label) for label in np.unique(strata)]
+    draw = _drawing(strata, block, clusters, generator)
     draws = np.empty(n)
     for i in range(n):
-        rows = np.concatenate([_draw_rows(part, block, generator) for part in parts])
+        rows = draw()
         draws[i] = metric(*(column[rows] for column in columns))
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(metric(*columns)), float(low), float(high))
+
+
+def _drawing(
+    strata: np.ndarray, block: int, clusters: Any, generator: np.random.Generator
+) -> Callable[[], np.ndarray]:
+    """What draws the rows of one resample: whole clusters, or within each of the ``strata``."""
+    labels = strata if clusters is None else np.asarray(clusters)
+    parts = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    if clusters is None:
+        return lambda: np.concatenate([_draw_rows(part, block, generator) for part in parts])
+    return lambda: np.concatenate(
+        [parts[i] for i in generator.integers(len(parts), size=len(parts))]
+    )
 
 
 def _draw_rows(rows: np.ndarray, block: int, generator: np.random.Generator) -> np.ndarray:
@@ -94,7 +115,8 @@ def paired_difference(
         a: One model's predictions or probabilities, ``(rows, ...)``.
         b: The other's.
         seed: Of the draws.
-        **options: For `bootstrap_interval`: ``n``, ``level``, ``stratify``, ``block``.
+        **options: For `bootstrap_interval`: ``n``, ``level``, ``stratify``, ``block``,
+            ``clusters``.
     """
 
     def difference(labels: Any, a: Any, b: Any) -> float:
@@ -103,8 +125,10 @@ def paired_difference(
     return bootstrap_interval(difference, labels, a, b, seed=seed, **options)
 
 
-def auc_interval(labels: Any, scores: Any, *, level: float = 0.95) -> Interval:
-    """The AUC of independent rows with DeLong's interval on the logit scale.
+def auc_interval(
+    labels: Any, scores: Any, *, level: float = 0.95, clusters: Any = None
+) -> Interval:
+    """The AUC of independent rows or clusters with DeLong's interval on the logit scale.
 
     DeLong, DeLong and Clarke-Pearson, Comparing the Areas under Two or More Correlated ROC Curves,
     1988. The logit keeps the ends within 0 to 1 and the lower one low enough with few rows, where
@@ -117,21 +141,16 @@ def auc_interval(labels: Any, scores: Any, *, level: float = 0.95) -> Interval:
         labels: ``(n,)`` class indices.
         scores: ``(n,)`` of the positive class, or probabilities ``(n, n_classes)``.
         level: Share of samples whose interval holds the true area.
+        clusters: ``(n,)`` labels of what rows come from: the influence of all rows of one is added
+            up (Obuchowski, Nonparametric Analysis of Clustered ROC Curve Data, 1997).
 
     Raises:
         MetricError: As for `AUC.average`.
     """
     from scipy.special import expit, logit, stdtrit
 
-    labels, scores = np.asarray(labels), np.asarray(scores, dtype=np.float64)
-    auc = AUC()
-    auc.add(scores, labels)
-    value, tail = auc.average(), (1 - level) / 2
-    columns = [scores] if scores.ndim == 1 else list(scores.T)
-    classes = [1] if scores.ndim == 1 else range(len(columns))
-    pairs = zip(classes, columns, strict=True)
-    influence = np.mean([_influence(labels == k, column) for k, column in pairs], axis=0)
-    n_smallest = int(np.unique(labels, return_counts=True)[1].min())
+    value, influence, n_smallest = _area(labels, scores, clusters)
+    tail = (1 - level) / 2
     if value in (0, 1):
         far = tail ** (1 / n_smallest)
         return Interval(value, far, 1.0) if value == 1 else Interval(value, 0.0, 1 - far)
@@ -141,6 +160,40 @@ def auc_interval(labels: Any, scores: Any, *, level: float = 0.95) -> Interval:
     margin = stdtrit(n_smallest - 1, 1 - tail) * error / (value * (1 - value))
     low, high = expit(logit(value) + np.array([-margin, margin]))
     return Interval(value, float(low), float(high))
+
+
+def auc_difference(
+    labels: Any, a: Any, b: Any, *, level: float = 0.95, clusters: Any = None
+) -> Interval:
+    """How much larger the AUC of ``a`` is than that of ``b`` on the same rows (DeLong, 1988).
+
+    Arguments and errors as for `auc_interval`, with two scores.
+    """
+    from scipy.special import stdtrit
+
+    (first, ours, n_smallest), (second, theirs, _) = (
+        _area(labels, scores, clusters) for scores in (a, b)
+    )
+    error = float(((ours - theirs) ** 2).sum() ** 0.5)
+    margin = float(stdtrit(max(n_smallest - 1, 1), (1 + level) / 2)) * error
+    return Interval(first - second, first - second - margin, first - second + margin)
+
+
+def _area(labels: Any, scores: Any, clusters: Any) -> tuple[float, np.ndarray, int]:
+    """The AUC, each cluster's influence on it, and the clusters that the smallest class lies in."""
+    labels, scores = np.asarray(labels), np.asarray(scores, dtype=np.float64)
+    auc = AUC()
+    auc.add(scores, labels)
+    value = auc.average()
+    columns = [scores] if scores.ndim == 1 else list(scores.T)
+    classes = [1] if scores.ndim == 1 else range(len(columns))
+    pairs = zip(classes, columns, strict=True)
+    influence = np.mean([_influence(labels == k, column) for k, column in pairs], axis=0)
+    own = np.arange(len(labels))
+    if clusters is not None:
+        own = np.unique(np.asarray(clusters), return_inverse=True)[1]
+    n_smallest = min(len(np.unique(own[labels == label])) for label in np.unique(labels))
+    return value, np.bincount(own, influence), n_smallest
 
 
 def _influence(positive: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -164,6 +217,7 @@ def calibration_interval(
     level: float = 0.95,
     seed: int,
     block: int = 1,
+    clusters: Any = None,
 ) -> Interval:
     """The calibration error with an interval that allows for its bias.
 
@@ -179,18 +233,33 @@ def calibration_interval(
         level: Share of samples whose interval holds the true error of these bins, at least.
         seed: Of the draws.
         block: Rows that belong together, as for `bootstrap_interval`.
+        clusters: The same, by label ``(n,)``.
 
     Raises:
         MetricError: As for `calibration_error`.
     """
     bins, stated, happened = calibration_bins(labels, probabilities)
-    gaps, rows = happened - stated, np.arange(len(bins))
+    gaps = happened - stated
     measured = np.bincount(bins, gaps, minlength=bins.max() + 1)
-    generator, noise = np.random.default_rng(seed), np.empty(n)
+    draw = _drawing(np.zeros(len(bins)), block, clusters, np.random.default_rng(seed))
+    noise = np.empty(n)
     for i in range(n):
-        drawn = _draw_rows(rows, block, generator)
+        drawn = draw()
         resampled = np.bincount(bins[drawn], gaps[drawn], minlength=len(measured))
-        noise[i] = np.abs(resampled - measured).sum() / len(rows)
-    value = float(np.abs(measured).sum() / len(rows))
+        noise[i] = np.abs(resampled - measured).sum() / len(bins)
+    value = float(np.abs(measured).sum() / len(bins))
     reach = float(np.quantile(noise, (1 + level) / 2))
     return Interval(value, max(value - reach, 0.0), min(value + reach, 1.0))
+
+
+def wilson(hits: int, rows: int) -> Interval:
+    """A share with Wilson's 95 % interval (Probable Inference, 1927), which stays within 0 to 1.
+
+    NaN without rows.
+    """
+    if rows == 0:
+        return Interval(math.nan, math.nan, math.nan)
+    share, z2 = hits / rows, Z95**2
+    centre = (share + z2 / (2 * rows)) / (1 + z2 / rows)
+    margin = Z95 / (1 + z2 / rows) * math.sqrt(share * (1 - share) / rows + z2 / (4 * rows**2))
+    return Interval(share, max(centre - margin, 0.0), min(centre + margin, 1.0))

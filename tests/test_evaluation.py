@@ -16,21 +16,28 @@ from lepton_lib.errors import MetricError
 from lepton_lib.evaluation import (
     Interval,
     band,
+    baseline_answers,
+    baseline_gain,
     baselines,
     bootstrap_interval,
     case_metric,
+    conformal_margin,
     cost_matrix,
     cost_threshold,
+    covered,
     decide,
+    fit_isotonic,
     fit_temperature,
     gate,
+    group_errors,
     group_gap,
     group_labels,
     group_table,
     metric_interval,
     paired_difference,
+    shift_prior,
 )
-from lepton_lib.intervals import auc_interval, calibration_interval
+from lepton_lib.intervals import auc_difference, auc_interval, calibration_interval
 from lepton_lib.metrics import (
     accuracy,
     area_under_curve,
@@ -52,6 +59,10 @@ def scores(seed, n=900, shift=1.4):
     generator = np.random.default_rng(seed)
     labels = (generator.random(n) < 0.3).astype(np.int64)
     return labels, generator.normal(size=n) + shift * labels
+
+
+def with_charter(case, **changes):
+    return case.model_copy(update={"charter": case.charter.model_copy(update=changes)})
 
 
 def two_columns(positive):
@@ -231,11 +242,12 @@ def test_case_metric_by_task(credit):
 def test_constant_decisions_cost_what_the_base_rate_says(credit):
     """Deciding the same for everybody costs the other class's share times its cost."""
     rows = np.zeros((4, 1)), np.array([0, 0, 0, 1])
-    assert baselines(credit, rows, rows) == {"always grant": 0.25 * 5, "always refuse": 0.75 * 1}
+    case = with_charter(credit, baseline=())
+    assert baselines(case, rows, rows) == {"always grant": 0.25 * 5, "always refuse": 0.75 * 1}
 
 
 def test_regression_baselines_use_training_rows_only():
-    """The table of means is made of training rows; an unknown hour gets the mean of them all."""
+    """Medians are those of training rows; an unknown hour gets the median of them all."""
     case = load_case("traffic")
     names = [field.name for field in case.fields]
 
@@ -244,11 +256,60 @@ def test_regression_baselines_use_training_rows_only():
         rows[:, [names.index("date_time.hour"), names.index("date_time.weekday")]] = clock
         return rows
 
-    train = inputs((8, 0), (8, 0), (9, 0)), np.array([10.0, 30.0, 100.0], dtype=np.float32)
+    train = inputs((8, 0), (8, 0), (8, 0), (9, 0)), np.array([10.0, 26.0, 36.0, 100.0])
     test = inputs((8, 0), (3, 1)), np.array([25.0, 0.0], dtype=np.float32)
     found = baselines(case, train, test)
-    assert found["training median"] == pytest.approx((5 + 30) / 2)
-    assert found["means by hour and weekday"] == pytest.approx((5 + 140 / 3) / 2)
+    assert found["training median"] == (6 + 31) / 2
+    assert found["medians by hour, weekday"] == (1 + 31) / 2
+    assert list(found)[-1] == "medians by hour, weekday, month"
+
+
+def test_a_number_that_predicts_is_grouped_by_fifths():
+    """A baseline for regression may name a number: its medians are by fifths of training rows."""
+    case = with_charter(load_case("traffic"), baseline=("temp",))
+    place = [field.name for field in case.fields].index("temp")
+    rows = np.zeros((100, len(case.fields)), dtype=np.float32)
+    rows[:, place] = np.arange(100)
+    answers = baseline_answers(case, (rows, rows[:, place]), rows[[3, 97]])["medians by temp"]
+    assert answers.ravel() == pytest.approx([9.5, 89.5], abs=1)
+
+
+def test_the_gain_is_over_the_best_baseline():
+    """A model that repeats the named column gains nothing over it; one that knows more, much."""
+    case = with_charter(load_case("heart"), baseline=("thal", "age"))
+    generator = np.random.default_rng(0)
+    rows = np.zeros((600, len(case.fields)), dtype=np.float32)
+    thal, age = ([field.name for field in case.fields].index(name) for name in ("thal", "age"))
+    rows[:, thal], rows[:, age] = generator.integers(3, size=600), generator.normal(50, 9, 600)
+    rows[::7, thal], rows[::11, age] = np.nan, np.nan
+    hidden = generator.normal(size=600)
+    odds = np.where(rows[:, thal] == 2, 1.0, 0.0) + 2 * hidden
+    labels = (generator.random(600) < 1 / (1 + np.exp(-odds))).astype(int)
+    answers = baseline_answers(case, (rows[:300], labels[:300]), rows[300:])
+    assert area_under_curve(labels[300:], answers["class shares"][:, 1]) == 0.5
+    linear = answers["linear model of age, thal"]
+    same = baseline_gain(case, labels[300:], linear, answers, seed=0)
+    assert same == (0, 0, 0)
+    knowing = two_columns(1 / (1 + np.exp(-2 * hidden[300:])))
+    value, low, _ = baseline_gain(case, labels[300:], knowing, answers, seed=0)
+    expected = area_under_curve(labels[300:], knowing[:, 1])
+    assert value == pytest.approx(expected - area_under_curve(labels[300:], linear[:, 1]))
+    assert low > 0.1
+
+
+def test_a_model_no_better_than_its_baseline_stays_out():
+    """The gate holds the gain's lower end against the bound, for errors as for areas."""
+    why = {"at_least": 0.0, "why": "a table does as well"}
+    case = load_case("traffic")
+    criteria = {"baseline_gain": type(case.charter.criteria["latency_ms"])(**why)}
+    case = with_charter(case, criteria=criteria)
+    generator = np.random.default_rng(0)
+    truth = generator.normal(100, 10, size=400)
+    table = {"medians": truth[:, None] + generator.normal(size=(400, 1))}
+    for noise, opens in ((1.0, False), (0.5, True)):
+        outputs = truth[:, None] + noise * generator.normal(size=(400, 1))
+        gain = baseline_gain(case, truth, outputs, table, seed=0, n=200)
+        assert gate(case, {"baseline_gain": gain}).passed is opens
 
 
 # DeLong's interval
@@ -653,9 +714,10 @@ def test_accuracy_fits_the_interval():
 
 
 def test_without_costs_and_clock_there_is_less_to_beat(make_case):
-    """Without costs no constant decision is to beat; without a clock only the training median."""
+    """Without costs only the classes' shares are to beat; without a clock the training median."""
+    rows = np.zeros((3, 2)), np.array([0, 1, 1])
+    assert baselines(load_case(make_case()), rows, rows) == {"class shares": 0.5}
     rows = np.zeros((3, 2)), np.array([1.0, 2.0, 6.0])
-    assert baselines(load_case(make_case()), rows, rows) == {}
     criteria = {"criteria": {"mean_absolute_error": {"at_most": 1, "why": ""}}}
     case = load_case(make_case(task="regression", target={"classes": []}, charter=criteria))
     assert baselines(case, rows, rows) == {"training median": pytest.approx(5 / 3)}
@@ -664,3 +726,104 @@ def test_without_costs_and_clock_there_is_less_to_beat(make_case):
 def test_an_interval_shows_three_digits():
     """An interval is read as its value with both ends."""
     assert str(Interval(0.84512, 0.8, 1234.5)) == "0.845 (0.8 to 1.23e+03)"
+
+
+# Clusters
+
+
+def repeated(generator, n_clusters=40, size=8):
+    """Labels, scores and clusters: the rows of a cluster are copies, but for a little noise."""
+    labels, values = scores(int(generator.integers(1 << 30)), n=n_clusters)
+    own = np.repeat(np.arange(n_clusters), size)
+    return labels[own], values[own] + 0.01 * generator.normal(size=len(own)), own
+
+
+def test_copies_are_no_evidence():
+    """Rows drawn by cluster are worth as much as one row of each: eight copies narrow nothing."""
+    labels, values, own = repeated(np.random.default_rng(0), n_clusters=60)
+    alone, together = (bootstrap_interval(np.mean, values, seed=0, clusters=c) for c in (None, own))
+    ratio = (together.high - together.low) / (alone.high - alone.low)
+    assert ratio == pytest.approx(8**0.5, rel=0.15)
+    one = auc_interval(labels[::8], values[::8])
+    assert auc_interval(labels, values, clusters=own) == pytest.approx(one, abs=0.02)
+    assert auc_interval(labels, values).low > one.low + 0.02
+    probabilities = two_columns(1 / (1 + np.exp(-values)))
+    narrow, wide = (
+        calibration_interval(labels, probabilities, seed=0, clusters=c) for c in (None, own)
+    )
+    assert wide.high - wide.value > 1.5 * (narrow.high - narrow.value)
+
+
+def test_every_row_its_own_cluster_is_none():
+    """Clusters of one row each give DeLong's interval, and its difference, of independent rows."""
+    labels, values = scores(3, n=80)
+    other = values + np.random.default_rng(0).normal(size=80)
+    rows = [f"id {i}" for i in range(80)]
+    assert auc_interval(labels, values, clusters=rows) == pytest.approx(
+        auc_interval(labels, values)
+    )
+    assert auc_difference(labels, values, other, clusters=rows) == pytest.approx(
+        auc_difference(labels, values, other)
+    )
+
+
+def test_the_difference_of_areas_is_delongs():
+    """Value and width of the difference are those of the covariance of both models' placements."""
+    labels, values = scores(5, n=120)
+    other = values + np.random.default_rng(1).normal(size=120)
+    placements = []
+    for score in (values, other):
+        positive, negative = score[labels == 1], score[labels == 0]
+        pairs = positive[:, None] > negative
+        placements.append((pairs.mean(1), pairs.mean(0)))
+    (a1, a0), (b1, b0) = placements
+    error = math.sqrt((a1 - b1).var(ddof=1) / len(a1) + (a0 - b0).var(ddof=1) / len(a0))
+    value, low, high = auc_difference(labels, values, other)
+    assert value == pytest.approx(a1.mean() - b1.mean())
+    assert (high - low) / 2 == pytest.approx(stats.t.ppf(0.975, (labels == 1).sum() - 1) * error)
+
+
+# Calibration beyond a temperature, margins and rates
+
+
+def test_isotonic_curves_mend_what_no_temperature_can():
+    """A model that squares its odds on one side only is put right, class by class."""
+    generator = np.random.default_rng(0)
+    true = generator.dirichlet([1, 1, 1], size=8000)
+    labels = (true.cumsum(1) < generator.random((8000, 1))).sum(1)
+    bent = true * np.where(true > 0.5, 3.0, 1.0)
+    bent /= bent.sum(1, keepdims=True)
+    mended = fit_isotonic(labels[:4000], bent[:4000])(bent[4000:])
+    assert mended.sum(1) == pytest.approx(np.ones(4000))
+    assert (mended > 0).all()
+    assert np.abs(mended - true[4000:]).mean() < 0.5 * np.abs(bent[4000:] - true[4000:]).mean()
+
+
+def test_a_prior_shift_is_bayes_rule():
+    """With the classes' shares moved, the shifted probabilities are those of the new world."""
+    density = stats.norm.pdf(np.linspace(-2, 3, 9)[:, None], [0, 1])
+    learnt, expected = np.array([0.5, 0.5]), np.array([0.95, 0.05])
+    before, after = (density * prior for prior in (learnt, expected))
+    shifted = shift_prior(before / before.sum(1, keepdims=True), learnt, expected)
+    assert shifted == pytest.approx(after / after.sum(1, keepdims=True))
+
+
+def test_a_margin_is_the_right_order_statistic():
+    """Of 19 errors the 18th holds 90 %; of 8 none does; the margin counts as within."""
+    targets = np.arange(1.0, 20.0)
+    assert conformal_margin(targets, np.zeros((19, 1))) == 18
+    assert conformal_margin(targets[:8], np.zeros(8)) == math.inf
+    assert covered(targets, np.zeros((19, 1)), 18) == 18 / 19
+
+
+def test_error_rates_by_group_are_counts(credit):
+    """False alarms and misses of each group are counted at the decision of least cost."""
+    n = 200
+    frame = pd.DataFrame({"home": ["owner", "rent"] * 100, "age": 50.0, "marital": "single"})
+    labels = np.arange(n) % 4 // 2
+    positive = np.where(frame["home"] == "rent", 0.5, np.where(labels == 1, 0.9, 0.1))
+    table = group_errors(frame, credit, labels, two_columns(positive)).set_index("group")
+    assert table.loc["owner", ["false_alarms", "misses"]].tolist() == [0, 0]
+    assert table.loc["rent", ["false_alarms", "misses"]].tolist() == [1, 0]  # above one sixth
+    assert table.loc["rent", "false_alarms_low"] < 0.95 < table.loc["rent", "false_alarms_high"]
+    assert table.loc["owner", "stated_minus_observed"] == pytest.approx(0.0)

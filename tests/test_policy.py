@@ -9,6 +9,7 @@ import pytest
 from lepton_lib.cases import load_case
 from lepton_lib.cases.sections import Policy
 from lepton_lib.errors import CaseError, RunError
+from lepton_lib.intervals import wilson
 from lepton_lib.metrics import area_under_curve, mean_decision_cost
 from lepton_lib.monitoring import (
     Signals,
@@ -22,7 +23,6 @@ from lepton_lib.monitoring import (
     performance,
     row_losses,
 )
-from lepton_lib.monitoring.performance import wilson
 from lepton_lib.monitoring.sequential import pool
 from lepton_lib.operations import Journal
 from lepton_lib.operations.labels import _parse_label

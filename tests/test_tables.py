@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import itertools
 import json
 import runpy
 from pathlib import Path
@@ -650,3 +651,21 @@ def test_a_part_without_a_class_is_refused(make_case):
         DataError, match=r"train part: got \d+ rows, expected rows of every class.*Change \[split\]"
     ):
         split(frame, case, seed=0)
+
+
+def test_a_group_lies_on_one_side_only():
+    """A stratified split by group keeps all rows of each on one side, of about the asked size."""
+    names = [f"c{i}" for i in range(60)]
+    table = pd.DataFrame(
+        {"age": [str(20 + i % 40) for i in range(600)], "who": [names[i % 60] for i in range(600)]}
+    )
+    case = load_case("heart")
+    case = case.model_copy(update={"split": case.split.model_copy(update={"group": "who"})})
+    frame = table.assign(target=np.arange(600) // 60 % 2)
+    parts = split(frame, case, seed=0)
+    owners = [set(part["who"]) for part in parts.values()]
+    assert not any(a & b for a, b in itertools.combinations(owners, 2))
+    assert sum(map(len, parts.values())) == 600
+    assert len(parts["test"]) == pytest.approx(600 * case.split.test, abs=20)
+    assert [len(p) for p in split(frame, case, seed=1).values()] == [len(p) for p in parts.values()]
+    assert set(split(frame, case, seed=1)["test"]["who"]) != owners[2]

@@ -165,7 +165,11 @@ def _check_rules(case: Case) -> str | None:
 
 
 def _check_split(case: Case) -> str | None:
-    for where, used in (("data.unique", case.data.unique), ("split.column", (case.split.column,))):
+    for where, used in (
+        ("data.unique", case.data.unique),
+        ("split.column", (case.split.column,)),
+        ("split.group", (case.split.group,)),
+    ):
         if unknown := set(filter(None, used)) - set(_names(case)):
             return f"{where} to name known columns; got {sorted(unknown)}"
     if case.split.method == "stratified":
@@ -193,6 +197,8 @@ def _check_charter(case: Case) -> str | None:
     measurable = dict.fromkeys(("auc", "accuracy", "log_loss", "calibration_error"), classified)
     measurable["group_gap"] = classified and bool(case.sensitive)
     measurable |= {"mean_absolute_error": not classified, "cost": case.costs is not None}
+    if unknown := set(case.charter.baseline) - {column.name for column in case.inputs}:
+        return f"charter.baseline to name inputs; got {sorted(unknown)}"
     for metric in case.charter.criteria:
         if not measurable.get(metric, True):
             return f"criteria that this case can be judged by; got {metric!r}"

@@ -21,6 +21,7 @@ Metric = Literal[
     "log_loss",
     "calibration_error",
     "mean_absolute_error",
+    "baseline_gain",
     "cost",
     "group_gap",
     "latency_ms",
@@ -150,11 +151,13 @@ class Split(Section):
 
     ``stratified`` draws rows at random with the classes' shares kept; ``time`` cuts at points in
     time (``column``) and never shuffles; ``given`` takes the parts that ``column`` names (``train``
-    and ``test``).
+    and ``test``). ``group`` is what several rows come from, such as a customer: a stratified split
+    keeps each on one side, and every interval draws its rows together.
     """
 
     method: Literal["stratified", "time", "given"]
     column: str = ""
+    group: str = ""
     validation: Share = 0.2
     test: Share = 0.2
 
@@ -208,17 +211,19 @@ class Charter(Section):
     """The acceptance criteria, what would make us stop, and the risks that we know of.
 
     One that ``lepton new-case`` drafted is not ``agreed``: the gate measures and doesn't judge.
+    ``baseline`` names the inputs that a simple rival of the model knows, for ``baseline_gain``.
     """
 
     criteria: dict[Metric, Criterion]
     stop: tuple[str, ...]
     risks: tuple[str, ...]
+    baseline: tuple[str, ...] = ()
     agreed: bool = Field(True, exclude_if=bool)  # written where it is news
 
     @model_validator(mode="after")
     def _bounds_point_the_right_way(self) -> Self:
         for metric, criterion in self.criteria.items():
-            bound = "at_least" if metric in ("auc", "accuracy") else "at_most"
+            bound = "at_least" if metric in ("auc", "accuracy", "baseline_gain") else "at_most"
             if (value := getattr(criterion, bound)) is None:
                 raise ValueError(f"{bound} for {metric}, not its opposite")
             if value < 0 or (metric in _SHARES and value > 1):

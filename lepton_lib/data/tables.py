@@ -184,6 +184,9 @@ def split(frame: pd.DataFrame, case: Case, *, seed: int) -> dict[str, pd.DataFra
             [rows.iloc[round(len(rows) * (1 - plan.validation)) :] for _, rows in groups]
         ).index
         train, validation = train.drop(held), train.loc[held]
+    elif plan.group:
+        rest, test = _part(frame, plan.group, plan.test, seed)
+        train, validation = _part(rest, plan.group, plan.validation / (1 - plan.test), seed)
     else:
         from sklearn.model_selection import train_test_split
 
@@ -200,6 +203,17 @@ def split(frame: pd.DataFrame, case: Case, *, seed: int) -> dict[str, pd.DataFra
             remedy = "Change [split] in case.toml, or collect more."
             raise DataError(where, got, "rows of every class", remedy)
     return parts
+
+
+def _part(
+    frame: pd.DataFrame, group: str, share: float, seed: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows without about a ``share`` of them, and that share: groups stay whole."""
+    from sklearn.model_selection import GroupShuffleSplit
+
+    shuffle = GroupShuffleSplit(1, test_size=share, random_state=seed)
+    rest, drawn = next(shuffle.split(frame, groups=frame[group].astype(str)))
+    return frame.iloc[rest], frame.iloc[drawn]
 
 
 def encode(frame: pd.DataFrame, case: Case) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from lepton_lib.intervals import Interval
+from lepton_lib.intervals import Z95, Interval
 
 # added to every bin's count (Jeffreys): an empty bin has a small share, and its logarithm is finite
 SMOOTHING = 0.5
@@ -21,7 +21,6 @@ SPARSE = 5.0  # expected counts below this spoil the chi-square distribution (Co
 DRAWS = 4_999  # random tables for a sparse one: the smallest p is 1 / 5000
 STRIDE = 64  # between the points of the first pass over the distribution functions
 CHUNK = 1 << 16  # values at a time, so that no large copy is made
-Z95 = 1.959964  # standard deviations on either side that hold 95 % of a normal distribution
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,8 @@ from lepton_lib.evaluation import (
     group_labels,
     metric_interval,
 )
-from lepton_lib.intervals import Interval, bootstrap_interval, calibration_interval
+from lepton_lib.intervals import Interval, bootstrap_interval, calibration_interval, wilson
 from lepton_lib.metrics import accuracy, calibration_error, log_loss, mean_decision_cost
-from lepton_lib.monitoring.distances import Z95
 
 ESTIMATE_ROWS = 5_000  # of more rows as many are drawn: each draw costs the metrics
 _UNKNOWN = Interval(math.nan, math.nan, math.nan)
@@ -190,11 +189,3 @@ def _gap(
 
     strata = inside + 2 * labels if case.classes else inside
     return bootstrap_interval(gap, labels, outputs, inside, stratify=strata, **options)
-
-
-def wilson(hits: int, rows: int) -> Interval:
-    """A share with Wilson's 95 % interval (Probable Inference, 1927), which stays within 0 to 1."""
-    share, z2 = hits / rows, Z95**2
-    centre = (share + z2 / (2 * rows)) / (1 + z2 / rows)
-    margin = Z95 / (1 + z2 / rows) * math.sqrt(share * (1 - share) / rows + z2 / (4 * rows**2))
-    return Interval(share, max(centre - margin, 0.0), min(centre + margin, 1.0))

@@ -176,7 +176,7 @@ def _estimate(generator: np.random.Generator) -> bool:
 
 
 def _wilson(generator: np.random.Generator) -> bool:
-    from lepton_lib.monitoring.performance import wilson
+    from lepton_lib.intervals import wilson
 
     interval = wilson(int(generator.binomial(60, 0.05)), 60)
     return interval.low <= 0.05 <= interval.high
