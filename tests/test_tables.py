@@ -16,7 +16,6 @@ from lepton_lib.data import (
     clean,
     encode,
     find_problems,
-    nest_records,
     read_records,
     read_table,
     split,
@@ -246,7 +245,8 @@ def test_nesting_and_reading_are_inverse_on_odd_values(make_case):
     records = {"file": "r.jsonl", "sha256": "0" * 64, "paths": PATHS}
     case = load_case(make_case(table, columns=columns, records=records), verify=False)
     raw = read_table(case)
-    (folder / "r.jsonl").write_text("\n".join(nest_records(raw, case)))
+    make = runpy.run_path(str(load_case("credit").path("make_applications.py")))
+    (folder / "r.jsonl").write_text("\n".join(make["nest_records"](raw, case)))
     expected, _ = clean(raw, case)
     found, _ = clean(read_records(case), case)
     pd.testing.assert_frame_equal(found.reset_index(drop=True), expected.reset_index(drop=True))

@@ -4,7 +4,7 @@ Knows cases, pandas and tensors; doesn't know models.
 """
 
 from lepton_lib.data.loading import DataLoader, Dataset
-from lepton_lib.data.reading import nest_records, read_records, read_table
+from lepton_lib.data.reading import read_records, read_table
 from lepton_lib.data.tables import (
     Cleaning,
     clean,
@@ -23,7 +23,6 @@ __all__ = [
     "dry_run",
     "encode",
     "find_problems",
-    "nest_records",
     "read_records",
     "read_table",
     "split",

@@ -11,7 +11,6 @@ import csv
 import gzip
 import itertools
 import json
-import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,14 +18,13 @@ from typing import Any, TextIO
 
 import pandas as pd
 
-from lepton_lib.cases import TARGET, Case, NumberColumn
+from lepton_lib.cases import TARGET, Case
 from lepton_lib.cases.sections import Data
 from lepton_lib.errors import DataError
 
 CHUNK_ROWS = 50_000
 _COMPLETE = "Check that the export was complete."
 _LAYOUT = {"delimiter", "encoding", "header_line", "skip_rows"}
-_JSON_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
 
 
 def read_table(case: Case) -> pd.DataFrame:
@@ -200,31 +198,3 @@ def _follow(record: Any, name: str, where: str, path: Path, number: int) -> Any:
             raise DataError(f"{path.name}, line {number}", f"no {where!r}", expected, remedy)
         value = value[key]
     return value
-
-
-def nest_records(raw: pd.DataFrame, case: Case) -> Iterator[str]:
-    """Write rows as nested JSON lines, as an application would post them: undoes `read_records`.
-
-    Args:
-        raw: A raw frame.
-        case: The case; its ``[records.paths]`` say where each column goes.
-
-    Yields:
-        One JSON object a row. Missing values become null, numbers numbers; what is neither stays
-        the text it was.
-    """
-    assert case.records is not None
-    numbers = {column.name for column in case.columns if isinstance(column, NumberColumn)}
-    marks = {column.name: {"", *column.missing} for column in case.columns}
-    for row in raw.to_dict("records"):
-        nested: dict[str, Any] = {}
-        for name, where in case.records.paths.items():
-            *parents, leaf = where.split(".")
-            place = nested
-            for parent in parents:
-                place = place.setdefault(parent, {})
-            text = row[name].strip()
-            is_number = name in numbers and _JSON_NUMBER.fullmatch(text)
-            missing = text in marks.get(name, {""})
-            place[leaf] = None if missing else json.loads(text) if is_number else text
-        yield json.dumps(nested, ensure_ascii=False)

@@ -5,10 +5,10 @@ Knows models, optimizers and loaders; doesn't know what the numbers mean.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -148,52 +148,28 @@ class Trainer:
         if not resume:
             self.history, self._best, self._best_loss = History(), {}, math.inf
         elif self.checkpoint is not None and self.checkpoint.exists():
-            self._load(train)
-        writer = self._writer()
+            self._load(train, self.checkpoint)
+        begun, planned = len(self.history.rows), self.epochs * len(train)
         # left open, tqdm reads TQDM_DISABLE
         options: Any = {} if self.progress else {"disable": True}
-        bar = tqdm(
-            total=self.epochs * len(train),
-            initial=len(self.history.rows) * len(train),
-            desc="training",
-            unit="batch",
-            mininterval=0.5,
-            **options,
-        )
-        with one_thread() if isinstance(self.model, TabularModel) else contextlib.nullcontext():
-            try:
-                for epoch in range(len(self.history.rows) + 1, self.epochs + 1):
-                    if self._out_of_patience():
-                        break
-                    row = {"epoch": float(epoch), "train_loss": self._epoch(train, bar)}
-                    row["lr"] = self.optimizer.param_groups[0]["lr"]
-                    if validation is not None:
-                        outputs, labels = self.evaluate(validation)
-                        row["validation_loss"] = float(self.loss(outputs, labels))
-                        arrays = labels.cpu().numpy(), outputs.cpu().numpy()
-                        row |= {
-                            f"validation_{name}": metric(*arrays)
-                            for name, metric in self.metrics.items()
-                        }
-                    self._check(row)
-                    self.history.rows.append(row)
-                    self._keep_best(row)
-                    bar.set_postfix(
-                        {
-                            name: f"{value:.4f}"
-                            for name, value in row.items()
-                            if name.endswith("loss")
-                        }
-                    )
-                    if writer is not None:
-                        for name, value in row.items():
-                            writer.add_scalar(name, value, epoch)
-                    if self.checkpoint is not None:
-                        self._save(train)
-            finally:
-                bar.close()
-                if writer is not None:
-                    writer.close()
+        options |= {"desc": "training", "unit": "batch", "mininterval": 0.5}
+        threads = one_thread() if isinstance(self.model, TabularModel) else nullcontext()
+        bar = tqdm(total=planned, initial=begun * len(train), **options)
+        with threads, bar, self._log() as log:
+            for epoch in range(begun + 1, self.epochs + 1):
+                if self._out_of_patience():
+                    break
+                row = {"epoch": float(epoch), "train_loss": self._epoch(train, bar)}
+                row["lr"] = self.optimizer.param_groups[0]["lr"]
+                row |= {} if validation is None else self._validate(validation)
+                self._check(row)
+                self.history.rows.append(row)
+                self._keep_best(row)
+                losses = {name: f"{row[name]:.4f}" for name in row if name.endswith("loss")}
+                bar.set_postfix(losses)
+                log(row)
+                if self.checkpoint is not None:
+                    self._save(train, self.checkpoint)
         if self._best:
             self.model.load_state_dict(self._best)
         self.model.eval()
@@ -209,9 +185,15 @@ class Trainer:
             (self.model(inputs.to(self.device)), labels.to(self.device))
             for inputs, labels in loader
         ]
-        return torch.cat([outputs for outputs, _ in pairs]), torch.cat(
-            [labels for _, labels in pairs]
-        )
+        outputs, labels = zip(*pairs, strict=True)
+        return torch.cat(outputs), torch.cat(labels)
+
+    def _validate(self, loader: DataLoader) -> dict[str, float]:
+        """Loss and metrics of the validation rows."""
+        outputs, labels = self.evaluate(loader)
+        arrays = labels.cpu().numpy(), outputs.cpu().numpy()
+        metrics = {f"validation_{name}": value(*arrays) for name, value in self.metrics.items()}
+        return {"validation_loss": float(self.loss(outputs, labels))} | metrics
 
     def _epoch(self, loader: DataLoader, bar: tqdm[Any]) -> float:
         self.model.train()
@@ -230,69 +212,67 @@ class Trainer:
     def _check(self, row: Mapping[str, float]) -> None:
         for name in ("train_loss", "validation_loss"):
             if not math.isfinite(row.get(name, 0.0)):
-                raise TrainingError(
+                where, got = (
                     f"epoch {row['epoch']:.0f}",
                     f"a {name.replace('_', ' ')} of {row[name]}",
-                    "a finite number",
-                    f"Divide the learning rate ({row['lr']:g}) by ten, "
-                    "or look for gaps in the inputs.",
                 )
+                remedy = f"Divide the learning rate ({row['lr']:g}) by ten"
+                remedy += ", or look for gaps in the inputs."
+                raise TrainingError(where, got, "a finite number", remedy)
 
     def _keep_best(self, row: Mapping[str, float]) -> None:
         if row.get("validation_loss", math.inf) < self._best_loss:
             self._best_loss = row["validation_loss"]
-            self._best = {
-                name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()
-            }
+            self._best = {name: t.detach().clone() for name, t in self.model.state_dict().items()}
 
     def _out_of_patience(self) -> bool:
         if self.patience is None or not self._best:
             return False
         return len(self.history.rows) - self.history.best_epoch >= self.patience
 
-    def _writer(self) -> Any:
+    @contextmanager
+    def _log(self) -> Iterator[Callable[[Mapping[str, float]], None]]:
+        """Writes an epoch's row for TensorBoard; nothing without a ``log_dir``."""
         if self.log_dir is None:
-            return None
+            yield lambda _: None
+            return
         with needs_extra("class", "log_dir of Trainer"):
             from torch.utils.tensorboard import SummaryWriter
+        with SummaryWriter(str(self.log_dir)) as writer:
 
-        return SummaryWriter(str(self.log_dir))
+            def write(row: Mapping[str, float]) -> None:
+                for name, value in row.items():
+                    writer.add_scalar(name, value, int(row["epoch"]))
 
-    def _save(self, train: DataLoader) -> None:
-        assert self.checkpoint is not None
+            yield write
+
+    def _save(self, train: DataLoader, checkpoint: Path) -> None:
         state = self.optimizer.state_dict()
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self._best.items()}
         for index, entries in state["state"].items():
-            tensors |= {
-                f"optimizer.{index}.{name}": torch.as_tensor(value)
-                for name, value in entries.items()
-            }
+            parts = {f"optimizer.{index}.{name}": value for name, value in entries.items()}
+            tensors |= {name: torch.as_tensor(value) for name, value in parts.items()}
         tensors["rng"] = torch.get_rng_state()
         if self.device.type != "cpu":  # dropout draws from the device's own generator
             tensors["rng.device"] = torch.get_device_module(self.device).get_rng_state()
         if train.generator is not None:
             tensors["rng.loader"] = train.generator.get_state()
-        notes = {"history": self.history.rows, "best_loss": self._best_loss} | {
-            "optimizer": {name: value for name, value in state.items() if name != "state"}
-        }
-        # Cloned, for safetensors refuses tensors that share memory, as tied weights do.
-        copies = {
-            name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()
-        }
-        write_atomic(self.checkpoint, save(copies, {"notes": json.dumps(notes)}))
+        notes = {"history": self.history.rows, "best_loss": self._best_loss}
+        notes["optimizer"] = {name: value for name, value in state.items() if name != "state"}
+        # Cloned, because safetensors refuses tensors that share memory, as tied weights do.
+        copies = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+        write_atomic(checkpoint, save(copies, {"notes": json.dumps(notes)}))
 
-    def _load(self, train: DataLoader) -> None:
-        assert self.checkpoint is not None
+    def _load(self, train: DataLoader, checkpoint: Path) -> None:
         try:
-            with safe_open(self.checkpoint, framework="pt") as file:
+            with safe_open(checkpoint, framework="pt") as file:
                 notes = json.loads(file.metadata()["notes"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
 
             def part(prefix: str) -> dict[str, torch.Tensor]:
-                return {
-                    k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)
-                }
+                names = [name for name in tensors if name.startswith(prefix)]
+                return {name.removeprefix(prefix): tensors[name] for name in names}
 
             self.model.load_state_dict(part("model."))
             self._best = {name: tensor.to(self.device) for name, tensor in part("best.").items()}
@@ -308,12 +288,10 @@ class Trainer:
                 train.generator.set_state(tensors["rng.loader"])
             self.history, self._best_loss = History(notes["history"]), notes["best_loss"]
         except (SafetensorError, KeyError, ValueError, RuntimeError, TypeError) as error:
-            raise TrainingError(
-                str(self.checkpoint.name),
-                f"a checkpoint that doesn't fit ({first_line(error)})",
-                "one written by the same model, optimizer and loader",
-                "Delete it, or train without resume.",
-            ) from error
+            got = f"a checkpoint that doesn't fit ({first_line(error)})"
+            expected = "one written by the same model, optimizer and loader"
+            remedy = "Delete it, or train without resume."
+            raise TrainingError(checkpoint.name, got, expected, remedy) from error
 
 
 def _best_device() -> str:
