@@ -15,7 +15,13 @@ from lepton_lib import exercises, plots
 from lepton_lib.classroom.notebooks import keys_in
 from lepton_lib.errors import ExerciseError
 from lepton_lib.exercises import check, checkpoint, hint, progress_card, solution
-from lepton_lib.exercises.comparison import call_on_inputs, describe_kind, same
+from lepton_lib.exercises.comparison import (
+    Changed,
+    call_on_inputs,
+    describe,
+    describe_kind,
+    same,
+)
 from lepton_lib.exercises.definitions import (
     Exercise,
     definition_files,
@@ -160,30 +166,36 @@ def test_a_right_answer_is_correct_and_says_why():
     assert check("07.2", 0.2499).status == check("07.q1", " B) ").status == "correct"
 
 
+NOT_RIGHT = 'your function is not right yet. hint("07.1") helps.'
+
+
 @pytest.mark.parametrize(
     ("key", "answer", "message"),
     [
-        ("07.1", lambda x: x // 2, "// rounds down."),
+        ("07.1", lambda x: x // 2, "// rounds down.\nhalve(5) returns 2; expected 2.5."),
         ("07.2", np.float64(4), "Upside down."),
         ("07.q1", "c", "c is too late."),
+        ("07.2", 0.3, 'your answer is 0.3, which is not right. hint("07.2") helps.'),
+        ("07.2", [0.25], "your answer is [0.25], expected a number"),
+        ("07.1", 3, "got 3, expected a function: pass it without calling it"),
+        ("07.1", repr, f"{NOT_RIGHT}\nhalve(4) returns '4'; expected 2.0."),
         (
-            "07.2",
-            0.3,
-            'your answer is a number, as expected, but not the right one. hint("07.2") helps',
+            "07.1",
+            lambda x: print(x / 2),
+            'your function returns None: a `return` is missing. hint("07.1") helps.\n'
+            "halve(4) returns None; expected 2.0.",
         ),
-        ("07.2", [0.25], "your answer is a list of 1, expected a number"),
-        ("07.1", 3, "got a number, expected a function: pass it without calling it"),
-        ("07.1", repr, "what your function returns is a text, expected a number"),
         (
             "07.1",
             lambda x: x / 2,
-            "your function accepts an input that it should refuse with ValueError",
+            "your function accepts an input that it should refuse. "
+            'hint("07.1") helps.\nhalve(-1) returns -0.5; expected ValueError.',
         ),
         (
             "07.1",
             lambda x: x / 0,
-            "your function fails on an input that it should take "
-            "(ZeroDivisionError: division by zero)",
+            'your function fails on an input that it should take. hint("07.1") helps.\n'
+            "halve(4) raises ZeroDivisionError: division by zero; expected 2.0.",
         ),
         ("07.q1", "d", "got a text, expected one letter of a, b, c, in quotes"),
     ],
@@ -192,6 +204,14 @@ def test_a_right_answer_is_correct_and_says_why():
 def test_a_wrong_answer_earns_its_own_message(key, answer, message):
     """A known misconception is named; any other wrong answer gets how it differs."""
     assert repr(check(key, answer)) == f"{key} not yet: {message}"
+
+
+def test_long_results_are_shown_where_they_differ(course):
+    """Of two results that are too long to be shown, the first part that differs is."""
+    long = SMALL.replace("return x / 2", "return [x, [x] * 99]").replace("(-1,)", "(6,)")
+    (course / "notebooks" / "exercises" / "09_long.toml").write_text(long, encoding="utf-8")
+    text = repr(check("09.1", lambda x: [x, [x] * 90 + [0.5] + [x] * 8]))
+    assert text.endswith("halve(4) returns 0.5 in part 91 of part 2; expected 4.")
 
 
 @pytest.mark.usefixtures("course")
@@ -228,7 +248,7 @@ def test_a_function_is_tried_in_a_time_limit():
 
 @pytest.mark.usefixtures("course")
 def test_a_function_can_disturb_nobody(capsys):
-    """What a function prints isn't shown; changes to its arguments don't reach the next call."""
+    """What a function prints isn't shown; a change of its arguments is, and stays in its call."""
 
     def noisy(values):
         print("noise")
@@ -236,7 +256,7 @@ def test_a_function_can_disturb_nobody(capsys):
         return len(values)
 
     values = [1, 2]
-    assert call_on_inputs(noisy, [(values,), (values,)]) == [3, 3]
+    assert call_on_inputs(noisy, [(values,), (values,)]) == [Changed(3, 1)] * 2
     assert values == [1, 2]
     assert capsys.readouterr().out == ""
 
@@ -438,15 +458,15 @@ def test_an_exercise_keeps_its_word(exercise):
         == f"{exercise.key} correct: {exercise.why}"
     )
     for wrong in exercise.wrong:
-        assert (
-            repr(check(exercise.key, exercise.value_of(wrong.code)))
-            == f"{exercise.key} not yet: {wrong.message}"
-        )
+        text, *where = repr(check(exercise.key, exercise.value_of(wrong.code))).split("\n")
+        assert text == f"{exercise.key} not yet: {wrong.message}"
+        shown = [exercise.name] if exercise.inputs else []
+        assert [line.partition("(")[0] for line in where] == shown
     assert check(exercise.key, ...).status == "not attempted"
     for rubbish in RUBBISH[:-1]:  # the endless one is tried once, on the small course
         feedback = check(exercise.key, rubbish)
         assert feedback.status != "correct", rubbish
-        assert len(repr(feedback)) < 500, rubbish
+        assert len(repr(feedback)) < 700, rubbish
 
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.key)

@@ -37,7 +37,7 @@ from lepton_lib.classroom.sandbox import Limits, SandboxRunner
 from lepton_lib.classroom.sandbox_process import CodeCell, needed_cells
 from lepton_lib.classroom.sandbox_protocol import decode, encode, encode_answer
 from lepton_lib.errors import RunError
-from lepton_lib.exercises.comparison import Raised, same
+from lepton_lib.exercises.comparison import Changed, Raised, same
 from tests.course import answered, write_course
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -440,6 +440,7 @@ def test_forged_results_stop_nobody(tmp_path, monkeypatch):
         pd.Series([1, 2], index=["a", "b"]),
         pd.DataFrame({"a": [1.5, 2], "b": ["x", "y"]}),
         Raised("ValueError", "m"),
+        Changed([1.5], 2),
     ],
     ids=lambda value: type(value).__name__,
 )

@@ -16,8 +16,8 @@ from typing import NamedTuple
 from lepton_lib.classroom.sandbox import Limits, SandboxRunner
 from lepton_lib.classroom.sandbox_protocol import SandboxEvent, decode
 from lepton_lib.errors import wrap_os_errors
-from lepton_lib.exercises import grade_answer
 from lepton_lib.exercises.definitions import definition_files, definitions_of, number_of
+from lepton_lib.exercises.grading import grade_answer
 from lepton_lib.exercises.progress import CORRECT, NOT_ATTEMPTED, NOT_YET
 
 NOT_RUN = "could not be run"

@@ -7,9 +7,15 @@ from typing import Any, Literal
 
 import msgspec
 
-from lepton_lib.exercises import Outcomes
-from lepton_lib.exercises.comparison import Drawing, Raised, call_on_inputs, figure_data
+from lepton_lib.exercises.comparison import (
+    Changed,
+    Drawing,
+    Raised,
+    call_on_inputs,
+    figure_data,
+)
 from lepton_lib.exercises.definitions import Exercise, find_definition
+from lepton_lib.exercises.grading import Outcomes
 
 
 class SandboxJob(msgspec.Struct):
@@ -57,6 +63,8 @@ def encode(value: Any) -> Any:
         return {"dots": True}
     if isinstance(value, Raised):
         return {"raised": list(value)}
+    if isinstance(value, Changed):
+        return {"changed": [encode(value.value), value.place]}
     if isinstance(value, Mapping):
         return {"dict": [[encode(key), encode(entry)] for key, entry in value.items()]}
     if isinstance(value, set | frozenset):
@@ -89,6 +97,8 @@ def decode(entry: Any) -> Any:
         return ...
     if kind == "raised":
         return Raised(*map(str, content))
+    if kind == "changed":
+        return Changed(decode(content[0]), content[1])
     if kind == "outcomes":
         return Outcomes(decode(content))
     if kind == "dict":

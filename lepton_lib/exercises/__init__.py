@@ -6,13 +6,12 @@ text on every run.
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from lepton_lib.errors import ExerciseError
-from lepton_lib.exercises.comparison import Raised, call_on_inputs, describe_kind, same
-from lepton_lib.exercises.definitions import Exercise, Question, definitions_of, find_definition
+from lepton_lib.exercises.definitions import Exercise, definitions_of, find_definition
+from lepton_lib.exercises.grading import grade_answer
 from lepton_lib.exercises.progress import (
     CORRECT,
     HINT,
@@ -26,7 +25,6 @@ from lepton_lib.exercises.progress import (
     standings,
     work_folder,
 )
-from lepton_lib.utils import first_line
 
 # this session's events, for the ladder of hints and for readers without a work folder
 _session: list[ExerciseEvent] = []
@@ -43,12 +41,6 @@ class Feedback:
         return self.text
 
 
-class Outcomes(NamedTuple):
-    """What a function returned for each input of its exercise; None after a timeout."""
-
-    values: list[Any] | None
-
-
 def check(key: str, answer: Any) -> Feedback:
     """Grade an answer: *not attempted*, *not yet* with the misconception behind it, or *correct*.
 
@@ -63,23 +55,6 @@ def check(key: str, answer: Any) -> Feedback:
     if status == NOT_ATTEMPTED:
         return Feedback(status, f'{key} not attempted: {message} Stuck? hint("{key}")')
     return _record(key, status, f"{key} {status}: {message}")
-
-
-def grade_answer(key: str, answer: Any) -> tuple[str, str]:
-    """The status and message that `check` shows; nothing is recorded.
-
-    The answer may also be the `Outcomes` of a function that was called in another process.
-
-    Raises:
-        ExerciseError: There is no such exercise.
-    """
-    definition = find_definition(key)
-    try:
-        if isinstance(definition, Question):
-            return _grade_letter(definition, answer)
-        return _grade_value(definition, answer)
-    except Exception as error:  # an answer may do anything when it is looked at
-        return NOT_YET, f"your answer can't be looked at ({first_line(error)})"
 
 
 def checkpoint(key: str, answer: Any) -> Any:
@@ -165,67 +140,6 @@ def _record(key: str, status: str, text: str) -> Feedback:
     except OSError as error:
         text += f"\n(Your progress could not be kept: {error.strerror}.)"
     return Feedback(status, text)
-
-
-def _grade_letter(question: Question, answer: Any) -> tuple[str, str]:
-    if answer is ...:
-        return NOT_ATTEMPTED, "put a letter in quotes in place of the dots."
-    letter = answer.strip().strip("()").casefold() if isinstance(answer, str) else ""
-    if letter not in tuple(question.options):
-        letters = ", ".join(question.options)
-        return NOT_YET, f"got {describe_kind(answer)}, expected one letter of {letters}, in quotes"
-    status = CORRECT if letter == question.answer else NOT_YET
-    return status, question.message(letter)
-
-
-def _grade_value(exercise: Exercise, answer: Any) -> tuple[str, str]:
-    if answer is ...:
-        return NOT_ATTEMPTED, "put your answer in place of the dots and run the cell again."
-    if exercise.inputs is None:
-        return _compare(exercise, answer)
-    if not isinstance(answer, Outcomes):
-        if not callable(answer) or isinstance(answer, type):
-            got = describe_kind(answer)
-            return NOT_YET, f"got {got}, expected a function: pass it without calling it"
-        answer = Outcomes(call_on_inputs(answer, exercise.arguments()))
-    if answer.values is None:
-        reason = "is there a loop that never stops?"
-        return NOT_YET, f"your function doesn't end on a small input: {reason}"
-    returns_nothing = all(value is None or value is ... for value in answer.values)
-    if returns_nothing and any(value is not None for value in _outcome(exercise, exercise.answer)):
-        return NOT_ATTEMPTED, "the function returns nothing yet."
-    return _compare(exercise, answer.values)
-
-
-def _compare(exercise: Exercise, answer: Any) -> tuple[str, str]:
-    expected = _outcome(exercise, exercise.answer)
-    if same(answer, expected, exercise.tolerance):
-        return CORRECT, exercise.why
-    for wrong in exercise.wrong:
-        if same(answer, _outcome(exercise, wrong.code), exercise.tolerance):
-            return NOT_YET, wrong.message
-    what = "your answer"
-    if exercise.inputs is not None:
-        what = "what your function returns"
-        pairs = zip(answer, expected, strict=True)
-        answer, expected = next(pair for pair in pairs if not same(*pair, exercise.tolerance))
-    if isinstance(answer, Raised):
-        return NOT_YET, f"your function fails on an input that it should take ({answer.message})"
-    if isinstance(expected, Raised):
-        error = expected.kind
-        return NOT_YET, f"your function accepts an input that it should refuse with {error}"
-    got, wanted = describe_kind(answer), describe_kind(expected)
-    if got != wanted:
-        return NOT_YET, f"{what} is {got}, expected {wanted}"
-    help_ = f'hint("{exercise.key}") helps'
-    return NOT_YET, f"{what} is {got}, as expected, but not the right one. {help_}"
-
-
-@functools.cache
-def _outcome(exercise: Exercise, code: str) -> Any:
-    """What the course's own code gives: the value, or the function's outcomes."""
-    value = exercise.value_of(code)
-    return value if exercise.inputs is None else call_on_inputs(value, exercise.arguments(), 60.0)
 
 
 __all__ = ["Feedback", "ProgressCard", "check", "checkpoint", "hint", "progress_card", "solution"]

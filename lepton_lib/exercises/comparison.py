@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import ctypes
+import dis
+import inspect
 import io
 import math
 import numbers
@@ -19,6 +21,8 @@ from typing import Any, NamedTuple
 from lepton_lib.utils import first_line
 
 TIMEOUT = 3.0  # seconds that a function may take for all its inputs
+MAX_SHOWN = 120  # characters of a value
+_EMPTY = {"RESUME", "NOP", "LOAD_CONST", "RETURN_VALUE", "RETURN_CONST"}  # of a function's body
 
 
 class Raised(NamedTuple):
@@ -26,6 +30,13 @@ class Raised(NamedTuple):
 
     kind: str
     message: str
+
+
+class Changed(NamedTuple):
+    """What a function returned that changed one of its arguments."""
+
+    value: Any
+    place: int  # the argument's, from 1
 
 
 class Drawing(NamedTuple):
@@ -38,8 +49,11 @@ def same(value: Any, expected: Any, tolerance: float) -> bool:
     """Whether an answer is the expected one: in kind, shape and names, numbers within a tolerance.
 
     A list, a tuple, an array and a tensor of the same values are the same; so are a figure, its
-    axes and its picture. The tolerance is relative; near zero it is absolute.
+    axes and its picture. The tolerance is relative; near zero it is absolute. A function may
+    change an argument only where the expected one does.
     """
+    if isinstance(expected, Changed):
+        value, expected = getattr(value, "value", value), expected.value
     if isinstance(expected, Raised):
         return isinstance(value, Raised) and value.kind == expected.kind
     if _is_figure(expected):
@@ -113,6 +127,45 @@ def _is_figure(value: Any) -> bool:
     return isinstance(value, Drawing) or module.startswith("matplotlib.") or is_picture
 
 
+def parts_of(value: Any) -> dict[Any, Any]:
+    """The entries of a dictionary by their keys, of a list by their places; else nothing."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    return dict(enumerate(_items(value) or [], start=1))
+
+
+def is_open(value: Any) -> bool:
+    """Whether dots still stand for a value, or for a part of it."""
+    return value is ... or any(map(is_open, parts_of(value).values()))
+
+
+def describe(value: Any) -> str:
+    """A value as Python writes it, if it is plain and short; else what it is."""
+    try:
+        text = repr(_literal(value))
+    except TypeError:
+        return describe_kind(value)
+    return text if len(text) <= MAX_SHOWN else describe_kind(value)
+
+
+def _literal(value: Any) -> Any:
+    """The value in Python's own types, numbers with six digits; TypeError where it has none."""
+    if isinstance(value, Mapping):
+        return {_literal(key): _literal(entry) for key, entry in value.items()}
+    for kind in (list, tuple, set):
+        if isinstance(value, kind):
+            return kind(map(_literal, value))
+    if type(value).__module__.startswith("pandas"):
+        return _literal(value.to_dict())
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if value is None or value is ... or isinstance(value, bool | int | str):
+        return value
+    if hasattr(value, "shape") and hasattr(value, "tolist"):
+        return _literal(value.tolist())
+    raise TypeError
+
+
 def describe_kind(value: Any) -> str:
     """What a value is, in words that a reader knows, without its content."""
     if value is None:
@@ -137,13 +190,19 @@ def describe_kind(value: Any) -> str:
         return "a figure"
     if isinstance(value, type):
         return "a class"
-    return "a function" if callable(value) else f"an object of type {type(value).__name__}"
+    return "a function" if inspect.isroutine(value) else f"an object of type {type(value).__name__}"
+
+
+def is_empty(function: Callable[..., Any]) -> bool:
+    """Whether a function has no statement beside its docstring, dots and ``pass``."""
+    code = getattr(function, "__code__", None)
+    return code is not None and {one.opname for one in dis.get_instructions(code)} <= _EMPTY
 
 
 def call_on_inputs(
     function: Callable[..., Any], inputs: Sequence[tuple[Any, ...]], timeout: float | None = None
 ) -> list[Any] | None:
-    """What a function returns for a copy of each input; an exception as `Raised`.
+    """What a function returns for a copy of each input, as `Changed` or `Raised` where it is so.
 
     None if all calls together take longer than ``timeout`` seconds, by default `TIMEOUT`. Their
     thread is asked to stop; a call into C code stops only when it returns.
@@ -153,8 +212,13 @@ def call_on_inputs(
 
     def call_all() -> None:
         for arguments in inputs:
+            given = copy.deepcopy(arguments)
             try:
-                result = function(*copy.deepcopy(arguments))
+                result = function(*given)
+                for place, pair in enumerate(zip(given, arguments, strict=True), start=1):
+                    if not same(*pair, 0.0):
+                        result = Changed(result, place)
+                        break
             except BaseException as error:  # sys.exit(), too, is the function's outcome
                 result = Raised(type(error).__name__, first_line(error))
             if timed_out.is_set():
