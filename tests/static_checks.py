@@ -19,10 +19,14 @@ from PIL import Image
 
 from lepton_lib.errors import ParameterError
 from lepton_lib.runs import read_parameters
+from lepton_lib.runs.notebooks import SKIPPED_TAGS
+from lepton_lib.runs.readings import COMMENT, bindings
 from tests.prose import numbers
 
 ROOT = Path(__file__).resolve().parents[1]
-TAGS = {"parameters", "exercise", "lesson", "raises-exception"}
+TAGS = {"parameters", "exercise", "lesson", "reading", "measured", "hide-input"}
+TAGS |= {"raises-exception"}
+HIDDEN = {"source_hidden": True}  # JupyterLab folds such a cell's code
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -70,7 +74,7 @@ def check_notebook(path):
         return [f"notebook: isn't valid nbformat: {str(error).splitlines()[0]}"]
     home = next((place.parent for place in (ROOT / "notebooks").rglob(path.name)), path.parent)
     problems = [*check_frame(content), *check_parameters(path), *check_reading(notebook)]
-    problems += [*check_counts(notebook), *check_ruff(path, home)]
+    problems += [*check_counts(notebook), *check_places(notebook), *check_ruff(path, home)]
     for cell in notebook.cells:
         code = cell.cell_type == "code"
         checks = (check_code, check_outputs) if code else (check_prose, check_links)
@@ -202,8 +206,13 @@ def check_cell(cell):
         r"[0-9a-f]{8}(-[0-9a-f]+)*", cell.id
     ):
         yield "has an id that isn't made of words"
-    if other := (set(cell.metadata) - {"tags"}) | (set(cell.metadata.get("tags", [])) - TAGS):
+    tags = set(cell.metadata.get("tags", []))
+    known = {"tags"} | ({"claims"} if cell.cell_type == "code" else set())
+    known |= {"jupyter"} if "hide-input" in tags else set()
+    if other := (set(cell.metadata) - known) | (tags - TAGS):
         yield f"has other metadata or tags than the known ones: {', '.join(sorted(other))}"
+    if "hide-input" in tags and cell.metadata.get("jupyter") != HIDDEN:
+        yield f"is tagged hide-input without the metadata jupyter = {HIDDEN}"
 
 
 def check_code(cell):
@@ -322,15 +331,36 @@ def check_picture(output):
 
 
 def check_prose(cell):
-    """A number in Markdown that may state a result is refused; see `tests.prose`."""
-    for number in numbers(cell.source):
+    """A number in Markdown that no run holds to the truth is refused; see `tests.prose`."""
+    reading = "reading" in cell.metadata.get("tags", [])
+    for number in numbers(cell.source, reading=reading):
         yield f"states {number!r} in prose, which no run can hold to the truth"
+    if reading and not bindings(cell):
+        yield "is a reading that binds nothing to the run"
+    if not reading and COMMENT.search(cell.source):
+        yield "has a comment, which only a reading has"
+
+
+def check_places(notebook):
+    """A reading of a lesson's cell is a lesson, too; readings of the loop name their case."""
+    lesson, ran = False, False
+    for cell in notebook.cells:
+        tags = set(cell.metadata.get("tags", []))
+        if cell.cell_type == "code":
+            lesson, ran = bool(tags & SKIPPED_TAGS), True
+        elif "reading" in tags:
+            if not ran:
+                yield f"{cell.id}: reads what no cell has run"
+            if lesson and "lesson" not in tags:
+                yield f"{cell.id}: reads a cell that a pipeline leaves out: tag it lesson, too"
 
 
 def check_links(cell, notebook, home):
-    """Links lead to existing files or headings of the notebook; pictures come from code cells."""
-    if re.search(r"!\[|<img\b", re.sub(r"```.*?```|`[^`]*`", "", cell.source, flags=re.DOTALL)):
-        yield "shows a picture that no run has made: draw it in a code cell"
+    """Links lead to existing files or headings of the notebook; a picture is a diagram."""
+    pictures = re.sub(r"```.*?```|`[^`]*`", "", cell.source, flags=re.DOTALL)
+    pictures = re.sub(r"!\[[^\]]{20,}\]\((?:\.\./)*diagrams/[a-z0-9-]+\.svg\)", "", pictures)
+    if re.search(r"!\[|<img\b", pictures):
+        yield "shows a picture that is neither made by a code cell nor a diagram with a text"
     prose = "\n\n".join(other.source for other in notebook.cells if other.cell_type == "markdown")
     headings = {
         heading.replace(" ", "-") for heading in re.findall(r"^#+ +(.+?)\s*$", prose, re.MULTILINE)

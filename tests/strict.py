@@ -14,8 +14,8 @@ judges them:
   ask to be.
 - A figure's data come first, as its text describes them (`lepton_lib.plots.Picture`); then each
   pixel, which the pinned versions make the same everywhere.
-- What is said of a run, in a figure's alternative text or by a question's right letter, is bound to
-  it in claims.toml.
+- What is said of a run, in a reading, a figure's alternative text or by a question's right letter,
+  is bound to it by an expression (`lepton_lib.runs.readings`), evaluated after the cell.
 - Types: of what a cell can show, only a DataFrame hides them, so `lepton_lib.plots.use_style` ends
   its text with them. A type behind a ``print`` isn't seen, and what is printed doesn't depend on
   it.
@@ -28,8 +28,6 @@ import json
 import os
 import sys
 import time
-import tomllib
-from pathlib import Path
 from queue import Empty
 from xml.etree import ElementTree
 
@@ -41,6 +39,7 @@ from nbval.kernel import CURRENT_ENV_KERNEL_NAME, RunningKernel
 from nbval.plugin import IPyNbCell, IPyNbFile, NbCellError
 from PIL import Image
 
+from lepton_lib.runs.readings import bound_after, describe, user_expressions, verdicts
 from lepton_lib.utils import SAME_BITS
 from tests import offline
 from tests.static_checks import check_notebook
@@ -65,12 +64,6 @@ OUTPUTS = {"stream", "display_data", "execute_result", "error"}
 SILENT = {"status", "execute_input", "comm_open", "comm_msg", "comm_close"}
 EXIT_CODE = "globals().pop('_exit_code', 0)"  # IPython keeps a shell command's here
 SHOWN_LINES = 40  # of a difference
-CLAIMS = Path(__file__).with_name("claims.toml")
-
-
-def pytest_addoption(parser):
-    """Where the claims are."""
-    parser.addoption("--claims", type=Path, default=CLAIMS, help="what must hold after which cells")
 
 
 def pytest_configure():
@@ -106,14 +99,16 @@ class StrictFile(IPyNbFile):
     def collect(self):
         """The file, then the cells."""
         yield FileItem.from_parent(self, name="file")
-        self.claims = tomllib.loads(self.config.option.claims.read_text(encoding="utf-8")).get(
-            self.path.stem, {}
-        )
         for item in super().collect():
             cell, number = item.cell, item.cell_num
             yield StrictCell.from_parent(
                 self, name=cell.id, cell_num=number, cell=cell, options=item.options
             )
+
+    def bound(self, cell):
+        """What the notebook says of the run as it stands after a cell."""
+        index = next(k for k, other in enumerate(self.nb.cells) if other.id == cell.id)
+        return list(bound_after(self.nb.cells, index))
 
 
 class FileItem(pytest.Item):
@@ -138,14 +133,14 @@ class StrictCell(IPyNbCell):
             raise NbCellError(
                 self.cell_num, "the kernel is gone since an earlier cell", self.cell.source
             )
-        claims = self.parent.claims.get(self.cell.id, {})
+        bound = self.parent.bound(self.cell)
         try:
             reply, outputs = self.parent.kernel.run(
-                self.cell.source, self.config.option.nbval_cell_timeout, claims
+                self.cell.source, self.config.option.nbval_cell_timeout, bound
             )
         except KernelError as error:
             raise NbCellError(self.cell_num, str(error), self.cell.source) from error
-        if problem := judge(self.cell, reply, outputs, claims):
+        if problem := judge(self.cell, reply, outputs, bound):
             raise NbCellError(self.cell_num, problem, self.cell.source)
 
 
@@ -156,10 +151,9 @@ class KernelError(Exception):
 class StrictKernel(RunningKernel):
     """A kernel that runs cells as JupyterLab does, and is watched."""
 
-    def run(self, source, seconds, claims):
-        """Run a cell; return the reply, with the claims evaluated, and the outputs in order."""
-        expressions = {claim: f"bool({expression})" for claim, expression in claims.items()}
-        expressions["exit"] = EXIT_CODE
+    def run(self, source, seconds, bound):
+        """Run a cell; return the reply, with the bindings evaluated, and the outputs in order."""
+        expressions = user_expressions(bound) | {"exit": EXIT_CODE}
         asked = self.kc.execute(
             source, store_history=True, allow_stdin=False, user_expressions=expressions
         )
@@ -196,14 +190,14 @@ class StrictKernel(RunningKernel):
         raise KernelError(f"the cell came to no end within {seconds:g} s")
 
 
-def judge(cell, reply, outputs, claims):
+def judge(cell, reply, outputs, bound):
     """Say what is wrong with a cell that ran; empty if nothing is.
 
     Args:
         cell: As stored.
         reply: The kernel's reply to it.
         outputs: What it gave now.
-        claims: What is said of it, each with the expression that must be true.
+        bound: What is said of it, by it and the readings behind it.
     """
     meant = "raises-exception" in cell.metadata.get("tags", [])
     if reply["status"] != "ok" and not meant:
@@ -222,16 +216,18 @@ def judge(cell, reply, outputs, claims):
         number = reply["execution_count"]
         run = f"the cell was run as number {cell.execution_count}"
         return f"{run}, but is number {number} from the top"
-    for claim, expression in claims.items():
-        found = reply["user_expressions"][claim]
-        told = (
-            found["data"]["text/plain"]
-            if found["status"] == "ok"
-            else f"{found['ename']}: {found['evalue']}"
-        )
-        if told != "True":
-            return f"the run doesn't bear out {claim!r}: {expression} is {told}"
+    judged = verdicts(bound, reply.get("user_expressions", {})) if reply["status"] == "ok" else ()
+    if problems := [describe(verdict) for verdict in judged if verdict.problem]:
+        return "\n".join(problems)
+    if "measured" in cell.metadata.get("tags", []):
+        return compare_kinds(cell.outputs, outputs)
     return compare(cell.outputs, outputs)
+
+
+def compare_kinds(stored, fresh):
+    """Describe how the kinds of a measured cell's outputs differ; empty if they are the same."""
+    kinds = [[sorted(part) for part in _parts(outputs)] for outputs in (stored, fresh)]
+    return "" if kinds[0] == kinds[1] else f"{kinds[0]} is stored, the run gives {kinds[1]}"
 
 
 def compare(stored, fresh):

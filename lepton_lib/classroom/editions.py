@@ -127,7 +127,7 @@ class Slide:
         """The cells as HTML."""
         from nbformat.v4 import new_notebook
 
-        return cells_to_html(new_notebook(cells=self.cells))
+        return cells_to_html(new_notebook(cells=self.cells), source_folder())
 
 
 def slides_page(nb: Any, title: str) -> str:

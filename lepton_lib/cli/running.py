@@ -201,6 +201,9 @@ def notebooks(
 
     paths = [find_notebook(name) for name in names] if names else list(find_notebooks().values())
     with closing(Progress()) as show:
-        refresh_notebooks(paths, progress=show)
+        untrue = refresh_notebooks(paths, progress=show)
     for path in paths:
         stamp_minutes(path)
+    for sentence in untrue:
+        typer.echo(sentence, err=True)
+    raise typer.Exit(bool(untrue))

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 from lepton_lib.errors import NotebookError
 from lepton_lib.runs.notebooks import is_code
+from lepton_lib.runs.readings import Verdict, bound_after, user_expressions, verdicts
 from lepton_lib.utils import NO_TELEMETRY, socket_folder
 
 _LEPTON_ERROR = re.compile(r"(\w+Error: .+?): got (.+?), expected (.+?)\. (.+)", re.DOTALL)
@@ -53,6 +54,7 @@ class NotebookExecution:
     environment: Mapping[str, str] = field(default_factory=dict)  # over this process's own
     lock_fd: int | None = None  # inherited by the kernel, so that the lock lasts until it has ended
     progress: ProgressCallback | None = None  # called at the start, after each cell, and at the end
+    verdicts: list[Verdict] = field(default_factory=list)  # on what the notebook says of its run
     _done: int = 0  # code cells
     _started: float = field(default_factory=time.monotonic)
     _reply: dict[str, Any] = field(default_factory=dict)  # the kernel's to the current cell
@@ -111,6 +113,7 @@ class NotebookExecution:
             for index, cell in enumerate(self.nb.cells):
                 if is_code(cell):
                     await self._run_cell(client, cell, index)
+                    await self._judge(client, index)
                     self._done += 1
                     self.report("running")
         finally:
@@ -161,6 +164,18 @@ class NotebookExecution:
         if status not in ("ok", "error") or cell.execution_count is None:
             text = f"the kernel answered {status!r} and ran nothing"
             raise self._error(cell, "CellNotRun", text)
+
+    async def _judge(self, client: Any, index: int) -> None:
+        """Evaluate in the kernel what the cells say of the run as it stands."""
+        if not (bound := list(bound_after(self.nb.cells, index))):
+            return
+        asked = client.kc.execute(
+            "", silent=True, store_history=False, user_expressions=user_expressions(bound)
+        )
+        reply = await client.kc.get_shell_msg(timeout=self.timeout)
+        while reply["parent_header"].get("msg_id") != asked:
+            reply = await client.kc.get_shell_msg(timeout=self.timeout)
+        self.verdicts += verdicts(bound, reply["content"]["user_expressions"])
 
     def _error(self, cell: Any, ename: str, text: str) -> NotebookError:
         """The error for a cell; put among its outputs, too, where the kernel has left none."""

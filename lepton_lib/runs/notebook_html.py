@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import re
+from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 from markupsafe import Markup, escape
@@ -20,24 +22,27 @@ _REMOTE = re.compile(
 _INLINE = r"(?<![$\\])\$(?=[^\s$])(?P<math_inline_tex>(?:[^$\\]|\\.)+?)(?<!\s)\$(?!\d)"
 
 
-def notebook_page(nb: Any, *, title: str) -> str:
-    """An executed notebook of a run as one HTML page."""
-    return render("runs/templates/notebook.html", title=title, cells=cells_to_html(nb))
+def notebook_page(nb: Any, *, title: str, folder: Path) -> str:
+    """An executed notebook of a run as one HTML page; diagrams in its folder are put into it."""
+    return render("runs/templates/notebook.html", title=title, cells=cells_to_html(nb, folder))
 
 
-def cells_to_html(nb: Any) -> Markup:
+def cells_to_html(nb: Any, folder: Path) -> Markup:
     """A notebook's cells and outputs as HTML without remote scripts and styles."""
     from nbconvert import HTMLExporter
 
     quiet = logging.Logger("nbconvert", logging.CRITICAL)
     exporter = HTMLExporter(template_name="basic", exclude_anchor_links=True, log=quiet)
-    exporter.register_filter("markdown2html", markdown_to_html)
+    exporter.register_filter("markdown2html", partial(markdown_to_html, folder=folder))
     content, _ = exporter.from_notebook_node(nb)
     return Markup(_REMOTE.sub("", content))
 
 
-def markdown_to_html(source: str) -> Markup:
-    """Markdown as HTML with formulas in MathML; code and amounts of dollars are no formulas."""
+def markdown_to_html(source: str, folder: Path | None = None) -> Markup:
+    """Markdown as HTML with formulas in MathML; code and amounts of dollars are no formulas.
+
+    Pictures that lie in the folder are embedded.
+    """
     from nbconvert.filters.markdown_mistune import (
         IPythonRenderer,
         MarkdownWithMath,
@@ -61,7 +66,9 @@ def markdown_to_html(source: str) -> Markup:
             dict.fromkeys(("codespan", *MathInlineParser.DEFAULT_RULES))
         )
 
-    renderer = Renderer(escape=False, exclude_anchor_links=True)
+    renderer = Renderer(
+        escape=False, exclude_anchor_links=True, embed_images=folder is not None, path=str(folder)
+    )
     return Markup(MarkdownWithMath(renderer, inline=Inline()).render(source))
 
 

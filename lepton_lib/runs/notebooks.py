@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from lepton_lib.errors import ParameterError
 from lepton_lib.utils import NO_COURSE, course_folders
 
 _NO_NOTEBOOK = (OSError, ValueError, AttributeError, KeyError, TypeError, RecursionError)
-SKIPPED_TAGS = {"exercise", "lesson"}  # of cells that a pipeline run leaves out
+SKIPPED_TAGS = frozenset({"exercise", "lesson"})  # of cells that a pipeline run leaves out
 
 
 def find_notebooks() -> dict[str, Path]:
@@ -100,9 +100,9 @@ def read_notebook(path: Path) -> Any:
     return nb
 
 
-def strip_tagged_cells(nb: Any) -> Any:
-    """Take the cells tagged ``exercise`` or ``lesson`` out of a notebook."""
-    nb.cells = [cell for cell in nb.cells if not SKIPPED_TAGS & set(tags(cell))]
+def strip_tagged_cells(nb: Any, skipped: Set[str] = SKIPPED_TAGS) -> Any:
+    """Take the cells with one of these tags, ``exercise`` and ``lesson``, out of a notebook."""
+    nb.cells = [cell for cell in nb.cells if not skipped & set(tags(cell))]
     return nb
 
 

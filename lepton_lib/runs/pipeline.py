@@ -29,7 +29,8 @@ from lepton_lib.runs.notebooks import (
     strip_tagged_cells,
 )
 from lepton_lib.runs.pages import write_index
-from lepton_lib.runs.parameters import Value, check_parameters, find_case
+from lepton_lib.runs.parameters import Value, check_parameters, find_case, read_parameters
+from lepton_lib.runs.readings import drop_untrue
 from lepton_lib.runs.summary import read_steps
 from lepton_lib.utils import CASE_VARIABLE, sha256_of, write_atomic
 
@@ -161,8 +162,10 @@ class _RunContext:
             write_atomic(failed, nbformat.writes(nb) + "\n")
             execution.report("failed")
             raise
+        drop_untrue(nb, execution.verdicts)
         nb.metadata["lepton"] = {"fingerprint": fingerprint}
-        write_atomic(executed.with_suffix(".html"), notebook_page(nb, title=notebook.stem))
+        page = notebook_page(nb, title=notebook.stem, folder=notebook.parent)
+        write_atomic(executed.with_suffix(".html"), page)
         write_atomic(executed, nbformat.writes(nb) + "\n")  # last: it says that the step is done
         failed.unlink(missing_ok=True)
         write_index(self.run)
@@ -189,6 +192,9 @@ class _RunContext:
         nb = read_notebook(notebook)
         if not self.whole:
             strip_tagged_cells(nb)
+        default = read_parameters(notebook).get("case")
+        if default is not None and values.get("case") != default.default:
+            strip_tagged_cells(nb, {"reading"})  # they speak of the default case
         content: list[Any] = [[cell.cell_type, cell.source] for cell in nb.cells]
         content += [{name: value for name, value in values.items() if name != "run_dir"}]
         content.append(code_hash())

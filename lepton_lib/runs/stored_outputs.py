@@ -23,6 +23,7 @@ from lepton_lib.runs.notebooks import (
     tags,
 )
 from lepton_lib.runs.parameters import read_parameters
+from lepton_lib.runs.readings import update
 from lepton_lib.utils import SAME_BITS, write_atomic
 
 VOLATILE = {"ExecuteTime", "collapsed", "execution", "papermill", "scrolled"}  # metadata of cells
@@ -32,22 +33,27 @@ METADATA = {
 }
 
 
-def refresh_notebooks(paths: Sequence[Path], *, progress: ProgressCallback | None = None) -> None:
+def refresh_notebooks(
+    paths: Sequence[Path], *, progress: ProgressCallback | None = None
+) -> list[str]:
     """Run whole notebooks in order, in temporary run folders, and store their outputs in them.
 
-    The loop has one folder and each lesson its own. The steps of the loop before the last one asked
-    for run, too, and aren't stored.
+    The numbers of readings become the run's. The loop has one folder and each lesson its own. The
+    steps of the loop before the last one asked for run, too, and aren't stored.
 
     Args:
         paths: The notebooks to store.
         progress: As for `run_notebook`.
+
+    Returns:
+        What the notebooks say and their runs don't bear out, a sentence each.
 
     Raises:
         ParameterError: A notebook has no proper parameters cell.
         NotebookError: A cell failed, or an output can't be stored: it's on stderr, or holds a path
             of this machine. The notebook stays as it was, and so do those after it.
     """
-    stored = {path.stem: path for path in paths}
+    stored, untrue = {path.stem: path for path in paths}, []
     last = max((STEPS.index(stem) for stem in stored if stem in STEPS), default=-1)
     loop = [stored.get(step) or find_notebook(step) for step in STEPS[: last + 1]]
     with tempfile.TemporaryDirectory(prefix="lepton-run-") as run_dir:
@@ -70,8 +76,10 @@ def refresh_notebooks(paths: Sequence[Path], *, progress: ProgressCallback | Non
             )
             execution.run()
             if path.stem in stored:
+                untrue += [f"{path.stem}: {text}" for text in update(execution.verdicts)]
                 _store(path, nb, executed, run_dir)
             execution.report("finished")
+    return untrue
 
 
 def _store(path: Path, nb: Any, executed: Any, run_dir: str) -> None:
@@ -88,6 +96,7 @@ def _store(path: Path, nb: Any, executed: Any, run_dir: str) -> None:
             if key not in VOLATILE and value != []
         }
         if not is_code(cell):
+            cell.source = run.source
             continue
         count += 1
         cell.execution_count = count
