@@ -68,7 +68,7 @@ def some_inputs(case, rows=60):
     return inputs
 
 
-def write_release(folder, case, seed=0, **options):
+def write_release(folder, case, seed=0, margin=None, **options):
     """A packaged model that was never trained, in ``folder``/service."""
     inputs = some_inputs(case)
     torch.manual_seed(seed)
@@ -76,6 +76,8 @@ def write_release(folder, case, seed=0, **options):
     model = build_model(
         case, inputs, labels.astype(np.float32), kind="mlp", hidden_size=8, **options
     ).eval()
+    if margin is not None:
+        model.config["margin"] = margin
     if case.classes:
         model.temperature.fill_(0.1)  # far from even odds, so that every band and decision occurs
     (folder / "service").mkdir(parents=True)

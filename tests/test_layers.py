@@ -18,8 +18,8 @@ ROOT = Path(lepton_lib.__file__).parent
 CORE_LAYERS = (
     ("errors", "utils", "plots"),
     ("cases", "artefacts"),
-    ("data", "models", "optimizers", "metrics", "decisions", "baselines"),
-    ("trainer", "intervals", "calibration"),
+    ("data", "models", "optimizers", "metrics", "decisions", "baselines", "calibration"),
+    ("trainer", "intervals"),
     ("evaluation", "robustness", "explanation"),
     ("monitoring",),
 )

@@ -82,7 +82,10 @@ def test_performance_leaves_out_what_the_rows_cannot_tell(shop):
 def test_a_number_has_its_absolute_error_and_no_estimate(make_case):
     """For regression the error is measured once labels come, and nothing is estimated before."""
     case = load_case(make_case(task="regression", target={"classes": []}, charter={"criteria": {}}))
-    found = performance(case, [1.0, 2.0, 4.0], np.array([[1.0], [3.0], [6.0]]), seed=0)
+    outputs = np.array([[1.0], [3.0], [6.0]])
+    held = performance(case, [1.0, 2.0, 4.0], outputs, seed=0, margin=1.0)
+    assert held["coverage"].value == 2 / 3
+    found = performance(case, [1.0, 2.0, 4.0], outputs, seed=0)
     assert found["mean_absolute_error"][0] == 1.0
     assert estimate_performance(case, np.array([[1.0], [3.0]]), seed=0) == {}
 

@@ -22,6 +22,7 @@ from lepton_lib.data import to_records
 from lepton_lib.errors import DataError, RunError
 from lepton_lib.models import load_model
 from lepton_lib.serving import packaging
+from lepton_lib.serving.codec import expand
 from lepton_lib.serving.middleware import BODY_LIMIT
 from lepton_lib.serving.routes import ROUTES
 from lepton_lib.serving.scoring import FILES, version_of
@@ -85,13 +86,16 @@ def test_a_number_or_several_classes_are_answered(tmp_path, kind):
     target = {"classes": classes, "unit": "cars"}
     folder = write_case(tmp_path / "other", task=kind, target=target, charter=charter)
     case = load_case(folder)
-    model = write_release(tmp_path / "run", case)
+    model = write_release(tmp_path / "run", case, margin=2.5)
     scorer = serving.Scorer(tmp_path / "run" / "service", case=case)
     inputs = some_inputs(case)
     assert serving.check_parity(model, scorer, inputs) <= 1e-6
     answer = scorer.score([{"x": 50, "colour": "red"}])[0]
     if kind == "regression":
-        assert set(answer) == {"prediction", "unit"}
+        assert set(answer) == {"prediction", "unit", "interval"}
+        assert answer["interval"] == (answer["prediction"] - 2.5, answer["prediction"] + 2.5)
+        stored = expand(scorer.codec.form, b"[]", scorer.answer(inputs).tobytes())
+        assert stored[1] == scorer.codec.answers.plain(scorer.answer(inputs))
         assert answer["unit"] == "cars"
     else:
         assert answer["class"] == max(answer["probabilities"], key=answer["probabilities"].get)

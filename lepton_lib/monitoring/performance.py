@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from lepton_lib.calibration import covered
 from lepton_lib.cases import Case
 from lepton_lib.decisions import cost_matrix, decide
 from lepton_lib.evaluation import (
@@ -38,11 +40,14 @@ def row_losses(case: Case, labels: Any, outputs: Any) -> np.ndarray:
     return case.task.row_losses(np.asarray(labels), np.asarray(outputs, dtype=np.float64))
 
 
-def _metrics(case: Case, labels: np.ndarray) -> dict[str, Callable[[Any, Any], float]]:
+def _metrics(
+    case: Case, labels: np.ndarray, margin: float | None = None
+) -> dict[str, Callable[[Any, Any], float]]:
     """What can be measured on rows with these labels, by name."""
     name, metric = case_metric(case)
     if not case.classes:
-        return {name: metric}
+        held = {} if margin is None else {"coverage": partial(covered, margin=margin)}
+        return {name: metric} | held
     metrics = {name: metric} if len(np.unique(labels)) == len(case.classes) else {}
     metrics |= {"accuracy": accuracy, "calibration_error": calibration_error, "log_loss": log_loss}
     if case.costs is not None:
@@ -54,7 +59,14 @@ def _metrics(case: Case, labels: np.ndarray) -> dict[str, Callable[[Any, Any], f
 
 
 def performance(
-    case: Case, labels: Any, outputs: Any, *, seed: int, n: int = 300, block: int = 1
+    case: Case,
+    labels: Any,
+    outputs: Any,
+    *,
+    seed: int,
+    n: int = 300,
+    block: int = 1,
+    margin: float | None = None,
 ) -> dict[str, Interval]:
     """Metrics of labelled rows: the case's own, calibration, accuracy, log loss, cost per decision.
 
@@ -65,6 +77,7 @@ def performance(
         seed: Of the bootstrap.
         n: Its draws.
         block: Rows that belong together, as for `bootstrap_interval`.
+        margin: Of the predictions' interval, whose ``coverage`` is then measured.
 
     Returns:
         Metric's name to ``(value, low, high)`` at 95 %. What these rows can't tell is left out:
@@ -76,7 +89,7 @@ def performance(
     labels = labels.astype(np.int64) if case.classes else labels
     options = {"seed": seed, "n": n, "block": min(block, len(labels))}
     intervals: dict[str, Interval] = {}
-    for name, metric in _metrics(case, labels).items():
+    for name, metric in _metrics(case, labels, margin).items():
         if name == case.task.metric:
             intervals[name] = metric_interval(case, labels, outputs, **options)
         elif name == "calibration_error":

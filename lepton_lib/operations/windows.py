@@ -87,6 +87,7 @@ def _judge_window(watched: WatchedRun, rows: pd.DataFrame, now: float) -> Window
     home = watched.home_of(version)
     block = block_of(home)
     reference = _reference(watched, home, version)
+    margin = home.read_json("service/config.json").get("margin")
     inputs, answers = rows[[column.name for column in case.inputs]], logged_answers(case, rows)
     own = (rows["log.model_version"] == version).to_numpy()
     current = (None, answers[own]) if own.any() else None
@@ -124,7 +125,9 @@ def _judge_window(watched: WatchedRun, rows: pd.DataFrame, now: float) -> Window
         gap_to_previous=gap,
         drift=msgspec.convert(report, Drift, from_attributes=True),
         problems=problems.to_dict("records"),
-        performance=monitoring.performance(case, labelled[TARGET], known, seed=0, block=block),
+        performance=monitoring.performance(
+            case, labelled[TARGET], known, seed=0, block=block, margin=margin
+        ),
         estimate=monitoring.estimate_performance(case, answers, seed=0),
         groups=_groups(case, rows, labelled),
         distributions=distributions(reference, summaries),

@@ -29,6 +29,7 @@ class Legend(msgspec.Struct):
     actions: list[str | None]  # what each class leads to, where the case says it
     bands: _Bands | None
     unit: str  # the target's
+    margin: float | None = None  # of a predicted number's 90 % interval, to either side
 
 
 class Codec:
@@ -39,11 +40,12 @@ class Codec:
         form: What a batch is stored with, so that `expand` can read it.
     """
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: Case, margin: float | None = None) -> None:
         actions = case.costs.decisions if case.costs else {}
         bands = _Bands(list(case.bands.names), list(case.bands.limits)) if case.bands else None
         classes, unit = list(case.classes), case.target.unit
-        legend = Legend("json", classes, [actions.get(name) for name in classes], bands, unit)
+        named = [actions.get(name) for name in classes]
+        legend = Legend("json", classes, named, bands, unit, margin)
         self.answers = Answers(legend)
         self.form = msgspec.json.encode(legend).decode()
         kind: Any = case.reader.records
@@ -66,6 +68,7 @@ class Answer(msgspec.Struct, omit_defaults=True, rename={"class_": "class"}):
     action: str | None = None
     band: str | None = None
     prediction: float | None = None
+    interval: tuple[float, float] | None = None  # holds 90 % of targets
     unit: str | None = None
     reasons: Any = None
 
@@ -94,7 +97,11 @@ class Answers:
         """
         legend, columns = self._legend, outputs.astype(np.float64).T.tolist()
         if not legend.classes:
-            return [Answer(prediction=value, unit=legend.unit) for value in columns[0]]
+            answers = [Answer(prediction=value, unit=legend.unit) for value in columns[0]]
+            if (margin := legend.margin) is not None:
+                for answer, value in zip(answers, columns[0], strict=True):
+                    answer.interval = (value - margin, value + margin)
+            return answers
         bands: list[str | None] = [None] * len(outputs)
         if legend.bands:
             bands = decisions.band(columns[1], legend.bands).tolist()  # type: ignore[arg-type]

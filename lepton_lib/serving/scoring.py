@@ -164,7 +164,6 @@ class Scorer:
         # the service needs none of the data
         self.case = case or load_case(self.manifest["case"], verify=False)
         self.version: str = self.manifest["version"]
-        self.codec = Codec(self.case)
         packaged = self.manifest["case"], self.manifest["contract"]
         if (self.case.name, contract_of(self.case)) != packaged:
             got = "inputs, classes, costs or bands other than those of the packaged model"
@@ -181,7 +180,10 @@ class Scorer:
         self._costs = decisions.cost_matrix(self.case)
         place = Path(folder)
         with _wrap_errors(str(place / "config.json"), "a model's description"):
-            _check_sizes(msgspec.json.decode(contents["config.json"]))
+            config = msgspec.json.decode(contents["config.json"])
+            _check_sizes(config)
+            self.margin = msgspec.convert(config.get("margin"), float | None)
+            self.codec = Codec(self.case, self.margin)
         with _wrap_errors(str(place / "model.onnx"), "a graph"):
             self._session = onnxruntime.InferenceSession(
                 contents["model.onnx"], options, providers=["CPUExecutionProvider"]
@@ -241,7 +243,8 @@ class Scorer:
         Returns:
             For each: ``class`` (the decision of least expected cost; the most probable class where
             the case states no costs), ``probabilities`` by class, and ``action`` and ``band`` where
-            the case has them. For regression: ``prediction`` and ``unit``.
+            the case has them. For regression: ``prediction``, ``unit`` and, with a margin,
+            ``interval``, which holds 90 % of targets.
 
         Raises:
             RecordError: A record that the case refuses: which record and field, got, expected.
