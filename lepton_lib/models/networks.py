@@ -126,8 +126,9 @@ class Ensemble(nn.Module):
         if self.inner_weight:
             hidden = hidden.unflatten(1, self.hidden_bias.shape[::2])  # (b, m, h)
             return self._upper_layers(hidden.transpose(0, 1))
-        outputs = hidden @ torch.block_diag(*self.output_weight)  # (b, m k)
-        return outputs.unflatten(1, self.output_bias.shape[::2]).transpose(0, 1) + self.output_bias
+        joined = hidden @ torch.block_diag(*self.output_weight)  # (b, m k)
+        outputs: torch.Tensor = joined.unflatten(1, self.output_bias.shape[::2])
+        return outputs.transpose(0, 1) + self.output_bias
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """The members' logits ``(m, b, k)`` in training, else those of their mean ``(b, k)``."""
