@@ -6,8 +6,10 @@ import nbformat
 import pytest
 
 from lepton_lib.artefacts import Run
+from lepton_lib.cases import load_case
 from lepton_lib.classroom.editions import hand_out
 from lepton_lib.classroom.pacing import sections
+from lepton_lib.data import clean, read_table, split
 from lepton_lib.exercises import check
 from lepton_lib.exercises.definitions import definition_files, notebook_number
 from lepton_lib.runs import find_notebook, find_notebooks, refresh_notebooks
@@ -19,6 +21,7 @@ PARAMETERS = """case = "credit"  # a case
 run_dir = ""  # where results go
 seed = 0  # [0, 100]"""
 STEP = """from lepton_lib.artefacts import Run
+from lepton_lib.data import clean, read_table, split
 from lepton_lib.exercises import check
 
 total = 8
@@ -94,3 +97,13 @@ def test_no_two_notebooks_share_a_name():
     """A run folder tells notebooks apart by their file's name alone."""
     names = [path.stem for path in find_notebooks().values()]
     assert len(names) == len(set(names))
+
+
+def test_no_two_ways_to_say_the_same_thing_stand_on_both_sides():
+    """The intents' sentences are all different, and a situation lies in one part as a whole."""
+    case = load_case("customer_service")
+    frame, _ = clean(read_table(case), case)
+    assert frame["text"].str.lower().is_unique
+    assert frame.groupby("target").size().eq(40).all()
+    parts = [set(part["situation"]) for part in split(frame, case, seed=0).values()]
+    assert sum(map(len, parts)) == len(set().union(*parts)) == 100
