@@ -198,6 +198,37 @@ def test_what_a_class_answers_is_stored(stored, tmp_path):
     assert log_maintenance.keep_days(stored.log.path, 0) == 2
 
 
+class Desk(Service):
+    """Answers a question about a person, and shows a page."""
+
+    @handler("/v1/assist", keep=["topic"])
+    def assist(self, topic: str, name: str) -> str:
+        """An answer."""
+        return f"{topic}, {name}"
+
+
+def test_a_class_keeps_what_it_names_and_shows_pages_to_anyone(tmp_path):
+    """Arguments that ``keep`` leaves out aren't stored; pages and /docs need no key, calls do."""
+    (tmp_path / "desk.html").write_text("<h1>Ask</h1>")
+    service = Desk()
+    service.pages = {"/": tmp_path / "desk.html"}
+    (tmp_path / "desk" / "service").mkdir(parents=True)
+    key = api_keys.add_key(api_keys.keys_file(tmp_path / "desk"), "one")
+    app = service.app(tmp_path / "desk")
+    asked = {"json": {"topic": "rate", "name": "Ana"}, "headers": {"x-request-id": "r-3"}}
+    assert call(app, "POST", "/v1/assist", **asked).status_code == 401
+    asked["headers"]["x-api-key"] = key
+    assert call(app, "POST", "/v1/assist", **asked).json() == "rate, Ana"
+    (row,) = log_maintenance.find(app.log.path, "r-3")
+    assert row.inputs == {"topic": "rate"}
+    page = call(app, "GET", "/")
+    assert (page.text, page.headers["content-type"][:9]) == ("<h1>Ask</h1>", "text/html")
+    docs = call(app, "GET", "/docs").text
+    for script in re.findall(r"src=\"([^\"]+)\"", docs):
+        assert call(app, "GET", script).status_code == 200
+    app.log.close()
+
+
 def test_what_a_class_cannot_store_is_not_given(stored):
     """With a log that can't be written to a call gets 503, and the service isn't ready."""
     stored.log.path.rename(stored.log.path.with_suffix(".away"))

@@ -11,9 +11,10 @@ import contextlib
 import dataclasses
 import functools
 import inspect
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints, overload
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar, get_type_hints, overload
 
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -21,6 +22,7 @@ from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from pydantic import ConfigDict, create_model
+from starlette.responses import FileResponse, HTMLResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lepton_lib.errors import ParameterError
@@ -28,27 +30,40 @@ from lepton_lib.serving.api_keys import Keys, keys_file
 from lepton_lib.serving.log import PredictionLog, make_entry
 from lepton_lib.serving.middleware import ServiceMiddleware, store_or_refuse
 from lepton_lib.serving.problems import ProblemError
-from lepton_lib.serving.routes import common_endpoints
+from lepton_lib.serving.routes import common_endpoints, static_file
 from lepton_lib.serving.server import listen, require_keys, run
 from lepton_lib.serving.telemetry import Metrics
+from lepton_lib.utils import render
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 _MARK = "_lepton_handler"
 _PLAIN = inspect.Parameter.POSITIONAL_OR_KEYWORD
-OPEN = {"/healthz", "/readyz", "/openapi.json"}  # where no key is demanded
+OPEN = {"/healthz", "/readyz", "/openapi.json", "/docs"}  # where no key is demanded
+
+
+class _Mark(NamedTuple):
+    """How a handler was marked."""
+
+    path: str
+    verb: str
+    keep: tuple[str, ...] | None
 
 
 @overload
 def handler(path: Method) -> Method: ...
 @overload
-def handler(path: str | None = None, *, method: str = "POST") -> Callable[[Method], Method]: ...
-def handler(path: Any = None, *, method: str = "POST") -> Any:
+def handler(
+    path: str | None = None, *, method: str = "POST", keep: Sequence[str] | None = None
+) -> Callable[[Method], Method]: ...
+def handler(path: Any = None, *, method: str = "POST", keep: Sequence[str] | None = None) -> Any:
     """Mark a method as a handler: ``@handler``, or ``@handler("/other", method="GET")``.
 
     Args:
         path: Where it answers; the method's name by default.
         method: ``POST``, whose arguments come as a JSON object, or ``GET``, whose arguments come in
             the query.
+        keep: The arguments that are stored with the result; all by default, none for ``()``. Leave
+            out what is about a person.
     """
     if callable(path):
         return handler()(path)
@@ -56,7 +71,8 @@ def handler(path: Any = None, *, method: str = "POST") -> Any:
         raise ParameterError("handler's method", repr(method), "POST or GET", "Use one of them.")
 
     def mark(function: Method) -> Method:
-        setattr(function, _MARK, (path or f"/{function.__name__}", method))
+        names = None if keep is None else tuple(keep)
+        setattr(function, _MARK, _Mark(path or f"/{function.__name__}", method, names))
         return function
 
     return mark
@@ -67,9 +83,11 @@ class Service:
 
     Attributes:
         version: What the prediction log says answered; the class's name unless a subclass sets it.
+        pages: Files that anyone may read without a key, by path: a page, its script and style.
     """
 
     version: str = ""
+    pages: Mapping[str, Path] = MappingProxyType({})
 
     def init(self) -> None:
         """Run once before the first request, to read a model for example. Nothing by default."""
@@ -97,11 +115,16 @@ class Service:
         api = self._api(_Recorder(self.version or name, metrics, log))
         for path, endpoint in common_endpoints(metrics, log.check if log else lambda: None).items():
             api.add_route(path, endpoint, include_in_schema=False)
+        for path, file in self.pages.items():
+            api.add_route(path, functools.partial(_send_file, file), include_in_schema=False)
+        api.add_route("/docs", functools.partial(_send_docs, name), include_in_schema=False)
+        api.add_route("/static/{name}", static_file, include_in_schema=False)
+        open_ = OPEN | self.pages.keys()
         guarded = ServiceMiddleware(
             _raise_problems(api),
             metrics=metrics,
-            routes={*OPEN, "/metrics", *api.openapi()["paths"]},
-            guarded=lambda path: path not in OPEN,
+            routes={*open_, "/metrics", *api.openapi()["paths"]},
+            guarded=lambda path: path not in open_ and not path.startswith("/static/"),
             keys=keys,
             log=log,
         )
@@ -123,11 +146,11 @@ class Service:
             raise ParameterError(f"service {name}", "no handlers", "at least one", remedy)
         api = FastAPI(title=name, summary=inspect.getdoc(self), docs_url=None, redoc_url=None)
         for label, method in methods:
-            path, verb = getattr(method, _MARK)
+            mark = getattr(method, _MARK)
             api.add_api_route(
-                path,
-                _endpoint(name, label, method, recorder, query=verb == "GET"),
-                methods=[verb],
+                mark.path,
+                _endpoint(name, label, method, recorder),
+                methods=[mark.verb],
                 operation_id=label,
                 summary=(inspect.getdoc(method) or label).splitlines()[0],
             )
@@ -176,20 +199,22 @@ class _Recorder:
         if self.log is not None:
             whole = f"{result.media_type} response" if isinstance(result, Response) else result
             answer = {"handler": name, "result": jsonable_encoder(whole)}
-            entry = make_entry(id_, self.version, [jsonable_encoder(arguments)], [answer])
+            keep = getattr(method, _MARK).keep
+            stored = {key: arguments[key] for key in arguments if keep is None or key in keep}
+            entry = make_entry(id_, self.version, [jsonable_encoder(stored)], [answer])
             await store_or_refuse(self.log, entry, id_)
         self.metrics.count_predictions({name: 1})
         return result
 
 
 def _endpoint(
-    service: str, name: str, method: Callable[..., Any], recorder: _Recorder, *, query: bool
+    service: str, name: str, method: Callable[..., Any], recorder: _Recorder
 ) -> Callable[..., Any]:
     """What FastAPI calls: with the request, and the query's parameters or one JSON object.
 
     The object's fields are the method's arguments, checked strictly and none unknown.
     """
-    hints = get_type_hints(method)
+    hints, query = get_type_hints(method), getattr(method, _MARK).verb == "GET"
     parameters = [
         parameter.replace(annotation=hints.get(parameter.name, parameter.empty))
         for parameter in inspect.signature(method).parameters.values()
@@ -219,6 +244,14 @@ def _endpoint(
     )
     endpoint.__doc__ = inspect.getdoc(method)
     return endpoint
+
+
+async def _send_file(file: Path, _: Request) -> Response:
+    return FileResponse(file)
+
+
+async def _send_docs(name: str, _: Request) -> Response:
+    return HTMLResponse(render("serving/templates/docs.html", case={"title": name}))
 
 
 def _raise_problems(api: FastAPI) -> ASGIApp:

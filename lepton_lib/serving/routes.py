@@ -48,7 +48,7 @@ def make_router(predictor: Predictor, keys: Keys, lifespan: Lifespan[Router]) ->
         "/monitor.css": pages.monitor_style,
         "/openapi.json": pages.description,
         "/": pages.form,
-        "/static/{name}": _static,
+        "/static/{name}": static_file,
     }
     if _swagger_folder() is not None:
         paths["/docs"] = pages.docs
@@ -208,7 +208,8 @@ def _counts(metrics: Metrics) -> dict[str, int]:
     return {"requests": requests, "of them failed": failed, **dict(sorted(stored.items()))}
 
 
-async def _static(request: Request) -> Response:
+async def static_file(request: Request) -> Response:
+    """A script or style of the pages, by its name alone."""
     name = request.path_params["name"]
     folder = _swagger_folder() if name.startswith("swagger") else _FOLDER
     if name not in STATIC or folder is None:
