@@ -36,7 +36,7 @@ COMPARED = {"text/plain", "text/html", "text/markdown", "text/latex", "image/png
 # What shows a reader its arguments, and the keywords whose values are shown.
 TELLS = {"print", "display", "Markdown", "HTML", "text", "annotate"}
 TELLS |= {"set_title", "suptitle", "set_xlabel", "set_ylabel"}
-TOLD = {"alt", "title", "label", "xlabel", "ylabel", "labels"}
+TEXTS = {"alt", "title", "label", "xlabel", "ylabel", "labels"}
 PANDAS = "<div>\n<style scoped>"  # how a DataFrame's HTML begins
 OWNER = "|".join(
     re.escape(name) for name in (Path.home().name, socket.gethostname()) if len(name) > 4
@@ -245,7 +245,10 @@ def _told(tree):
         if isinstance(call, ast.Call):
             name = getattr(call.func, "attr", getattr(call.func, "id", ""))
             texts = call.args if name in TELLS else []
-            for part in [*texts, *(word.value for word in call.keywords if word.arg in TOLD)]:
+            for part in [
+                *texts,
+                *(word.value for word in call.keywords if word.arg in TEXTS),
+            ]:
                 yield from _constants(part)
                 if isinstance(part, ast.Constant) and isinstance(part.value, float):
                     yield str(part.value)

@@ -327,13 +327,13 @@ def run_strictly(paths, *options, cwd, **variables):
     assert done.returncode in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED), (
         done.stdout[-4000:] + done.stderr
     )
-    told = {path.stem: {} for path in paths}
-    assert len(told) == len(paths), "two notebooks of one name"
+    results = {path.stem: {} for path in paths}
+    assert len(results) == len(paths), "two notebooks of one name"
     for case in ElementTree.parse(report).iter("testcase"):
         failures = [part.text for part in case if part.tag in ("failure", "error")]
         stem = case.get("classname").split(".")[-2]  # notebooks.00_environment.ipynb
-        told[stem][case.get("name")] = ("\n".join(failures), float(case.get("time")))
+        results[stem][case.get("name")] = ("\n".join(failures), float(case.get("time")))
     assert (done.returncode == 0) == (
-        not any(text for cells in told.values() for text, _ in cells.values())
+        not any(text for cells in results.values() for text, _ in cells.values())
     )
-    return told
+    return results

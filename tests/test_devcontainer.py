@@ -1,4 +1,4 @@
-"""The container that a class runs in, as far as can be told without building it."""
+"""The container that a class runs in, as far as can be checked without building it."""
 
 import json
 import re

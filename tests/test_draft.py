@@ -636,7 +636,7 @@ def test_no_column_is_left_out_without_a_reason(tmp_path):
     assert "note    left out: text" in draft.to_text()
 
 
-def test_a_copy_of_the_target_is_left_out_and_a_near_copy_told(tmp_path):
+def test_a_copy_of_the_target_is_left_out_and_a_near_copy_noted(tmp_path):
     """Either would praise a worthless model; the draft says which is which."""
     table = table_of(
         "copy,near,x,label",
@@ -652,7 +652,7 @@ def test_a_copy_of_the_target_is_left_out_and_a_near_copy_told(tmp_path):
     assert any("'near' alone" in note for note in draft.notes)
 
 
-def test_wild_targets_are_told_and_do_not_make_the_bound(tmp_path):
+def test_wild_targets_are_noted_and_do_not_make_the_bound(tmp_path):
     """Three values of ten milliards leave the drafted bound where the other rows put it."""
     table = table_of(
         "x,label", lambda i: f"{i % 7},{1e10 if i in (5, 50, 500) else 10.5 + i % 11}", 900
@@ -674,7 +674,7 @@ def test_a_rare_class_costs_what_it_is_rare(tmp_path):
     assert any("about 4 rows in the test part" in note for note in draft.notes)
 
 
-def test_whole_numbers_as_a_target_are_told_and_can_be_classes(tmp_path):
+def test_whole_numbers_as_a_target_are_noted_and_can_be_classes(tmp_path):
     """25 of them are taken for a quantity, which is said; --task overrules it."""
     table = table_of("x,label", lambda i: f"{i % 7},{i % 25}", n=500)
     draft = drafted(tmp_path, table)
@@ -697,7 +697,7 @@ def test_sensitive_columns_are_known_by_their_names(draft):
 
 
 def test_a_drafted_charter_judges_nothing(tmp_path):
-    """However good the values are, the gate is not judged until somebody agrees."""
+    """However good the values are, the gate is not judged until it is agreed."""
     draft = drafted(tmp_path, table_of("x,label", lambda i: f"{i / 3},{answers(i)}"))
     case = load_case(draft.path.parent)
     verdict = gate(case, {"auc": (0.99, 0.98, 1.0), "cost": 0.0})

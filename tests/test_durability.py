@@ -203,7 +203,7 @@ def test_kill_9_loses_nothing_that_was_acknowledged(run):
 
 
 def test_workers_count_together_and_end_together(run):
-    """/metrics adds up what all workers have answered, and nobody is left when the service ends."""
+    """/metrics adds up what all workers have answered, and none is left when the service ends."""
     with serving.start(run, workers=2) as service:
         for _ in range(20):  # a connection each, so that both workers have some
             httpx.post(
@@ -245,7 +245,7 @@ def test_a_signal_ends_the_workers_in_good_order(run, number):
 
 
 def test_workers_end_when_their_supervisor_is_killed(run):
-    """No worker holds the port once nobody looks after it."""
+    """No worker holds the port once its parent is gone."""
     with serving.start(run, workers=2) as service:
         while len(started := pids(service)) < 2:
             time.sleep(0.01)
@@ -422,9 +422,9 @@ def test_the_command_looks_after_the_log(filled, run, monkeypatch, capsys, tmp_p
     monkeypatch.setattr(sys, "argv", ["lepton", "log", str(run), "--erase", "three"])
     with pytest.raises(SystemExit):
         main()
-    told = capsys.readouterr()
-    assert told.out == "3 predictions erased.\n"
-    assert "retrain-002 was trained on labelled rows" in told.err
+    printed = capsys.readouterr()
+    assert printed.out == "3 predictions erased.\n"
+    assert "retrain-002 was trained on labelled rows" in printed.err
     assert lepton("--keep-days", 0) == "1 requests removed.\n"
 
 

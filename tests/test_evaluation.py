@@ -177,7 +177,7 @@ def test_blocks_as_long_as_the_sample_still_give_an_interval():
 
 
 def test_interval_is_fast_enough_for_a_lesson():
-    """A thousand draws of the AUC of 900 rows take processor time that nobody has to wait for."""
+    """A thousand draws of the AUC of 900 rows take processor time too short to wait for."""
     labels, values = scores(0)
     begun = time.process_time()
     bootstrap_interval(area_under_curve, labels, values, n=1000, seed=0, stratify=labels)
@@ -793,10 +793,10 @@ def test_isotonic_curves_mend_what_no_temperature_can():
     labels = (true.cumsum(1) < generator.random((8000, 1))).sum(1)
     bent = true * np.where(true > 0.5, 3.0, 1.0)
     bent /= bent.sum(1, keepdims=True)
-    mended = fit_isotonic(labels[:4000], bent[:4000])(bent[4000:])
-    assert mended.sum(1) == pytest.approx(np.ones(4000))
-    assert (mended > 0).all()
-    assert np.abs(mended - true[4000:]).mean() < 0.5 * np.abs(bent[4000:] - true[4000:]).mean()
+    corrected = fit_isotonic(labels[:4000], bent[:4000])(bent[4000:])
+    assert corrected.sum(1) == pytest.approx(np.ones(4000))
+    assert (corrected > 0).all()
+    assert np.abs(corrected - true[4000:]).mean() < 0.5 * np.abs(bent[4000:] - true[4000:]).mean()
 
 
 def test_a_prior_shift_is_bayes_rule():

@@ -269,7 +269,7 @@ def test_why_something_could_not_be_run_is_said(graded):
 
 
 def test_what_was_handed_out_is_no_attempt(graded):
-    """A notebook that nobody touched has no wrong answer, even where its code would be one."""
+    """An untouched notebook has no wrong answer, even where its code would be one."""
     assert states(graded[1]["untouched.ipynb"]) == ["not attempted"] * 3
 
 

@@ -251,7 +251,7 @@ def quick(run, monkeypatch):
 
 
 def test_what_is_in_flight_at_the_end_is_answered(run, monkeypatch):
-    """A service that is told to end finishes what it has begun, however long an answer may take."""
+    """A service that is stopped finishes what it has begun, however long an answer may take."""
     explain = Scorer.explain
 
     def slow(*values):

@@ -19,7 +19,7 @@ each_function = pytest.mark.parametrize("exercise", FUNCTIONS, ids=lambda one: o
 
 @each_function
 def test_a_forgotten_return_is_named(exercise):
-    """A function that computes the right thing and keeps it is told that it returns None."""
+    """A function that computes the right thing and keeps it is said to return None."""
     right = exercise.value_of(exercise.answer)
     feedback = check(exercise.key, lambda *given: print(right(*given)))
     assert repr(feedback).startswith(f"{exercise.key} not yet: your function returns None")
@@ -29,7 +29,7 @@ def test_a_forgotten_return_is_named(exercise):
 
 @each_function
 def test_an_argument_is_left_alone(exercise):
-    """A function that also changes what it is given is told so, unless the right one does, too."""
+    """A function that changes its argument gets a message, unless the right one does so, too."""
     right = exercise.value_of(exercise.answer)
 
     def spoils(*given):

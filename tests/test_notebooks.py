@@ -67,7 +67,7 @@ def test_stored_outputs_are_what_a_fresh_run_gives(results, path):
     assert set(results[path.stem]) == {"file", *ids}
 
 
-# Measured, or with the moment of packaging, by which an older release is told from a newer one.
+# Measured, or with the moment of packaging, which tells an older release from a newer one.
 CHANGING = {"service/latency.json", "service/manifest.json", "service/manifest.sig"}
 
 

@@ -643,7 +643,7 @@ def test_a_notebook_that_fails_is_taken_up_again(copy, alarmed, shadowed, monkey
     place = copy(alarmed)
 
     def fail(**_):
-        raise NotebookError("notebook 02", "a fault", "none", "Mend it.")
+        raise NotebookError("notebook 02", "a fault", "none", "Fix it.")
 
     with monkeypatch.context() as patch:
         patch.setattr(retraining, "run_loop", fail)

@@ -177,7 +177,7 @@ def test_every_part_of_a_release_is_signed_for(run):
 
 
 def test_who_hashes_anew_cannot_sign(run):
-    """A file that was exchanged with its hash and version is refused: nobody signed it."""
+    """A file that was exchanged with its hash and version is refused: it has no signature."""
     service = run / "service"
     (service / "card.md").write_text("a better card")
     manifest = json.loads((service / "manifest.json").read_text())
@@ -296,7 +296,7 @@ def test_a_release_holds_its_files_and_nothing_else(run, second):
     """What is installed is what the manifest vouches for, and nothing beside it."""
     copy = run.parent / "copy"
     shutil.copytree(second, copy)
-    (copy / "predictions.sqlite").write_text("somebody's data")
+    (copy / "predictions.sqlite").write_text("other data")
     place = run / "service" / "releases" / releases.install(run, copy)
     assert {path.name for path in place.iterdir()} == {*FILES, "manifest.json", signing.SIGNATURE}
 
@@ -401,11 +401,11 @@ def test_an_older_release_is_installed_only_when_that_is_said(run, second, lepto
     older = run.parent / "older"
     shutil.copytree(second, older)
     resign(older, {"card.md": b"an older card"}, packaged=7)
-    code, _, told = lepton("install", run, older)
-    assert (code, "older than one that is installed" in told) == (2, True)
-    code, told, _ = lepton("install", run, older, "--allow-older")
-    assert (code, told.startswith("Installed ")) == (0, True)
-    version = told.split()[1].strip(".")
+    code, _, err = lepton("install", run, older)
+    assert (code, "older than one that is installed" in err) == (2, True)
+    code, out, _ = lepton("install", run, older, "--allow-older")
+    assert (code, out.startswith("Installed ")) == (0, True)
+    version = out.split()[1].strip(".")
     releases.promote(run, version)
     newer = releases.install(run, second)
     releases.promote(run, newer)

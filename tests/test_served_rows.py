@@ -63,7 +63,7 @@ def test_the_monitor_and_label_commands(tmp_path, monkeypatch):
     assert "report.html" in done.stdout
 
 
-def test_what_somebody_else_has_signed_is_watched_once_their_key_is_trusted(tmp_path, monkeypatch):
+def test_what_another_person_has_signed_is_watched_once_their_key_is_trusted(tmp_path, monkeypatch):
     """Each command on a run's service refuses a stranger's release, and accepts it with --trust."""
     write_case(tmp_path / "desk", columns=COLUMNS, costs=COSTS, bands=BANDS)
     monkeypatch.setenv("LEPTON_DATASETS", str(tmp_path))

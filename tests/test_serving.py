@@ -641,7 +641,7 @@ def test_a_service_beside_the_notebook_answers_and_survives_nothing(run):
 
 
 def ends(url, seconds=10.0):
-    """Whether nobody answers at ``url`` any more, within ``seconds``."""
+    """Whether nothing answers at ``url`` any more, within ``seconds``."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
@@ -688,7 +688,7 @@ def test_a_service_that_cannot_start_says_why(run):
 
 
 def test_a_taken_port_is_named(run):
-    """Serving on a port that somebody holds is an error that says which address and what to do."""
+    """Serving on a port in use is an error that says which address and what to do."""
     with serving.start(run) as service:
         port = int(service.url.rpartition(":")[2])
         with pytest.raises(RunError, match=f"port {port}: got"):

@@ -496,12 +496,12 @@ def test_the_best_is_chosen_and_its_luck_told(heart, monkeypatch, tmp_path):
     monkeypatch.setattr(fitting, "make_plan", quick_plan)
     case, train, _ = heart
     model, history = fit_model(case, train, None, seed=0, kind="best", progress=False)
-    told = history.cross_validated
-    assert set(told) == {"linear", "ensemble", "trees", "blend", "nested"}
-    assert model.config["kind"] == min(set(told) - {"nested"}, key=told.get)
+    losses = history.cross_validated
+    assert set(losses) == {"linear", "ensemble", "trees", "blend", "nested"}
+    assert model.config["kind"] == min(set(losses) - {"nested"}, key=losses.get)
     files = {"weights": tmp_path / "m.safetensors", "config": tmp_path / "m.json"}
     save_model(model, **files)
-    assert load_model(**files).config["cross_validated"] == told
+    assert load_model(**files).config["cross_validated"] == losses
 
 
 def test_folds_keep_neighbours_together_unless_the_case_draws(heart):

@@ -279,18 +279,21 @@ STATIC_FAULTS = {
         "first-picture: states '0.91' in a constant text",
     ),
     "result put into a text": (
-        lambda nb: nb.add("told", "print(f'AUC {0.85:.2f}')"),
-        "told: states '0.85' in",
+        lambda nb: nb.add("states", "print(f'AUC {0.85:.2f}')"),
+        "states: states '0.85' in",
     ),
     "result printed as a number": (
-        lambda nb: nb.add("told", "print('AUC', 0.85)"),
-        "told: states '0.85' in",
+        lambda nb: nb.add("states", "print('AUC', 0.85)"),
+        "states: states '0.85' in",
     ),
     "result joined": (
-        lambda nb: nb.add("told", "print(', '.join(['AUC 0.85', 'all']))"),
-        "told: states '0.85' in",
+        lambda nb: nb.add("states", "print(', '.join(['AUC 0.85', 'all']))"),
+        "states: states '0.85' in",
     ),
-    "result as the last text": (lambda nb: nb.add("told", "'AUC 0.85'"), "told: states '0.85' in"),
+    "result as the last text": (
+        lambda nb: nb.add("states", "'AUC 0.85'"),
+        "states: states '0.85' in",
+    ),
     "dead link": (
         lambda nb: nb.prose("[Next](06_gone.ipynb)"),
         "promise: links to 06_gone.ipynb, which isn't there",

@@ -145,7 +145,7 @@ def _check_headers(where: str, data: Data, headers: list[Any], expected: list[st
         remedy = "Add the column, or take it out of case.toml."
         raise DataError(where, f"no column {missing[0]!r}", only, remedy)
     if surplus := [header for header in headers if header not in expected]:
-        remedy = 'Describe it in case.toml; role = "ignored" if nobody should use it.'
+        remedy = 'Describe it in case.toml; role = "ignored" hides it from the model.'
         raise DataError(where, f"a column {surplus[0]!r}", f"only {only}", remedy)
 
 

@@ -13,11 +13,11 @@ from lepton_lib.drafting import profiling
 from lepton_lib.errors import DataError
 
 MAX_CLASSES = 20  # more distinct whole numbers than that are a quantity, not classes
-MANY_WORDS = 100  # so few whole numbers of a quantity could be classes all the same: it is told
-RARE = 0.1  # a class with a smaller share is told, and a miss of it is drafted to cost more
+MANY_WORDS = 100  # so few whole numbers of a quantity could be classes all the same: a note says so
+RARE = 0.1  # a class with a smaller share is noted, and a miss of it is drafted to cost more
 FEW_ROWS = 50  # of a class in the test part: fewer say little
-WILD = 20  # median deviations from the median: what lies further out is told
-GIVEN_AWAY = 0.98  # of the doubt about the target taken away by one column alone: it is told
+WILD = 20  # median deviations from the median: what lies further out is noted
+GIVEN_AWAY = 0.98  # of the doubt about the target that one column alone takes away: it is noted
 COPY = "a copy of the target"
 _AGREE = "a placeholder: to be agreed before any work"
 
@@ -67,8 +67,8 @@ def _describe_target(values: pd.Series, where: str, task: str | None, *, comma: 
     few = whole and len(counts) <= MAX_CLASSES and counts.min() >= MIN_ROWS_PER_CLASS
     if task in ("binary", "multiclass") or (task is None and (few or len(counts) <= 2)):
         note = f"{n} classes; if they are a quantity, draft again with --task regression"
-        told = [note] * (task is None and len(counts) > 2)
-        return _describe_classes(values, base, where, task, told)
+        remarks = [note] * (task is None and len(counts) > 2)
+        return _describe_classes(values, base, where, task, remarks)
     note = f"{n} a quantity; if they name classes, draft again with --task multiclass"
     notes = [note] * (task is None and whole and len(counts) <= MANY_WORDS)
     lost = sorted(set(values.drop(numbers.index)) - {""})
@@ -134,7 +134,7 @@ def find_leak(cells: pd.Series, column: Any, truth: Truth) -> str:
     errors, doubt = len(labels) - table.max(axis=1).sum(), len(labels) - table.sum(axis=0).max()
     if errors > (1 - GIVEN_AWAY) * doubt or len(table) > len(labels) / 10:
         return ""
-    return COPY if errors == 0 and len(table) == table.shape[1] else "alone tells the target"
+    return COPY if errors == 0 and len(table) == table.shape[1] else "alone gives the target away"
 
 
 def draft_charter(

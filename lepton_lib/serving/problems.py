@@ -12,7 +12,7 @@ from lepton_lib.errors import DataError, RecordError
 
 JSON = "application/json"
 PROBLEM = "application/problem+json"
-ANSWER_SECONDS = 30  # for an answer, also when the service is told to end
+ANSWER_SECONDS = 30  # for an answer, also while the service shuts down
 HEALTH = {"/healthz", "/readyz"}  # paths that are answered beyond every limit
 RETRY = {"retry-after": "1"}
 HEADERS = [
