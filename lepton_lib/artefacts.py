@@ -188,9 +188,7 @@ class Run:
             remedy = "Choose another, such as runs/NAME; a run overwrites what is in its folder."
             raise RunError(str(self.folder), got, "a run folder, or a new or empty one", remedy)
         owner = self.manifest["case"]
-        if case is None:
-            return
-        if owner not in (None, case):
+        if None not in (case, owner) and case != owner:
             got, expected = f"a run of the case {owner!r}", f"one of {case!r}, or a new folder"
             remedy = f"Choose another folder, such as runs/{case}."
             raise RunError(str(self.folder), got, expected, remedy)
@@ -241,10 +239,7 @@ class Step:
     """
 
     def __init__(self, run: Run, name: str, case: str, parameters: Mapping[str, Any]) -> None:
-        self.run = run
-        self.name = name
-        self.case = case
-        self.parameters = dict(parameters)
+        self.run, self.name, self.case, self.parameters = run, name, case, dict(parameters)
         self._staging = run.folder / f".{name}{PARTIAL}"
         self._read: dict[str, str] = {}
         self._begun = time.monotonic()

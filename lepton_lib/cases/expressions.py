@@ -11,7 +11,7 @@ import ast
 import operator
 from collections.abc import Callable, Mapping
 from functools import reduce
-from typing import Any
+from typing import Any, NoReturn
 
 _BINARY: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -29,6 +29,10 @@ _BINARY: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
 }
 _Compiled = Callable[[Mapping[str, Any]], Any]
 _ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.Div)
+
+
+def _names(node: ast.AST) -> list[str]:
+    return [part.id for part in ast.walk(node) if isinstance(part, ast.Name)]
 
 
 def _is_condition(node: ast.AST) -> bool:
@@ -50,71 +54,67 @@ class Expression:
     """
 
     def __init__(self, text: str, *, arithmetic: bool = False) -> None:
-        self.text = text
+        self.text, self._arithmetic = text, arithmetic
         try:
-            tree = ast.parse(text.strip(), mode="eval")
+            body = ast.parse(text.strip(), mode="eval").body
         except SyntaxError as error:
             raise ValueError(f"{text!r} is not a formula: {error.msg}") from error
-        names: dict[str, None] = {}  # ordered, without repeats
         self.compared: list[tuple[str, Any]] = []  # a column and a constant
-        self._body = self._compile(tree.body, names, arithmetic)
-        if not names:
+        self._evaluate = self._compile(body)
+        self.names = tuple(dict.fromkeys(_names(body)))
+        if not self.names:
             raise ValueError(f"{text!r} names no column")
-        if not arithmetic and not _is_condition(tree.body):
+        if not arithmetic and not _is_condition(body):
             raise ValueError(f"{text!r} is a value, not a condition: compare it with something")
-        self.names = tuple(names)
 
     def __call__(self, columns: Mapping[str, Any]) -> Any:
         """Evaluate over ``columns``: name to array, series or tensor, each ``(n,)``."""
-        return self._body(columns)
+        return self._evaluate(columns)
 
     def __repr__(self) -> str:
         return f"Expression({self.text!r})"
 
-    def _compile(self, node: ast.AST, names: dict[str, None], arithmetic: bool) -> _Compiled:
-        def compile_part(part: ast.AST) -> _Compiled:
-            return self._compile(part, names, arithmetic)
-
-        def fold(operation: ast.AST, *parts: ast.expr) -> _Compiled:
-            compiled, combine = [compile_part(part) for part in parts], _BINARY[type(operation)]
-            return lambda columns: reduce(combine, (part(columns) for part in compiled))
-
+    def _compile(self, node: ast.AST) -> _Compiled:
         match node:
             case ast.Name(id=name):
-                names[name] = None
                 return lambda columns: columns[name]
             case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
                 return lambda _: number
-            case ast.Constant(value=str() as word) if not arithmetic:
-                return lambda _: word
             case ast.UnaryOp(op=ast.USub(), operand=part):
-                inner = compile_part(part)
+                inner = self._compile(part)
                 return lambda columns: -inner(columns)
-            case ast.UnaryOp(op=ast.Not(), operand=part) if not arithmetic and _is_condition(part):
-                inner = compile_part(part)
-                return lambda columns: ~inner(columns)
             case ast.BinOp(left=left, op=op, right=right) if isinstance(op, _ARITHMETIC):
-                constant = not any(isinstance(part, ast.Name) for part in ast.walk(right))
-                if isinstance(op, ast.Div) and constant and compile_part(right)({}) == 0:
+                if isinstance(op, ast.Div) and not _names(right) and self._compile(right)({}) == 0:
                     where = f"{ast.unparse(node)!r} divides by zero"
                     raise ValueError(f"{where} in the formula {self.text!r}")
-                return fold(op, left, right)
-            case ast.Compare(left=left, ops=[op], comparators=[right]) if (
-                not arithmetic
-                and type(op) in _BINARY
-                and any(isinstance(part, ast.Name) for part in ast.walk(node))
-            ):
+                return self._fold(op, left, right)
+        return self._refuse(node) if self._arithmetic else self._compile_condition(node)
+
+    def _compile_condition(self, node: ast.AST) -> _Compiled:
+        match node:
+            case ast.Constant(value=str() as word):
+                return lambda _: word
+            case ast.UnaryOp(op=ast.Not(), operand=part) if _is_condition(part):
+                inner = self._compile(part)
+                return lambda columns: ~inner(columns)
+            case ast.Compare(left=left, ops=[op], comparators=[right]) if type(
+                op
+            ) in _BINARY and _names(node):
                 for one, other in ((left, right), (right, left)):
                     if isinstance(one, ast.Name) and isinstance(other, ast.Constant):
                         self.compared.append((one.id, other.value))
-                return fold(op, left, right)
-            case ast.BoolOp(op=op, values=parts) if not arithmetic and all(
-                map(_is_condition, parts)
-            ):
-                return fold(op, *parts)
+                return self._fold(op, left, right)
+            case ast.BoolOp(op=op, values=parts) if all(map(_is_condition, parts)):
+                return self._fold(op, *parts)
+        return self._refuse(node)
+
+    def _fold(self, operation: ast.AST, *parts: ast.expr) -> _Compiled:
+        compiled, combine = [self._compile(part) for part in parts], _BINARY[type(operation)]
+        return lambda columns: reduce(combine, (part(columns) for part in compiled))
+
+    def _refuse(self, node: ast.AST) -> NoReturn:
         allowed = "+ - * / ( ), numbers and column names"
-        if not arithmetic:
+        if not self._arithmetic:
             allowed += ", one comparison at a time, 'and', 'or', 'not', quoted strings"
-        raise ValueError(
-            f"{ast.unparse(node)!r} is not allowed in the formula {self.text!r}; allowed: {allowed}"
-        )
+        where = f"{ast.unparse(node)!r} is not allowed in the formula {self.text!r}"
+        raise ValueError(f"{where}; allowed: {allowed}")

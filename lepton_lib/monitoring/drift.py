@@ -145,30 +145,21 @@ def drift_report(
     limit = criterion.at_most if criterion and criterion.at_most is not None else DEFAULT_LIMIT
     names = [name for name in reference.names if predictions or name not in reference.outputs]
     if unknown := [name for name in now.names if name not in names]:
-        expected, remedy = (
-            "a summary of every input of the case",
-            "Make it from data/train.parquet.",
-        )
+        expected = "a summary of every input of the case"
+        remedy = "Make it from data/train.parquet."
         raise DataError("reference", f"nothing of {unknown[0]!r}", expected, remedy)
-    compared = [
-        _compare(name, reference.summary(name), now.summary(name))
-        for name in names
-        if name in now.names
-    ]
+    both = [name for name in names if name in now.names]
+    compared = [_compare(name, reference.summary(name), now.summary(name)) for name in both]
     few = len(current) < min_rows
     corrected = holm([entry.p for entry in compared])
-    columns = {
-        entry.column: _with_verdict(entry, float(p), limit, level, few)
-        for entry, p in zip(compared, corrected, strict=True)
-    }
-    for name in names:
-        if name not in columns:
-            verdict: Verdict = "none" if current.empty else "drift"
-            why = "no such column in the current rows"
-            columns[name] = ColumnDrift(name, missing=1.0, verdict=verdict, why=why)
+    verdict: Verdict = "none" if current.empty else "drift"
+    absent: Any = {"missing": 1.0, "verdict": verdict, "why": "no such column in the current rows"}
+    columns = {name: ColumnDrift(name, **absent) for name in names}
+    for entry, p in zip(compared, corrected, strict=True):
+        columns[entry.column] = _with_verdict(entry, float(p), limit, level, few)
     note = f"Fewer than {min_rows} rows: too few to judge." if few else ""
-    ordered = tuple(columns[name] for name in names)
-    return DriftReport(ordered, reference.rows, len(current), limit, level, note)
+    counts = reference.rows, len(current)
+    return DriftReport(tuple(columns.values()), *counts, limit, level, note)
 
 
 def _compare(name: str, reference: ColumnSummary, current: ColumnSummary) -> ColumnDrift:

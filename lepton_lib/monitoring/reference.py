@@ -78,14 +78,15 @@ class Reference:
         Raises:
             DataError: ``complete``, and a column or every row is missing.
         """
+        missing = [column.name for column in case.inputs if column.name not in frame]
+        if complete and (missing or frame.empty):
+            got = f"no column {missing[0]!r}" if missing and len(frame) else "no rows"
+            expected, remedy = "the case's clean training rows", "Read data/train.parquet."
+            raise DataError("reference rows", got, expected, remedy)
         columns: dict[str, Callable[[], Any]] = {}
         for column in case.inputs:
-            if column.name in frame and (len(frame) or not complete):
+            if column.name not in missing:
                 columns |= column.views(frame[column.name])
-            elif complete:
-                got = f"no column {column.name!r}" if len(frame) else "no rows"
-                expected, remedy = "the case's clean training rows", "Read data/train.parquet."
-                raise DataError("reference rows", got, expected, remedy)
         outputs = {} if predictions is None else _named_outputs(case, predictions)
         columns |= {name: partial(np.asarray, values) for name, values in outputs.items()}
         return cls(columns, tuple(outputs), len(frame), about)
@@ -131,22 +132,9 @@ def _to_table(name: str, summary: ColumnSummary) -> pa.Table:
         distinct, counts = np.unique(values, return_counts=True)
         if len(distinct) < len(values) / 2:
             values, repeats = distinct, counts
-    cells = [
-        pa.array([name]),
-        _to_list(values, "values"),
-        _to_list(repeats, "repeats"),
-        pa.array([list(summary.counts.items())], _SCHEMA.field("counts").type),
-        pa.array([summary.missing], pa.int64()),
-    ]
-    return pa.table(cells, schema=_SCHEMA)
-
-
-def _to_list(array: np.ndarray | None, field: str) -> pa.Array:
-    kind = _SCHEMA.field(field).type
-    if array is None:
-        return pa.nulls(1, kind)
-    ends = pa.array([0, len(array)], pa.int32())
-    return pa.ListArray.from_arrays(ends, pa.array(array), type=kind)
+    line: dict[str, Any] = {"name": name, "values": values, "repeats": repeats}
+    line |= {"counts": list(summary.counts.items()), "missing": summary.missing}
+    return pa.Table.from_pylist([line], schema=_SCHEMA)
 
 
 def _read(path: Path, row_group: int) -> ColumnSummary:
