@@ -45,12 +45,14 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
         "model/model.safetensors",
         "model/history.json",
         "model/comparison.json",
+        "model/held_out.parquet",
     ),
     "03_evaluation": (
         "evaluation/metrics.json",
         "evaluation/decision.json",
         "evaluation/gate.json",
         "evaluation/predictions.parquet",
+        "evaluation/held_out.parquet",
     ),
     "04_deployment": (
         "service/config.json",

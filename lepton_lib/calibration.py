@@ -58,6 +58,30 @@ def fit_temperature(logits: Any, labels: Any) -> float:
     return math.exp(best) if 2 * (loss(0.0) - loss(best)) > 3.84 else 1.0
 
 
+def calibrate(answers: Any, labels: Any) -> tuple[float, np.ndarray]:
+    """The temperature of a model's answers to rows that it hasn't learnt from, and its effect.
+
+    Args:
+        answers: Probabilities ``(n, n_classes)``, such as ``History.held_out``; predicted numbers
+            ``(n, 1)`` have no temperature: it is 1.
+        labels: ``(n,)`` class indices.
+
+    Returns:
+        The temperature, and the answers ``(n, n_classes)`` with it.
+
+    Raises:
+        MetricError: As `fit_temperature`.
+    """
+    from scipy.special import softmax
+
+    answers = np.asarray(answers)
+    if answers.shape[1] == 1:
+        return 1.0, answers
+    logits = np.log(answers.clip(1e-12))
+    temperature = fit_temperature(logits, labels)
+    return temperature, softmax(logits / temperature, axis=1)
+
+
 def fit_isotonic(labels: Any, probabilities: Any) -> Callable[[Any], np.ndarray]:
     """A rising curve for each class, from stated probability to observed frequency.
 

@@ -16,6 +16,7 @@ import pandas as pd
 
 from lepton_lib.baselines import baseline_answers
 from lepton_lib.calibration import (  # noqa: F401  # a notebook has all of a judgement here
+    calibrate,
     conformal_margin,
     covered,
     fit_isotonic,

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from lepton_lib.cases import Case, NumberColumn
-from lepton_lib.errors import ParameterError
+from lepton_lib.errors import DataError, ParameterError
 from lepton_lib.models import TabularModel
 
 
@@ -34,6 +34,7 @@ def fgsm(model: TabularModel, inputs: Any, labels: Any, *, case: Case, radius: f
 
     Raises:
         ParameterError: ``radius`` is negative or not finite.
+        DataError: The model is of trees alone, which have no slope.
     """
     ball = _Ball(model, case, inputs, radius)
     _, uphill = _losses(model, case, ball.centre, labels)
@@ -76,6 +77,7 @@ def pgd(
 
     Raises:
         ParameterError: ``radius`` or ``step`` is negative or not finite, or a number below 1.
+        DataError: The model is of trees alone, which have no slope.
     """
     ball = _Ball(model, case, inputs, radius)
     default_step = 2.5 * radius / _at_least_one("n_steps", n_steps)
@@ -172,6 +174,9 @@ def _losses(
     outputs = model(position)
     truth = torch.tensor(np.asarray(labels), device=outputs.device)
     losses = case.task.losses(outputs, truth)
+    if not losses.requires_grad:
+        expected = "a model with a slope in its inputs"
+        raise DataError("model", "trees alone", expected, "Attack a network, or a blend.")
     # Rows don't touch each other: the gradient of the sum holds the gradient of each row's loss.
     (gradient,) = torch.autograd.grad(losses.sum(), position)
     model.train(was_training)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from scipy.special import softmax
 
 from lepton_lib.cases import CategoryColumn, NumberColumn, load_case
 from lepton_lib.errors import MetricError
@@ -20,6 +21,7 @@ from lepton_lib.evaluation import (
     baseline_gain,
     baselines,
     bootstrap_interval,
+    calibrate,
     case_metric,
     conformal_margin,
     cost_matrix,
@@ -397,6 +399,17 @@ def test_temperature_recovers_a_known_one(truth):
     labels = generator.random(len(single)) < 1 / (1 + np.exp(-single / truth))
     assert fit_temperature(single, labels) == pytest.approx(truth, rel=0.06)
     assert fit_temperature(single[:, None], labels) == fit_temperature(single, labels)
+
+
+def test_calibration_takes_probabilities_of_any_number_of_classes():
+    """Probabilities that were made twice too sure come back, with the temperature that did it."""
+    generator = np.random.default_rng(0)
+    for k in (2, 4):
+        logits = generator.normal(size=(40_000, k)) * 2
+        labels = (logits + generator.gumbel(size=logits.shape)).argmax(1)
+        temperature, calibrated = calibrate(softmax(2 * logits, axis=1), labels)
+        assert temperature == pytest.approx(2, rel=0.06)
+        np.testing.assert_allclose(calibrated, softmax(2 * logits / temperature, axis=1))
 
 
 def test_temperature_stays_at_one_without_clear_gain():

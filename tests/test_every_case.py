@@ -24,3 +24,13 @@ def test_the_loop_runs_on_every_case_and_respects_its_parameters(tmp_path, case)
     assert read("evaluation/metrics.json")["draws"] == SMALL["draws"]
     assert read("service/latency.json")["batch"]["records"] == SMALL["records_per_request"]
     assert read("service/latency.json")["one"]["requests"] == SMALL["requests"]
+
+
+@pytest.mark.parametrize("kind", ["trees", "best"])
+def test_a_model_that_plans_by_itself_is_judged_served_and_watched(tmp_path, kind):
+    """The loop's other models go the whole way; the challenger is fitted by the same recipe."""
+    plain = {name: SMALL[name] for name in ("draws", "records_per_request", "requests")}
+    folder = offline.loop(tmp_path / kind, "heart", *pairs(plain | {"model": kind}))
+    assert list(offline.steps(folder)) == list(STEPS)
+    for name in ("service/config.json", "monitoring/challenger.json"):
+        assert json.loads((folder / name).read_text())["recipe"]["epochs"] is None

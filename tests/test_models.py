@@ -514,8 +514,7 @@ def test_trees_are_laid_out_for_onnx_node_by_node():
     labels = (inputs[:, 0] > 0).astype(np.int64)
     fold = np.arange(200) % 2
     trees, _ = grow_trees(inputs, labels, fold, output_size=1, offset=0, seed=0)
-    trees.prepare_export()
-    laid_out = trees.onnx_attributes
+    laid_out = trees.onnx_attributes()
     nodes = list(zip(laid_out["nodes_treeids"], laid_out["nodes_nodeids"], strict=True))
     assert len(set(nodes)) == len(nodes) == trees.links.shape[1]
     leaves = [mode == "LEAF" for mode in laid_out["nodes_modes"]]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lepton_lib.cases import load_case
-from lepton_lib.errors import ParameterError
+from lepton_lib.errors import DataError, ParameterError
 from lepton_lib.models import build_model
 from lepton_lib.robustness import fgsm, jitter, pgd
 from lepton_lib.trainer import fit_model, task_loss
@@ -176,6 +176,14 @@ def test_attacks_leave_the_model_as_it_was(attacked, credit):
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_trees_alone_have_no_slope_to_climb(credit):
+    """Trees answer in steps: an attack by the gradient refuses them rather than find nothing."""
+    rows, labels = draw(credit)
+    trees, _ = fit_model(credit, (rows, labels), None, seed=0, kind="trees", progress=False)
+    with pytest.raises(DataError, match="trees alone"):
+        fgsm(trees, rows, labels, case=credit, radius=RADIUS)
 
 
 def test_attacks_are_seeded(attacked, credit):

@@ -477,6 +477,51 @@ def test_the_recipe_learns_from_validation_rows_too(heart, kind, monkeypatch):
     assert "validation_loss" in history.rows[0]
 
 
+@pytest.mark.parametrize("kind", ["ensemble", "trees", "blend"])
+def test_held_out_answers_are_those_of_the_cross_validation(heart, kind, monkeypatch):
+    """The validation rows' out-of-fold answers come in their order, with the loss that is told."""
+    monkeypatch.setattr(fitting, "make_plan", quick_plan)
+    case, (inputs, labels), _ = heart
+    first, rest = (inputs[:1], labels[:1]), (inputs[1:], labels[1:])
+    model, history = fit_model(case, first, rest, seed=0, kind=kind, progress=False)
+    losses = case.task.row_losses(rest[1], history.held_out)
+    told = history.cross_validated[kind] * len(labels)
+    assert 0 < told - losses.sum() < 5  # the one row before them
+    assert not np.allclose(history.held_out, model.predict(rest[0]), atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["linear", "mlp", "best"])
+def test_validation_rows_are_answered_before_they_are_learnt_from(heart, kind, monkeypatch):
+    """Where the recipe learns from validation rows, their answers aren't the finished model's."""
+    monkeypatch.setattr(fitting, "make_plan", quick_plan)
+    case, train, validation = heart
+    model, history = fit_model(case, train, validation, seed=0, kind=kind, progress=False)
+    assert history.held_out.shape == (len(validation[1]), 2)
+    assert not np.allclose(history.held_out, model.predict(validation[0]), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "options", [{"kind": "ensemble", "epochs": 2, "n_members": 2}, {"kind": "blend", "lr": 0.02}]
+)
+def test_a_stored_recipe_fits_the_same_model_again(heart, options, monkeypatch, tmp_path):
+    """The stored configuration holds the arguments of `fit_model`: a challenger is given them."""
+    monkeypatch.setattr(fitting, "make_plan", quick_plan)
+    model, _ = fit_model(*heart, seed=0, progress=False, **options)
+    files = {"weights": tmp_path / "m.safetensors", "config": tmp_path / "m.json"}
+    save_model(model, **files)
+    recipe = load_model(**files).config["recipe"]
+    again, _ = fit_model(*heart, seed=0, progress=False, **recipe)
+    assert same_weights(model, again)
+
+
+@pytest.mark.parametrize("kind", ["trees", "best"])
+@pytest.mark.parametrize("options", [{"epochs": 3}, {"lr": 0.1}])
+def test_what_trees_have_no_use_for_is_refused(heart, kind, options):
+    """Trees have no epochs and no learning rate of networks: giving one isn't silently ignored."""
+    with pytest.raises(ParameterError, match=rf"^kind '{kind}': got {next(iter(options))}, "):
+        fit_model(*heart, seed=0, kind=kind, **options)
+
+
 def test_a_member_learns_nothing_from_its_own_fold(heart):
     """Rows of a member's own fold give it no gradient, and only it answers for them afterwards."""
     case, (inputs, labels), _ = heart

@@ -210,9 +210,9 @@ def export_onnx(model: TabularModel, path: Path) -> None:
             return self.model.probabilities(records)
 
     graph = Graph().eval().cpu()
-    for module in graph.modules():
-        if isinstance(module, Trees):
-            module.prepare_export()
+    trees = [module for module in graph.modules() if isinstance(module, Trees)]
+    for module in trees:
+        module.exporting = True
     sample = torch.zeros(2, len(model.config["preprocessor"]["fields"]))
     logger = logging.getLogger("torch.onnx")
     level = logger.level
@@ -239,6 +239,10 @@ def export_onnx(model: TabularModel, path: Path) -> None:
     ]:
         del node.metadata_props[:]  # the exporter writes stack traces with this machine's paths
         node.doc_string = ""
+        if node.op_type == "TreeEnsembleRegressor":  # through the exporter it would take a minute
+            del node.attribute[:]
+            attributes = trees[0].onnx_attributes().items()
+            node.attribute.extend(onnx.helper.make_attribute(*each) for each in attributes)
     del proto.graph.metadata_props[:]
     for value in [*proto.graph.input, *proto.graph.output, *proto.graph.value_info]:
         del value.metadata_props[:]

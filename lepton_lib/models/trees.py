@@ -38,7 +38,7 @@ class Trees(nn.Module):
     def __init__(self, output_size: int) -> None:
         super().__init__()
         self.output_size = output_size
-        self.onnx_attributes: dict[str, Any] = {}
+        self.exporting = False  # then one ONNX node stands for all trees, to be filled in later
         # of each node: its feature, its left and right child (a leaf's own number), and whether
         # a missing value goes left
         self.register_buffer("links", torch.zeros(4, 0, dtype=torch.int64))
@@ -51,11 +51,11 @@ class Trees(nn.Module):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Map ``(b, d)`` to ``(b, k)``: logits, or standardised predictions for regression."""
-        if self.onnx_attributes:
+        if self.exporting:
             return torch.onnx.ops.symbolic(
                 "ai.onnx.ml::TreeEnsembleRegressor",
                 (inputs,),
-                self.onnx_attributes,
+                {"n_targets": self.output_size},
                 dtype=torch.float32,
                 shape=(inputs.shape[0], self.output_size),
                 version=3,
@@ -72,8 +72,8 @@ class Trees(nn.Module):
         totals = inputs.new_zeros(len(inputs), self.output_size)
         return totals.index_add(1, self.trees[1], value[nodes])
 
-    def prepare_export(self) -> None:
-        """Lay the trees out as ONNX wants them: while a graph is exported no value can be read."""
+    def onnx_attributes(self) -> dict[str, Any]:
+        """The trees as the attributes of ONNX's ``TreeEnsembleRegressor``."""
         (feature, left, right, missing_left), (threshold, value) = self.links, self.numbers
         root, output = self.trees
         sizes = root.diff(append=torch.tensor([len(feature)]))
@@ -92,9 +92,9 @@ class Trees(nn.Module):
             "target_ids": output[tree[leaf]],
             "target_weights": value[leaf],
         }
-        self.onnx_attributes = {name: values.tolist() for name, values in columns.items()}
         modes = ["LEAF" if end else "BRANCH_LEQ" for end in leaf.tolist()]
-        self.onnx_attributes |= {"n_targets": self.output_size, "nodes_modes": modes}
+        lists: dict[str, Any] = {name: values.tolist() for name, values in columns.items()}
+        return lists | {"n_targets": self.output_size, "nodes_modes": modes}
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         for name in ("links", "numbers", "trees"):  # the stored trees decide the lengths

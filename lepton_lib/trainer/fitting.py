@@ -83,26 +83,31 @@ def fit_model(
             are kept, or the recipe holds rows of its own out.
         seed: Of first weights, dropout and batch order; the global generator is left as it was.
         kind: The model. ``best`` cross-validates a linear model, the ensemble, the trees and their
-            blend, and takes the one with the lowest loss.
+            blend, and takes the one with the lowest loss. It and the trees take no other option.
         encoding: Of the numbers.
-        epochs: Passes over the training rows alone. Without it the recipe plans, and learns from
-            the validation rows as well.
+        epochs: Passes over the training rows. Without it the recipe plans, and learns from the
+            validation rows as well; a blend always does.
         progress: Show a progress bar.
         **options: For the plan (``lr``, ``batch_size``, ``weight_decay``, ``patience``, ``loss``)
             and for the network (``hidden_size``, ``dropout``, ``n_members``, ...).
 
+    Returns:
+        The model, and its history. The model's ``config["recipe"]`` holds the arguments that fit
+        it again, on other rows.
+
     Raises:
-        ParameterError: Options beside ``best``, or an ensemble of one by the recipe.
+        ParameterError: Options beside ``best`` or ``trees``, or an ensemble of one by the recipe.
         DataError: A class has a single row.
         TrainingError: The loss isn't finite.
     """
-    pairs = zip(train, validation or train, strict=True)
-    rows: Any = train if validation is None else tuple(np.concatenate(pair) for pair in pairs)
+    if kind in ("best", "trees") and (epochs is not None or options):
+        got = ", ".join(options) or "epochs"
+        raise ParameterError(f"kind {kind!r}", got, "no other option", "It plans by itself.")
     if kind == "best":
-        if epochs is not None or options:
-            got = ", ".join(options) or "epochs"
-            raise ParameterError("kind 'best'", got, "no other option", "It plans by itself.")
-        return _fit_best(case, rows, seed=seed, encoding=encoding, progress=progress)
+        return _fit_best(case, train, validation, seed=seed, encoding=encoding, progress=progress)
+    rows, n_held = _join(train, validation), 0 if validation is None else len(validation[1])
+    recipe = {"kind": kind, "encoding": encoding, "epochs": epochs, **options}
+    recipe.pop("loss", None)  # a function can't be stored
     changes = {name: options.pop(name) for name in Plan.__annotations__ if name in options}
     plan, defaults = make_plan(case, kind, len(rows[1])) if epochs is None else (Plan(epochs), {})
     plan, options = replace(plan, progress=progress, **changes), defaults | options
@@ -111,16 +116,26 @@ def fit_model(
         if kind in ("trees", "blend") or (kind == "ensemble" and epochs is None):
             model = build_model(case, *rows, kind=kind, encoding=encoding, **options)
             history = _cross_fit(case, model, rows, plan, seed)
-            return model.cpu().eval(), history
-        if epochs is None and validation is None:
-            train, validation = _hold_out(case, rows, seed)
-        model = build_model(case, *train, kind=kind, encoding=encoding, **options)
-        history = _train(model, train, validation, plan, seed).history
-        if epochs is None:
-            torch.manual_seed(seed)
-            model = build_model(case, *rows, kind=kind, encoding=encoding, **options)
-            _train(model, rows, None, plan, seed, epochs=history.best_epoch)
-    return model.cpu(), history
+        else:
+            if epochs is None and validation is None:
+                train, validation = _hold_out(case, rows, seed)
+            model = build_model(case, *train, kind=kind, encoding=encoding, **options)
+            history = _train(model, train, validation, plan, seed).history
+            if validation is not None:
+                history.held_out = model.cpu().predict(validation[0])
+            if epochs is None:
+                torch.manual_seed(seed)
+                model = build_model(case, *rows, kind=kind, encoding=encoding, **options)
+                _train(model, rows, None, plan, seed, epochs=history.best_epoch)
+    history.held_out = history.held_out[len(history.held_out) - n_held :]
+    model.config["recipe"] = recipe
+    return model.cpu().eval(), history
+
+
+def _join(train: Rows, validation: Rows | None) -> Rows:
+    if validation is None:
+        return train
+    return np.concatenate([train[0], validation[0]]), np.concatenate([train[1], validation[1]])
 
 
 def assign_folds(case: Case, labels: np.ndarray, *, n_folds: int, seed: int) -> np.ndarray:
@@ -223,14 +238,16 @@ def _cross_fit(case: Case, model: TabularModel, rows: Rows, plan: Plan, seed: in
     losses = {name: _mean_loss(case, rows[1], answer) for name, answer in answers.items()}
     if kind == "blend":
         networks, trees = answers.values()
-        tried = [_mean_loss(case, rows[1], (1 - s) * networks + s * trees) for s in TREE_SHARES]
+        blends = [(1 - share) * networks + share * trees for share in TREE_SHARES]
+        tried = [_mean_loss(case, rows[1], blend) for blend in blends]
         network.tree_share.fill_(TREE_SHARES[np.argmin(tried)])
-        losses["blend"] = min(tried)
-    if kind != "ensemble":
+        answers["blend"], losses["blend"] = blends[np.argmin(tried)], min(tried)
+    if kind == "trees":
         train_loss = _mean_loss(case, rows[1], model.predict(rows[0]))
         row = {"epoch": 1.0, "train_loss": train_loss, "validation_loss": losses[kind]}
-        history = History([row | {"lr": plan.lr}])
+        history = History([row])
     history.cross_validated = model.config["cross_validated"] = losses
+    history.held_out = answers[kind].astype(np.float64)
     return history
 
 
@@ -260,24 +277,31 @@ def _mean_loss(case: Case, labels: np.ndarray, answers: np.ndarray) -> float:
 
 
 def _fit_best(
-    case: Case, rows: Rows, *, seed: int, nested: bool = True, **options: Any
+    case: Case,
+    train: Rows,
+    validation: Rows | None,
+    *,
+    seed: int,
+    nested: bool = True,
+    **options: Any,
 ) -> tuple[TabularModel, History]:
     """The candidate of the lowest cross-validated loss; how it would do on new rows is nested."""
+    rows = _join(train, validation)
 
-    def fit(kind: Kind, part: Rows = rows) -> tuple[TabularModel, History]:
-        return fit_model(case, part, None, seed=seed, kind=kind, **options)
+    def fit(kind: Kind, part: Rows, held: Rows | None = None) -> tuple[TabularModel, History]:
+        return fit_model(case, part, held, seed=seed, kind=kind, **options)
 
     def choose(part: Rows) -> TabularModel:
-        return _fit_best(case, part, seed=seed, nested=False, **options)[0]
+        return _fit_best(case, part, None, seed=seed, nested=False, **options)[0]
 
-    model, history = fit("blend")
+    model, history = fit("blend", train, validation)
     losses: dict[Any, float] = history.cross_validated
     losses["linear"] = _cross_validate(
         case, rows, N_FOLDS, seed, lambda part: fit("linear", part)[0]
     )
     best = min(losses, key=losses.__getitem__)
     if best != "blend":
-        model, history = fit(best)
+        model, history = fit(best, train, validation)
     if nested:
         losses["nested"] = _cross_validate(case, rows, N_OUTER_FOLDS, seed, choose)
     history.cross_validated = model.config["cross_validated"] = losses

@@ -59,10 +59,13 @@ class History:
         cross_validated: Mean loss of rows that the answering parts hadn't learnt from, by what
             answered: ``ensemble``, ``trees``, ``blend``, ...; empty where nothing was
             cross-validated. ``nested`` is free of the luck in choosing the lowest of the others.
+        held_out: From `fit_model`: what ``(n, k)`` the validation rows are answered by parts that
+            haven't learnt from them. They may have picked the epoch, so they flatter a little.
     """
 
     rows: list[dict[str, float]] = field(default_factory=list)
     cross_validated: dict[str, float] = field(default_factory=dict)
+    held_out: np.ndarray = field(default_factory=lambda: np.empty((0, 1)), compare=False)
 
     @property
     def best_epoch(self) -> int:
