@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from lepton_lib import monitoring
+from lepton_lib.calibration import conformal_margin
 from lepton_lib.evaluation import fit_temperature, paired_difference
 from lepton_lib.explanation import shapley_values
 from lepton_lib.intervals import auc_interval, bootstrap_interval, calibration_interval
@@ -61,6 +62,14 @@ def _rates() -> Iterator[tuple[str, str, int, Draw]]:
     )
     yield "estimate before labels: interval holds the later accuracy", "95 %", 300, _estimate
     yield "Wilson's interval of a share of 5 % in 60 rows holds it", "95 %", 3000, _wilson
+    for alone, taken in ((False, "clusters"), (True, "independent rows")):
+        what = f"AUC of 40 clusters of 8 rows, as {taken}: truth below the lower end"
+        yield what, "2.5 %", 1000, _clustered_auc(alone=alone)
+    yield "mean of 40 clusters of 8 rows, bootstrap: holds the truth", "95 %", 400, _clustered_mean
+    yield "gain over the better of two equal baselines: certainly above 0", "2.5 %", 1000, _gain
+    for n in (50, 500):
+        what = f"conformal margin of {n} rows: a new target lies within"
+        yield what, "90 %", 5000, _conformal(n)
     yield "Kolmogorov-Smirnov at 5 %, 300 and 60 rows: rejects", "5 %", 1000, _kolmogorov_smirnov
     yield "chi-square at 5 %, sparse table: rejects", "5 %", 500, _chi_square
     yield "Holm over 20 tests: any false alarm", "5 %", 300, _holm
@@ -95,6 +104,52 @@ def _mean(generator: np.random.Generator) -> bool:
     sample = generator.normal(2.0, size=100)
     interval = bootstrap_interval(np.mean, sample, n=300, seed=int(generator.integers(2**31)))
     return interval.low <= 2.0 <= interval.high
+
+
+def _clustered(generator: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Labels, scores and cluster of 320 rows: a cluster shares its label and most of its score."""
+    cluster = np.repeat(np.arange(40), 8)
+    labels = np.arange(40) % 2
+    scores = 1.5 * labels + 0.9 * generator.normal(size=40)
+    noise = 0.19**0.5 * generator.normal(size=320)
+    return labels[cluster], scores[cluster] + noise, cluster
+
+
+def _clustered_auc(*, alone: bool) -> Draw:
+    from scipy.stats import norm
+
+    def draw(generator: np.random.Generator) -> bool:
+        labels, scores, cluster = _clustered(generator)
+        found = auc_interval(labels, scores, clusters=None if alone else cluster)
+        return bool(norm.cdf(1.5 / 2**0.5) < found.low)
+
+    return draw
+
+
+def _clustered_mean(generator: np.random.Generator) -> bool:
+    labels, scores, cluster = _clustered(generator)
+    seed = int(generator.integers(2**31))
+    interval = bootstrap_interval(
+        np.mean, scores - 1.5 * labels, n=300, seed=seed, clusters=cluster
+    )
+    return interval.low <= 0.0 <= interval.high
+
+
+def _gain(generator: np.random.Generator) -> bool:
+    from lepton_lib.cases import load_case
+    from lepton_lib.evaluation import baseline_gain
+
+    labels, (odds, *others) = _models(generator, 200, 0.4, 0.4, 0.4)
+    answers = {f"baseline {k}": _two(_sigmoid(other)) for k, other in enumerate(others)}
+    return baseline_gain(load_case("heart"), labels, _two(_sigmoid(odds)), answers, seed=0).low > 0
+
+
+def _conformal(n: int) -> Draw:
+    def draw(generator: np.random.Generator) -> bool:
+        errors = generator.standard_t(3, size=n + 1)
+        return bool(abs(errors[-1]) <= conformal_margin(errors[:-1], np.zeros(n)))
+
+    return draw
 
 
 def _series(generator: np.random.Generator, n: int, memory: int) -> np.ndarray:
