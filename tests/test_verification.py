@@ -113,7 +113,7 @@ STATIC_FAULTS = {
     ),
     "run in another order": (
         lambda nb: nb.swap("columns", "criteria"),
-        "criteria: was run as number 21, but is number",
+        "criteria: was run as number 24, but is number",
     ),
     "run twice": (
         lambda nb: nb["resume"].update(execution_count=99),
@@ -479,9 +479,8 @@ READINGS = {  # by the code cell before it; in the k-th, x is k + 0.1254
 
 def plant_strict_faults(nb):
     """Plant faults that only a run reveals, one per cell; return the message expected for each."""
-    nb.source("map-of-the-loop", "plots.GREY", "plots.RED")
+    nb.source("luck-picture", "plots.ORANGE", "plots.RED")
     nb.source("first-picture", "0, 1, 26", "0, 1, 25")
-    nb.source("luck-picture", "ax.scatter(values, np.full(8, height)", "ax.scatter([], []")
     nb["first-auc"].outputs.clear()
     nb["first-model"].outputs.append(nbformat.v4.new_output("stream", text="10 epochs\n"))
     nb.source("ask-the-model", ".round(2)", ".round(2).astype('float32')")
@@ -489,7 +488,7 @@ def plant_strict_faults(nb):
     nb.source("seeded", "bit for bit", "to the bit")
     nb.stored("who-holds-the-state", "text/html", "our own", "your own")
     nb.stored("stop-and-risks", "text/markdown", "Risks", "Chances")
-    nb.stored("half-written-file", "text", "old result", "new result")
+    nb.stored("resume", "text", "these parameters", "those parameters")
     nb.swap("columns", "criteria")
     nb["finish-too-early"].metadata.tags = ["raises-exception"]
     nb["doctor"].outputs[0].data.pop("text/html")
@@ -528,9 +527,8 @@ def plant_strict_faults(nb):
     nb.add("after-death", "2")
     return {
         "file": "generator-by-hand: was never run",
-        "map-of-the-loop": "pixels differ (matplotlib is",
+        "luck-picture": "pixels differ (matplotlib is",
         "first-picture": "the figure's data: the run gives something else",
-        "luck-picture": "the run doesn't bear out 'The AUC values of the training seeds lie close",
         "first-auc": "0 outputs are stored, the run gives 1",
         "first-model": "1 outputs are stored, the run gives 0",
         "ask-the-model": "+types: str | float32",
@@ -538,9 +536,9 @@ def plant_strict_faults(nb):
         "seeded": "+the same seed, the same predictions, to the bit",
         "who-holds-the-state": "text/html: the run gives something else",
         "stop-and-risks": "-**Chances that we know of**",
-        "half-written-file": "stdout: the run gives something else",
-        "columns": "the cell was run as number 19, but is number 21",
-        "criteria": "the cell was run as number 21, but is number 19",
+        "resume": "stdout: the run gives something else",
+        "columns": "the cell was run as number 22, but is number 24",
+        "criteria": "the cell was run as number 24, but is number 22",
         "finish-too-early": "tagged raises-exception, and raised nothing",
         "doctor": "another kind of output: text/plain, metadata, execute_result is stored",
         "native": "0 outputs are stored, the run gives 1",

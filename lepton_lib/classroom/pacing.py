@@ -16,6 +16,7 @@ from lepton_lib.exercises.definitions import find_definition, notebook_number
 from lepton_lib.runs import find_notebook, find_notebooks, run_loop
 from lepton_lib.runs.execution import ProgressCallback
 from lepton_lib.runs.notebooks import is_code, loop_notebooks, read_notebook
+from lepton_lib.runs.readings import COMMENT
 from lepton_lib.utils import render
 
 WORDS = 110  # read in a minute: prose that is to be understood
@@ -46,7 +47,8 @@ def sections(path: Path) -> list[Section]:
             minutes[-1] += _code_minutes(keys)
             exercises[-1] += keys
         elif cell.cell_type == "markdown":
-            before, *parts = _HEADING.split(_MINUTES_LINE.sub("", cell.source))
+            source = COMMENT.sub("", _MINUTES_LINE.sub("", cell.source))
+            before, *parts = _HEADING.split(source)
             minutes[-1] += len(before.split()) / WORDS
             for title, text in zip(parts[::2], parts[1::2], strict=True):
                 titles.append(title)
