@@ -47,6 +47,8 @@ STYLE: Any = {
     "svg.hashsalt": "lepton",
 }
 DPI = 96
+PIXEL_RATIO = 2  # a picture is stored with so many pixels for each that it takes on the page
+PALETTE = 64  # colours in a stored picture: few enough for a small file, and no dithering
 
 
 class Picture:
@@ -72,10 +74,15 @@ class Picture:
         return self.describe()
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        buffer, plain = io.BytesIO(), {"Software": None}
-        self.figure.savefig(buffer, format="png", dpi=DPI, metadata=plain, bbox_inches="tight")
-        data = {"image/png": buffer.getvalue(), "text/plain": self.describe()}
-        return data, {"image/png": {"alt": self.alt}}
+        from PIL import Image
+
+        drawn, stored = io.BytesIO(), io.BytesIO()
+        self.figure.savefig(drawn, format="png", dpi=DPI * PIXEL_RATIO, bbox_inches="tight")
+        picture = Image.open(drawn).convert("RGB").quantize(PALETTE, dither=Image.Dither.NONE)
+        picture.save(stored, "png", optimize=True)
+        data = {"image/png": stored.getvalue(), "text/plain": self.describe()}
+        width, height = (pixels // PIXEL_RATIO for pixels in picture.size)
+        return data, {"image/png": {"alt": self.alt, "width": width, "height": height}}
 
 
 def drawn_data(drawing: Picture | Figure | Axes) -> list[str]:

@@ -30,9 +30,11 @@ def notebook_page(nb: Any, *, title: str, folder: Path) -> str:
 def cells_to_html(nb: Any, folder: Path) -> Markup:
     """A notebook's cells and outputs as HTML without remote scripts and styles."""
     from nbconvert import HTMLExporter
+    from nbconvert.preprocessors import TagRemovePreprocessor
 
     quiet = logging.Logger("nbconvert", logging.CRITICAL)
     exporter = HTMLExporter(template_name="basic", exclude_anchor_links=True, log=quiet)
+    exporter.register_preprocessor(TagRemovePreprocessor(remove_input_tags={"hide-input"}), True)
     exporter.register_filter("markdown2html", partial(markdown_to_html, folder=folder))
     content, _ = exporter.from_notebook_node(nb)
     return Markup(_REMOTE.sub("", content))
