@@ -1,4 +1,4 @@
-"""Deploying a run: serve, install, promote, roll-back, log, container, keys."""
+"""Deploying a run: serve, predict, install, promote, roll-back, log, container, keys."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lepton_lib.cli.common import CaseOption, RunFolder, Trust, use_case
+from lepton_lib.cli.common import FAILED, CaseOption, RunFolder, Trust, use_case
 
 app = typer.Typer()
 
@@ -39,6 +39,28 @@ def serve(
         require_key=require_key,
         no_keys=no_keys,
     )
+
+
+@app.command()
+def predict(
+    run_dir: RunFolder,
+    table: Annotated[Path, typer.Argument(help="A .csv or .parquet file.")],
+    out: Annotated[Path, typer.Option(help="Where to: a .csv or .parquet file.")],
+    trust: Trust = None,
+    *,
+    case: CaseOption = None,
+    log: Annotated[bool, typer.Option("--log", help="Store in the prediction log, too.")] = False,
+) -> None:
+    """Score a table with a run's model, through the service's checks."""
+    from tqdm import tqdm
+
+    from lepton_lib.serving.tables import predict_table
+
+    use_case(case)
+    with tqdm(unit=" rows", disable=None) as bar:  # in a terminal alone
+        scored = predict_table(run_dir, table, out, trust=trust, log=log, progress=bar.update)
+    typer.echo(scored)
+    raise typer.Exit(FAILED if scored.refused else 0)
 
 
 @app.command()
