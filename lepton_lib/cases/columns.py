@@ -70,7 +70,7 @@ class ColumnBase(Section):
         """The type of a JSON value, as msgspec checks it."""
         return str
 
-    def encode_cells(self, cells: Sequence[Any]) -> list[Sequence[float]]:  # noqa: ARG002  # overridden
+    def encode_cells(self, cells: Sequence[Any]) -> list[Sequence[float]]:  # noqa: ARG002
         """Values of `json_type` as raw inputs, a sequence for each of ``fields``, or ValueError."""
         return []
 

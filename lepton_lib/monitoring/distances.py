@@ -237,19 +237,15 @@ def wasserstein(reference: Any, current: Any) -> float:
         current: ``(m,)``, the same.
     """
     a, b = (_finite(_ordered(values)[0]) for values in (reference, current))
-    n, m, total = len(a), len(b), 0.0
+    n, m = len(a), len(b)
     if not n or not m:
         return 0.0
+    if n == m:
+        return float(np.abs(a - b).mean())
     # Between the quantile functions, over the shares i / n and j / m, all times n * m: integers.
-    for start in range(0, n, CHUNK):
-        stop = min(start + CHUNK, n)
-        if n == m:
-            total += m * float(np.abs(a[start:stop] - b[start:stop]).sum())
-            continue
-        others = np.arange(-(-start * m // n), -(-stop * m // n)) * n
-        at = np.sort(np.concatenate([np.arange(start, stop) * m, others]))
-        total += float((np.diff(at, append=stop * m) * np.abs(a[at // m] - b[at // n])).sum())
-    return total / n / m
+    at = np.sort(np.concatenate([np.arange(n) * m, np.arange(m) * n]))
+    area = np.diff(at, append=n * m) * np.abs(a[at // m] - b[at // n])
+    return float(area.sum()) / n / m
 
 
 def _finite(values: np.ndarray) -> np.ndarray:
