@@ -80,7 +80,7 @@ def server():
 )
 def test_a_kernel_reports_its_end(server, tmp_path, end, number):
     """It runs until it is ended; then its status names the signal, however often one asks."""
-    kernel = server.fork(["-f", str(tmp_path / "kernel.json")], str(tmp_path), {})
+    kernel = server.fork(str(tmp_path), {}, argv=["-f", str(tmp_path / "kernel.json")])
     assert kernel.poll() is None
     getattr(kernel, end)()
     assert kernel.wait() == kernel.poll() == kernel.wait() == -number

@@ -14,13 +14,14 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lepton_lib.errors import NotebookError
+from lepton_lib.runs import kernels
 from lepton_lib.runs.notebooks import is_code
 from lepton_lib.runs.readings import Verdict, bound_after, user_expressions, verdicts
 from lepton_lib.utils import NO_TELEMETRY, socket_folder
@@ -50,8 +51,9 @@ class NotebookExecution:
     name: str  # in messages
     folder: Path  # the kernel's working directory
     traceback_in: str  # where a message sends the reader for the traceback
-    timeout: int = CELL_TIMEOUT  # seconds that one cell may take
+    timeout: int | None = CELL_TIMEOUT  # seconds that one cell may take
     environment: Mapping[str, str] = field(default_factory=dict)  # over this process's own
+    memory: int | None = None  # bytes that it may take; only where kernels are forked
     lock_fd: int | None = None  # inherited by the kernel, so that the lock lasts until it has ended
     progress: ProgressCallback | None = None  # called at the start, after each cell, and at the end
     verdicts: list[Verdict] = field(default_factory=list)  # on what the notebook says of its run
@@ -81,26 +83,21 @@ class NotebookExecution:
             with ThreadPoolExecutor(1) as pool:
                 pool.submit(asyncio.run, self._run()).result()
 
-    async def _run(self) -> None:
-        from lepton_lib.runs import kernels
-
-        defaults = {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
-        environment = {**defaults, **os.environ, **NO_TELEMETRY, **self.environment}
-        # imports what kernels need while we import what we need ourselves
-        metadata = kernels.prepare(environment)
+    def new_client(self, **options: Any) -> Any:
+        """The client that sends cells to the kernel and collects their outputs."""
         from nbclient import NotebookClient
+
+        return NotebookClient(self.nb, **options)
+
+    async def _run(self) -> None:
+        environment = {**kernels.DEFAULTS, **os.environ, **NO_TELEMETRY, **self.environment}
+        if kernels.CAN_FORK:  # it imports what kernels need, while we import what we need ourselves
+            kernels.fork_server(environment)
 
         def on_reply(*, execute_reply: dict[str, Any], **_: object) -> None:
             self._reply = execute_reply["content"]
 
-        # Sockets in a folder of our own: no port that others on the machine could listen to, no
-        # writable home needed.
-        with self._kernel_errors():
-            sockets = socket_folder()
-        manager = _kernel_manager(metadata, f"{sockets.name}/kernel.json")
-        client = NotebookClient(
-            self.nb,
-            km=manager,
+        client = self.new_client(
             timeout=self.timeout,
             record_timing=False,
             coalesce_streams=True,  # how a text is cut depends on when the kernel flushes it
@@ -108,14 +105,47 @@ class NotebookExecution:
             log=logging.Logger("nbclient", logging.CRITICAL),  # the NotebookError says it
         )
         client.reset_execution_trackers()
-        try:
-            await self._start(client, environment)
+        start = self._forked_kernel if kernels.CAN_FORK else self._fresh_kernel
+        async with start(client, environment):
             for index, cell in enumerate(self.nb.cells):
                 if is_code(cell):
                     await self._run_cell(client, cell, index)
                     await self._judge(client, index)
                     self._done += 1
                     self.report("running")
+
+    @contextlib.asynccontextmanager
+    async def _forked_kernel(
+        self, client: Any, environment: Mapping[str, str]
+    ) -> AsyncIterator[None]:
+        with self._kernel_errors():
+            kernel = await kernels.SocketKernel.start(
+                self.folder, environment, memory=self.memory, lock_fd=self.lock_fd
+            )
+        client.km = client.kc = kernel
+        try:
+            yield
+        finally:
+            kernel.end()
+
+    @contextlib.asynccontextmanager
+    async def _fresh_kernel(
+        self, client: Any, environment: Mapping[str, str]
+    ) -> AsyncIterator[None]:
+        logging.getLogger(__name__).warning(kernels.SLOW_START)
+        options = {} if self.lock_fd is None else {"pass_fds": (self.lock_fd,)}
+        # Sockets in a folder of our own: no port that others on the machine could listen to, no
+        # writable home needed.
+        with self._kernel_errors():
+            sockets = socket_folder()
+        client.km = manager = _kernel_manager(f"{sockets.name}/kernel.json")
+        try:
+            with self._kernel_errors():
+                await client.async_start_new_kernel(
+                    cwd=str(self.folder), env=environment, **options
+                )
+                await client.async_start_new_kernel_client()
+            yield
         finally:
             # its whole process group: also what the notebook started and left behind
             if manager.has_kernel:
@@ -124,12 +154,6 @@ class NotebookExecution:
                 client.kc.stop_channels()
             await manager.cleanup_resources()
             sockets.cleanup()
-
-    async def _start(self, client: Any, environment: Mapping[str, str]) -> None:
-        options = {} if self.lock_fd is None else {"pass_fds": (self.lock_fd,)}
-        with self._kernel_errors():
-            await client.async_start_new_kernel(cwd=str(self.folder), env=environment, **options)
-            await client.async_start_new_kernel_client()
 
     @contextlib.contextmanager
     def _kernel_errors(self) -> Iterator[None]:
@@ -156,6 +180,8 @@ class NotebookExecution:
             if task is not None and task.cancelling():  # Ctrl-C, which nbclient takes for this
                 raise asyncio.CancelledError from error
             text = "the kernel died (killed, out of memory, or ended by os._exit or native code)"
+            if getattr(client.km, "output_bytes", 0) > kernels.OUTPUT_LIMIT:
+                text = f"more than {kernels.OUTPUT_LIMIT / 1e6:.0f} MB of output"
             raise self._error(cell, "DeadKernelError", text) from error
         status, payload = self._reply.get("status"), self._reply.get("payload", [])
         asked = any(part.get("source") == "ask_exit" for part in payload)
@@ -193,7 +219,7 @@ class NotebookExecution:
         return NotebookError(where, got, expected, remedy)
 
 
-def _kernel_manager(metadata: dict[str, object], connection_file: str) -> Any:
+def _kernel_manager(connection_file: str) -> Any:
     """Starts kernels of this Python, whatever a kernelspec elsewhere on the machine says."""
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
@@ -202,8 +228,6 @@ def _kernel_manager(metadata: dict[str, object], connection_file: str) -> Any:
     argv = [*python, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
 
     class ThisPython(AsyncKernelManager):
-        kernel_spec = KernelSpec(
-            argv=argv, display_name="Python 3", language="python", metadata=metadata
-        )
+        kernel_spec = KernelSpec(argv=argv, display_name="Python 3", language="python")
 
     return ThisPython(transport="ipc", connection_file=connection_file)

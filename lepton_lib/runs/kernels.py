@@ -4,49 +4,44 @@ Importing torch, pandas and scikit-learn takes longer than the cells of a short 
 are imported once for all notebooks that a Python process runs: `forkserver` starts with the first,
 and forks a kernel for each. Such a kernel differs from a fresh one in ``sys.modules`` only.
 
-Only Linux reports the end of a process that isn't one's child; elsewhere kernels start afresh.
+Our own runs talk to it through one socket; Jupyter's tools, through the kernelspec ``lepton-warm``,
+as they talk to any kernel. Only Linux reports the end of a process that isn't one's child;
+elsewhere kernels start afresh.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
+import queue
 import select
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import uuid
 import weakref
 from collections.abc import Mapping, Sequence
-from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
-from jupyter_client.provisioning.factory import KernelProvisionerFactory
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 
 from lepton_lib.runs.forkserver import MESSAGE_LIMIT, OWN_PREFIX
 
-PROVISIONER = "lepton-fork"  # its name in jupyter_client, in this process only
+CAN_FORK = hasattr(os, "pidfd_open")
+SLOW_START = "This system can't fork kernels: each notebook gets a fresh one, which takes longer."
+OUTPUT_LIMIT = 64_000_000  # bytes of all messages of one notebook
+# for a kernel's environment, where the user has set nothing else; all kernels of one server have
+# one hash seed, so it is always the same
+DEFAULTS = {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
 
 
-def prepare(environment: Mapping[str, str]) -> dict[str, object]:
-    """Start the fork server; returns the metadata of a kernelspec whose kernels it forks.
-
-    Where kernels can't be forked nothing is started, and the metadata is empty.
-    """
-    if not hasattr(os, "pidfd_open"):
-        return {}
-    fork_server(environment)
-    factory = KernelProvisionerFactory.instance()
-    place, group = f"{__name__}:{ForkProvisioner.__name__}", KernelProvisionerFactory.GROUP_NAME
-    factory.provisioners[PROVISIONER] = EntryPoint(PROVISIONER, place, group)
-    return {"kernel_provisioner": {"provisioner_name": PROVISIONER}}
-
-
-class ForkProvisioner(LocalProvisioner):
-    """Starts kernels for jupyter_client; each leads a process group that is ended with it."""
+class WarmProvisioner(LocalProvisioner):
+    """Starts kernels for Jupyter; each leads a process group that is ended with it."""
 
     async def launch_kernel(self, cmd: list[str], **options: Any) -> Any:
         """Fork a kernel with the arguments that follow ``ipykernel_launcher`` in ``cmd``.
@@ -54,9 +49,13 @@ class ForkProvisioner(LocalProvisioner):
         Raises:
             OSError: The server has ended, or the system refuses another process.
         """
+        if not CAN_FORK:
+            self.log.warning(SLOW_START)
+            return await super().launch_kernel(cmd, **options)
         environment: Mapping[str, str] = options["env"]
         argv, fds = cmd[cmd.index("ipykernel_launcher") + 1 :], options.get("pass_fds", ())
-        kernel = fork_server(environment).fork(argv, options["cwd"], environment, fds)
+        folder = options.get("cwd") or os.getcwd()
+        kernel = fork_server(environment).fork(folder, environment, fds, argv=argv)
         self.process, self.pid, self.pgid = cast("Any", kernel), kernel.pid, kernel.pid
         return self.connection_info
 
@@ -120,11 +119,15 @@ class ForkServer:
         self.close = weakref.finalize(self, _close_server, self._socket, self._process)
 
     def fork(
-        self, argv: list[str], cwd: str, environment: Mapping[str, str], fds: Sequence[int] = ()
+        self,
+        cwd: str,
+        environment: Mapping[str, str],
+        fds: Sequence[int] = (),
+        **request: list[str] | int | None,
     ) -> ForkedKernel:
-        """A new kernel with these arguments; it inherits the file descriptors ``fds``."""
+        """A new kernel that inherits the file descriptors ``fds``; see `forkserver`."""
         own = {name: value for name, value in environment.items() if name.startswith(OWN_PREFIX)}
-        answer = self._request({"argv": argv, "cwd": cwd, "env": own}, fds)
+        answer = self._request({"cwd": cwd, "env": own, **request}, fds)
         return ForkedKernel(self, answer["pid"])
 
     def wait(self, pid: int) -> int:
@@ -150,6 +153,91 @@ class ForkServer:
         if "error" in answer:
             raise OSError(answer["error"])
         return answer
+
+
+class _Channel:
+    """A queue of messages, read as a channel of jupyter_client is."""
+
+    def __init__(self) -> None:
+        self._messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.put = self._messages.put_nowait
+
+    async def get_msg(self, timeout: float | None = None) -> dict[str, Any]:
+        try:
+            return await asyncio.wait_for(self._messages.get(), timeout)
+        except TimeoutError as error:
+            raise queue.Empty from error
+
+
+class SocketKernel:
+    """A forked kernel whose messages go through one socket.
+
+    Has the methods of a kernel's manager and of its client that `nbclient` calls while it runs
+    cells. Made in a running event loop.
+    """
+
+    has_kernel = True
+
+    def __init__(
+        self,
+        kernel: ForkedKernel,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        self._kernel, self._writer = kernel, writer
+        self.shell_channel, self.iopub_channel = _Channel(), _Channel()
+        self.output_bytes = 0
+        self._receiver = asyncio.ensure_future(self._receive(reader))
+
+    @classmethod
+    async def start(
+        cls,
+        folder: Path,
+        environment: Mapping[str, str],
+        *,
+        memory: int | None = None,
+        lock_fd: int | None = None,
+    ) -> Self:
+        """Fork one that has this working directory, at most ``memory`` bytes, and the lock."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            fds = [theirs.fileno(), *([] if lock_fd is None else [lock_fd])]
+            server = fork_server(environment)
+            kernel = server.fork(str(folder), environment, fds, memory=memory)
+        return cls(kernel, *await asyncio.open_connection(sock=ours, limit=OUTPUT_LIMIT))
+
+    def execute(self, code: str, **content: Any) -> str:
+        """Send a cell to run; returns the id that its messages refer to."""
+        identity = uuid.uuid4().hex
+        header = {"msg_id": identity, "msg_type": "execute_request"}
+        content = {"code": code, **content, "stop_on_error": False}
+        request = {"header": header, "metadata": {}, "content": content}
+        self._writer.write(json.dumps(request).encode() + b"\n")
+        return identity
+
+    async def get_shell_msg(self, timeout: float | None = None) -> dict[str, Any]:
+        """The next reply to a request; `queue.Empty` after that many seconds."""
+        return await self.shell_channel.get_msg(timeout)
+
+    def is_alive(self) -> bool:
+        """Whether it runs and may go on."""
+        return not self._receiver.done()
+
+    def end(self) -> None:
+        """End the kernel's process group: also what the notebook started and left behind."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._kernel.pid, signal.SIGKILL)
+        self._kernel.wait()
+        self._receiver.cancel()
+        self._writer.close()
+
+    async def _receive(self, reader: asyncio.StreamReader) -> None:
+        with contextlib.suppress(ConnectionError, ValueError):  # ValueError: a line over the limit
+            while self.output_bytes <= OUTPUT_LIMIT and (line := await reader.readline()):
+                self.output_bytes += len(line)
+                message = json.loads(line)
+                is_reply = message["msg_type"].endswith("_reply")
+                (self.shell_channel if is_reply else self.iopub_channel).put(message)
 
 
 _starting = threading.Lock()

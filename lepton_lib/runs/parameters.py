@@ -10,7 +10,7 @@ import re
 import tokenize
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lepton_lib.cases import Case, load_case
 from lepton_lib.errors import ParameterError
@@ -94,14 +94,22 @@ def read_parameters(notebook: Path) -> dict[str, Parameter]:
         ParameterError: It's no notebook; it has no such cell or several; a line of it isn't
             ``name = literal``; or a default breaks its own bound.
     """
-    code = [cell for cell in read_notebook(notebook).cells if cell.cell_type == "code"]
+    return parameters_of(read_notebook(notebook), notebook.stem)
+
+
+def parameters_of(nb: Any, name: str) -> dict[str, Parameter]:
+    """The parameters of a notebook that has been read; ``name`` goes into messages.
+
+    Raises:
+        ParameterError: As for `read_parameters`.
+    """
+    code = [cell for cell in nb.cells if cell.cell_type == "code"]
     cells = [cell for cell in code if "parameters" in tags(cell)]
     if len(cells) != 1:
         got = f"{len(cells) or 'no'} cell{'s' if len(cells) > 1 else ''} tagged 'parameters'"
         remedy = "Tag the cell that holds its parameters, in JupyterLab's property inspector."
-        where = f"notebook {notebook.stem}"
-        raise ParameterError(where, got, "one code cell with that tag", remedy)
-    return _parse_cell(cells[0].source, f"notebook {notebook.stem}, parameters cell")
+        raise ParameterError(f"notebook {name}", got, "one code cell with that tag", remedy)
+    return _parse_cell(cells[0].source, f"notebook {name}, parameters cell")
 
 
 def _parse_cell(source: str, where: str) -> dict[str, Parameter]:
@@ -153,7 +161,13 @@ def check_parameters(
             has no parameters cell.
         CaseError: The case can't be loaded.
     """
-    known = {notebook.stem: read_parameters(notebook) for notebook in notebooks}
+    return check_values({path.stem: read_parameters(path) for path in notebooks}, overrides)
+
+
+def check_values(
+    known: Mapping[str, Mapping[str, Parameter]], overrides: Mapping[str, object]
+) -> dict[str, dict[str, Value]]:
+    """As `check_parameters`, for notebooks whose parameters have been read."""
     valid = sorted({name for parameters in known.values() for name in parameters})
     for unknown in [name for name in overrides if name not in valid]:
         where = f"parameter {unknown!r} of {', '.join(known)}"
