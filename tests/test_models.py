@@ -480,6 +480,24 @@ def test_foreign_files_are_refused(tmp_path, which, content):
         load_model(**files)
 
 
+@pytest.mark.parametrize(
+    ("where", "size"),
+    [("options", {"hidden_size": 10**12}), ("options", {"n_layers": 10**9}), ("fields", 10**9)],
+)
+def test_sizes_beyond_the_weights_are_refused_before_anything_is_made(tmp_path, where, size):
+    """A configuration that names more than the weights hold is refused, whatever its sizes."""
+    files = {"weights": tmp_path / "m.safetensors", "config": tmp_path / "m.json"}
+    save_model(some_model(load_case("heart"), "mlp"), **files)
+    description = json.loads(files["config"].read_text())
+    if where == "options":
+        description["options"] = size
+    else:
+        description["preprocessor"]["fields"][0][1] = size
+    files["config"].write_text(json.dumps(description))
+    with pytest.raises(DataError, match="make no model"):
+        load_model(**files)
+
+
 def test_weights_of_another_model_are_refused(tmp_path):
     """Weights of another configuration are refused, and so is a file that is not there."""
     files = stored(tmp_path)

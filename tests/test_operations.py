@@ -20,7 +20,7 @@ from lepton_lib.artefacts import Run, exclusive_lock
 from lepton_lib.cases import load_case
 from lepton_lib.data import to_records
 from lepton_lib.errors import DataError, NotebookError, RunError
-from lepton_lib.operations import retraining
+from lepton_lib.operations import report, retraining, watched
 from lepton_lib.operations import windows as windows_module
 from lepton_lib.operations.journal import Journal
 from lepton_lib.operations.labels import _read_labels
@@ -171,7 +171,7 @@ def look(place, **options):
     sentences = []
     operations.monitor(place / "run", notify=sentences.append, **options)
     journal = Journal(place / "run")
-    windows, acts = journal.windows(), journal.acts()
+    windows, acts = [*journal.windows()][::-1], journal.acts()
     journal.close()
     return windows, acts, sentences
 
@@ -195,6 +195,34 @@ def test_retraining_runs_the_notebooks_on_the_enlarged_case(shadowed, alarmed):
         in json.loads((shadowed / "run" / "monitoring" / "report.json").read_text())["next"]
     )
     assert not (alarmed / "run" / "monitoring" / "retrain-003").exists()
+
+
+def test_what_is_erased_goes_from_retrainings_too(copy, shadowed, lepton):
+    """An erased prediction leaves every table of a retraining, which goes on with the rest."""
+    place = copy(shadowed)
+    run, case = at(place)
+    folder = run / "monitoring" / "retrain-003"
+    log = read_log(run / "service" / "predictions.sqlite", case)
+    test = pd.read_parquet(folder / "run" / "data" / "test.parquet")
+    gone = log.index[log["x"].isin(test["x"]) & (log["x"] > 15)][0]
+    x = repr(float(log.loc[gone, "x"]))
+    tables = [folder / "things" / "table.csv", *folder.glob("run/data/*.parquet")]
+    before = [len(read_any(table)) for table in tables]
+    assert {path.stat().st_mode & 0o077 for path in (folder, tables[0])} == {0}
+    code, out, _ = lepton("log", run, "--erase", gone)
+    assert (code, out) == (0, "1 predictions erased.\n2 rows erased from tables of retrainings.\n")
+    after = [read_any(table) for table in tables]
+    assert sum(before) - sum(map(len, after)) == 2
+    assert not any((table["x"].astype(float) == float(x)).any() for table in after)
+    assert x.encode() not in tables[0].read_bytes()
+    serve(place, things(100, seed=9, moved=True))
+    _, acts, _ = look(place, act=True, now=NOW + 4 * DAY)
+    assert acts[0].stage in ("promoted", "kept")
+
+
+def read_any(table):
+    """A CSV or Parquet file."""
+    return pd.read_csv(table) if table.suffix == ".csv" else pd.read_parquet(table)
 
 
 def test_a_better_challenger_is_promoted_and_a_worse_one_rolled_back(copy, shadowed):
@@ -434,6 +462,34 @@ def test_a_look_reads_only_what_is_new(copy, trained, monkeypatch):
     )
 
 
+def test_a_window_of_rows_that_cannot_be_read_is_left_out(copy, trained):
+    """Where no row of the log can be read there is no window, and the next look goes on."""
+    place = copy(trained)
+    serve(place, things(100, seed=1))
+    with sqlite3.connect(place / "run" / "service" / "predictions.sqlite") as log:
+        log.execute("UPDATE batches SET inputs = '['")
+    windows, _, sentences = look(place, now=NOW)
+    assert (windows, sentences) == ([], ["100 rows that can't be read: in no window"])
+    serve(place, things(90, seed=2))
+    assert [window.rows for window in look(place, now=NOW)[0]] == [90]
+
+
+def test_a_long_window_is_sampled_and_the_report_keeps_the_last(copy, trained, monkeypatch):
+    """Of many rows evenly spaced ones are judged, all count as seen, and old windows make way."""
+    place = copy(trained)
+    monkeypatch.setattr(watched, "MOST_ROWS", 40)
+    monkeypatch.setattr(report, "KEPT", 2)
+    for day in range(3):
+        serve(place, things(100, seed=day))
+        windows, _, _ = look(place, now=NOW + day * DAY)
+        assert (windows[-1].rows, windows[-1].of_rows) == (34, 100)
+    assert look(place, now=NOW)[2] == ["0 of 80 new rows: waiting for more"]
+    content = json.loads((place / "run" / "monitoring" / "report.json").read_text())
+    assert [window["window"] for window in content["windows"]] == [2, 3]
+    page = (place / "run" / "monitoring" / "report.html").read_text()
+    assert "evenly spaced ones of 100" in page
+
+
 def test_labels_are_judged_when_they_come(copy, trained):
     """Late labels count in the window in which they come, each once, if they are enough."""
     place = copy(trained)
@@ -554,6 +610,7 @@ def test_the_report_stands_alone(shadowed):
             "first",
             "last",
             "rows",
+            "of_rows",
             "labels",
             "model_version",
             "decision",

@@ -27,7 +27,18 @@ from lepton_lib.serving.middleware import BODY_LIMIT
 from lepton_lib.serving.routes import ROUTES
 from lepton_lib.serving.scoring import FILES, version_of
 from tests.conftest import write_case
-from tests.service import COLUMNS, GOOD, JSON, METRICS, ask, call, kept, some_inputs, write_release
+from tests.service import (
+    COLUMNS,
+    GATE,
+    GOOD,
+    JSON,
+    METRICS,
+    ask,
+    call,
+    kept,
+    some_inputs,
+    write_release,
+)
 
 
 def test_answers_are_those_of_the_model_in_torch(app, run):
@@ -604,6 +615,16 @@ def test_the_card_says_what_the_model_is_for(run):
         "none needed",
     ):
         assert part in card
+
+
+def test_the_card_of_a_draft_says_that_nothing_was_judged(run):
+    """A gate whose criteria nobody has agreed to is neither passed nor failed on the card."""
+    case, metrics = serving.Scorer(run / "service").case, METRICS
+    gate = {"passed": None, "criteria": [{**GATE["criteria"][0], "passed": None}]}
+    card = serving.model_card(case, {"kind": "mlp"}, metrics, gate, {"models": []})
+    assert "**Not judged**" in card
+    assert "| not judged |" in card
+    assert "assed." not in card
 
 
 def test_the_scorer_needs_neither_torch_nor_pandas(run):

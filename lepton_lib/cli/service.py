@@ -125,9 +125,12 @@ def log(
         case = log_maintenance.case_of(run_dir, trust=trust)
         typer.echo(f"{log_maintenance.export(path, case, parquet)} predictions in {parquet}.")
     if erase is not None:
+        from lepton_lib.serving.erasure import erase_copies
+
+        copies = erase_copies(run_dir, erase, trust=trust)
         typer.echo(f"{log_maintenance.erase(path, erase)} predictions erased.")
-        for copy in log_maintenance.copies(run_dir):
-            typer.echo(f"{copy} was trained on labelled rows: it may hold a copy.", err=True)
+        if copies:
+            typer.echo(f"{copies} rows erased from tables of retrainings.")
     if keep_days is not None:
         typer.echo(f"{log_maintenance.keep_days(path, keep_days)} requests removed.")
 

@@ -163,13 +163,18 @@ def load_model(*, weights: Path, config: Path) -> TabularModel:
         if description.pop("weights_sha256") != sha256_of(weights):
             raise ValueError("the weights are not the ones that the configuration was stored with")
         state = load_file(weights)
+        sizes = [size for _, size in description["preprocessor"]["fields"]]
+        layers = description["options"].get("n_layers", 1)
+        if max(sizes, default=0) > len(state["preprocessor.level"]) or layers > len(state):
+            raise ValueError("sizes that the weights don't have")
         preprocessor = Preprocessor(**description["preprocessor"])
         prefix = "preprocessor."
         preprocessor.load_state_dict(
             {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
         )
-        model = _assemble(description, preprocessor)
-        model.load_state_dict(state)
+        with torch.device("meta"):  # takes no memory: the weights come from the file
+            model = _assemble(description, preprocessor)
+        model.load_state_dict(state, assign=True)
     except (
         OSError,
         ValueError,

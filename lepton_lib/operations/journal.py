@@ -52,15 +52,16 @@ class Journal:
             self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.executescript(_TABLES)
 
-    def windows(self) -> list[Window]:
-        """Every window that was judged, oldest first.
+    def windows(self) -> Iterator[Window]:
+        """The windows that were judged, newest first, read one by one.
 
         Raises:
             RunError: One was written in a form that this version doesn't know.
         """
         with self._wrap_errors():
-            rows = self._connection.execute("SELECT content FROM windows ORDER BY number")
-            return [msgspec.json.decode(content, type=Window) for (content,) in rows]
+            rows = self._connection.execute("SELECT content FROM windows ORDER BY number DESC")
+            for (content,) in rows:
+                yield msgspec.json.decode(content, type=Window)
 
     def judged(self, *, after: int = 0) -> dict[str, int]:
         """The ids of predictions that were judged after that window, and the window of each."""
@@ -95,6 +96,13 @@ class Journal:
                 Act(window, action, stage, msgspec.json.decode(content, type=Progress))
                 for window, action, stage, content in self._connection.execute(query)
             ]
+
+    def skip(self, rows: Ids) -> None:
+        """Note that rows are in no window, because they can't be read."""
+        with self._wrap_errors(), transaction(self._connection):
+            self._connection.executemany(
+                "INSERT INTO judged VALUES (?, 0)", [(id_,) for id_ in rows]
+            )
 
     def record(self, window: Window, rows: Ids, labels: Ids, *, act: bool) -> None:
         """Store a window, the rows and labels that it judged, and an act on it: all or nothing."""

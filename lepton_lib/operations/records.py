@@ -89,6 +89,7 @@ class Window(Struct, frozen=True, kw_only=True):
     first: str
     last: str
     rows: int
+    of_rows: int | None = None  # that had come: the rows are these, or evenly spaced ones of them
     labels: int
     model_version: str
     decision: Decision

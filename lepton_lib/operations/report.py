@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from lepton_lib.runs.summary import METRIC_NAMES, metric_name, number
 from lepton_lib.utils import render, write_atomic
 
 BINS = 20  # of a number's histogram
+KEPT = 100  # windows in report.json and in the table of decisions; the journal has all
 SHOWN = 24  # histograms, those that moved most; and windows in a time line
 _CALM_ANSWERS = "They are spread as on rows that the model hadn't seen."
 
@@ -115,7 +117,7 @@ def _groups_light(window: Window) -> Light:
 
 def write_report(run: Run, case: Case, journal: Journal, *, waiting: int) -> str:
     """Write ``monitoring/report.html`` and ``monitoring/report.json``; returns what to do next."""
-    windows, acts = journal.windows(), journal.acts()
+    windows, acts = [*islice(journal.windows(), KEPT)][::-1], journal.acts()[-KEPT:]
     last = windows[-1] if windows else None
     values = {"case": case, "last": last, "acts": acts, "waiting": waiting}
     report = Report(

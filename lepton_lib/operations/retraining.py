@@ -26,7 +26,7 @@ from lepton_lib.intervals import paired_difference
 from lepton_lib.metrics import log_loss, mean_absolute_error
 from lepton_lib.monitoring import MIN_ROWS, Interval, choose_model
 from lepton_lib.operations.records import Act
-from lepton_lib.operations.watched import WatchedRun, block_of, logged_answers
+from lepton_lib.operations.watched import WatchedRun, block_of, logged_answers, sample
 from lepton_lib.runs import find_notebook, run_loop
 from lepton_lib.serving import read_log, releases
 from lepton_lib.utils import CASE_VARIABLE, sha256_of, to_toml
@@ -80,6 +80,7 @@ def enlarge_case(case: Case, labelled: pd.DataFrame, folder: Path) -> tuple[int,
         place = Path(aside) / case.name
         place.mkdir()
         table.to_csv(place / "table.csv", index=False, sep=case.data.delimiter)
+        (place / "table.csv").chmod(0o600)
         text = _case_toml(case, sha256_of(place / "table.csv"))
         (place / "case.toml").write_text(text, encoding="utf-8")
         shutil.rmtree(folder / case.name, ignore_errors=True)  # left by a stage that was killed
@@ -169,7 +170,8 @@ def _shadow(watched: WatchedRun, act: Act) -> Act | None:
     if watched.current_version != champion:
         reason = "another model is at work by now: the comparison is void"
         return journal.advance(act, "kept", reasons=[reason])
-    folder, live = watched.retraining(act.window), read_log(journal.log, case, windows)
+    folder = watched.retraining(act.window)
+    live = read_log(journal.log, case, sample([*windows]))
     live = live[live["log.model_version"] == champion]
     old, challenger = logged_answers(case, live), watched.scorer(Run(folder / "run"))
     new = challenger.probabilities(encode(live.fillna({TARGET: 0}), case)[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from lepton_lib.cases import Case
 from lepton_lib.errors import RunError
 from lepton_lib.operations.journal import Journal
 from lepton_lib.serving import Scorer, releases
+
+MOST_ROWS = 100_000  # that are judged together
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,11 @@ class WatchedRun:
         """The version that this one took over from, as far as it was promoted here."""
         promoted = (act.content for act in self.journal.acts()[::-1] if act.stage == "promoted")
         return next((each.champion for each in promoted if each.challenger == version), None)
+
+
+def sample(ids: Sequence[str]) -> Sequence[str]:
+    """At most `MOST_ROWS` predictions, evenly spaced: more cost memory and decide the same."""
+    return ids[:: max(math.ceil(len(ids) / MOST_ROWS), 1)]
 
 
 def logged_answers(case: Case, log: pd.DataFrame) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import takewhile
 from pathlib import Path
@@ -24,7 +24,7 @@ from lepton_lib.operations.journal import Journal
 from lepton_lib.operations.records import Drift, GapToPrevious, Group, Window, WindowSignals
 from lepton_lib.operations.report import distributions, write_report
 from lepton_lib.operations.retraining import advance
-from lepton_lib.operations.watched import WatchedRun, block_of, logged_answers
+from lepton_lib.operations.watched import WatchedRun, block_of, logged_answers, sample
 from lepton_lib.serving import read_log, signing
 from lepton_lib.serving.releases import current_version, folder_of
 from lepton_lib.utils import to_json
@@ -68,10 +68,14 @@ def monitor(
             advance(watched, notify)
         waiting = journal.unjudged()
         if len(waiting) >= case.policy.min_rows:
-            new = _judge_window(watched, read_log(journal.log, case, waiting), now)
-            notify(
-                f"window {new.window}: {new.rows} rows, {new.labels} labels: {new.decision.action}"
-            )
+            rows = read_log(journal.log, case, sample(waiting))
+            if rows.empty:
+                journal.skip(waiting)
+                notify(f"{len(waiting)} rows that can't be read: in no window")
+            else:
+                new = _judge_window(watched, rows, waiting, now)
+                labels, action = new.labels, new.decision.action
+                notify(f"window {new.window}: {new.rows} rows, {labels} labels: {action}")
             waiting = []
         else:
             notify(f"{len(waiting)} of {case.policy.min_rows} new rows: waiting for more")
@@ -80,8 +84,10 @@ def monitor(
         return write_report(run, case, journal, waiting=len(waiting))
 
 
-def _judge_window(watched: WatchedRun, rows: pd.DataFrame, now: float) -> Window:
-    """Judge rows and the labels that have come, and record the window."""
+def _judge_window(
+    watched: WatchedRun, rows: pd.DataFrame, waiting: Sequence[str], now: float
+) -> Window:
+    """Judge rows of the waiting ones and the labels that have come, and record the window."""
     case, journal, policy = watched.case, watched.journal, watched.case.policy
     version = watched.current_version
     home = watched.home_of(version)
@@ -96,9 +102,10 @@ def _judge_window(watched: WatchedRun, rows: pd.DataFrame, now: float) -> Window
     )
     problems = monitoring.count_problems(inputs, case)
     new = journal.labelled(version)  # too few are left for the next window
-    labelled = read_log(journal.log, case, new if len(new) >= policy.min_labels else [])
+    new = new if len(new) >= policy.min_labels else []
+    labelled = read_log(journal.log, case, sample(new))
     known = logged_answers(case, labelled)
-    before = journal.windows()
+    before = next(journal.windows(), None)
     gap = _gap_to_previous(watched, version, labelled, block)
     changes: dict[str, Interval] = {}
     if len(labelled):
@@ -106,17 +113,18 @@ def _judge_window(watched: WatchedRun, rows: pd.DataFrame, now: float) -> Window
         usual = Moments(*reference.about["loss"])
         changes["loss_change"] = monitoring.change_in_mean(usual, losses, block=block)
     if gap:
-        changes["versus_previous"] = _evidence(before, version, gap)
+        changes["versus_previous"] = _evidence(journal.windows(), version, gap)
     signals = Signals.from_reports(report, problems, max_broken=policy.max_broken, **changes)
     summaries = Reference.from_frame(inputs, case, answers, complete=False)
-    state = before[-1].state if before else State()
+    state = before.state if before else State()
     state, decision = monitoring.judge(state, signals, policy, now)
     window = Window(
-        window=len(before) + 1,
+        window=before.window + 1 if before else 1,
         time=datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds"),
         first=str(rows["log.time"].iloc[0]),
         last=str(rows["log.time"].iloc[-1]),
         rows=len(rows),
+        of_rows=len(waiting),
         labels=len(labelled),
         model_version=version,
         decision=decision,
@@ -134,7 +142,7 @@ def _judge_window(watched: WatchedRun, rows: pd.DataFrame, now: float) -> Window
     )
     idle = all(act.over for act in journal.acts())
     acts = decision.action == "roll back" or (decision.action == "retrain" and idle)
-    journal.record(window, rows.index, labelled.index, act=acts)
+    journal.record(window, waiting, new, act=acts)
     return window
 
 
@@ -152,9 +160,9 @@ def _gap_to_previous(
     return GapToPrevious(before, monitoring.moments(gaps, block=block))
 
 
-def _evidence(windows: Sequence[Window], version: str, gap: GapToPrevious) -> Interval:
+def _evidence(windows: Iterator[Window], version: str, gap: GapToPrevious) -> Interval:
     """The gap of all windows since the version was promoted, this one included."""
-    recent = takewhile(lambda window: window.model_version == version, reversed(windows))
+    recent = takewhile(lambda window: window.model_version == version, windows)
     gaps = [gap, *(window.gap_to_previous for window in recent)]
     same = [entry.moments for entry in gaps if entry and entry.version == gap.version]
     return monitoring.confidence_sequence(same[::-1])

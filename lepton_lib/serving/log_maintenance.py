@@ -82,8 +82,8 @@ def export(path: Path, case: Case, target: Path) -> int:
 def erase(path: Path, id_: str) -> int:
     """Remove the predictions with this prediction id or request id, and their labels, for good.
 
-    Their bytes are gone from the file and its journal when this returns; copies elsewhere, such as
-    `copies` names, aren't.
+    Their bytes are gone from the file and its journal when this returns. Copies for retraining are
+    `erasure.erase_copies`'s.
 
     Returns:
         How many they were.
@@ -103,11 +103,6 @@ def erase(path: Path, id_: str) -> int:
         for table in ("predictions", "labels"):
             connection.executemany(f"DELETE FROM {table} WHERE id = ?", [(name,) for name in gone])
     return len(gone)
-
-
-def copies(run_dir: Path) -> list[Path]:
-    """The folders whose retrained models have learnt from labelled rows of the log."""
-    return sorted(run_dir.glob("monitoring/retrain-*"))
 
 
 def keep_days(path: Path, days: float, *, now: datetime | None = None) -> int:

@@ -64,13 +64,11 @@ def read_rows(
             unreadable.append(head[0])
     for values in connection.execute(f"SELECT * FROM batches WHERE {batch}", parameters):
         try:
-            rows += read_batch(values)
+            rows += [row for row in read_batch(values) if ids is None or row.id in ids]
         except (ValueError, TypeError, LookupError, RecursionError):
             unreadable.append(values[0])
     if unreadable:
         log_error("unreadable rows left out", count=len(unreadable), first=str(unreadable[0]))
-    if ids is not None:
-        rows = [row for row in rows if row.id in ids]
     return sorted(rows, key=lambda row: row.time)  # stable: the order within a request stays
 
 

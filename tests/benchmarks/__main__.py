@@ -21,6 +21,7 @@ BENCHMARKS = (
     "loop",
     "serving",
     "soak",
+    "million",
     "classroom",
 )
 RESULTS = Path(__file__).with_name("RESULTS.md")
