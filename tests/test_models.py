@@ -7,6 +7,7 @@ import math
 import sys
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -418,12 +419,15 @@ def test_a_stored_model_answers_the_same(case, kind, encoding, tmp_path):
 
 
 @pytest.mark.no_cover
-@pytest.mark.parametrize("kind", KINDS)
-def test_onnx_answers_the_same(case, kind, tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [*((kind, {}) for kind in KINDS), ("ensemble", {"n_layers": 3}), ("blend", {"n_layers": 2})],
+)
+def test_onnx_answers_the_same(case, kind, options, tmp_path):
     """The exported graph answers within 1e-6 of the model, for any number of rows."""
     import onnxruntime
 
-    model = some_model(case, kind).train()
+    model = some_model(case, kind, **options).train()
     export_onnx(model, tmp_path / "m.onnx")
     assert model.training  # the caller's model stays in its mode
     session = onnxruntime.InferenceSession(
@@ -431,9 +435,18 @@ def test_onnx_answers_the_same(case, kind, tmp_path):
     )
     for n in (1, 2, 7, 300):
         rows = raw_rows(case, n=n, seed=n)
-        rows[0] = np.nan
+        rows[0], rows[-1, ::2] = np.nan, np.inf
         (answers,) = session.run(["probabilities"], {"records": rows})
         np.testing.assert_allclose(answers, model.predict(rows), rtol=1e-6, atol=1e-6)
+
+
+def test_the_graph_multiplies_once_for_all_members(tmp_path):
+    """The exported ensemble has one large product, and gathers no columns but the raw numbers."""
+    export_onnx(some_model(load_case("credit"), "ensemble"), tmp_path / "m.onnx")
+    nodes = onnx.load(tmp_path / "m.onnx").graph.node
+    assert [node.op_type for node in nodes].count("Gemm") == 1
+    assert {node.input[0] for node in nodes if node.op_type == "Gather"} == {"records"}
+    assert not {node.op_type for node in nodes} & {"Expand", "ReduceLogSumExp"}
 
 
 def test_onnx_names_no_path_of_this_machine(tmp_path):

@@ -107,12 +107,28 @@ class Ensemble(nn.Module):
 
     def members(self, inputs: torch.Tensor) -> torch.Tensor:
         """Map ``(b, d)`` to each member's logits ``(m, b, k)``."""
+        if torch.compiler.is_exporting():
+            return self._members_joined(inputs)
         shared = inputs.expand(len(self.hidden_weight), -1, -1)  # (m, b, d), no copy
         hidden = torch.baddbmm(self.hidden_bias, shared, self.hidden_weight).relu()  # (m, b, h)
+        return self._upper_layers(hidden)
+
+    def _upper_layers(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Map the first layer's units ``(m, b, h)`` to each member's logits ``(m, b, k)``."""
         for weight, bias in zip(self.inner_weight, self.inner_bias, strict=True):
             hidden = torch.baddbmm(bias, self.dropout(hidden), weight).relu()
-        # (m, b, k)
         return torch.baddbmm(self.output_bias, self.dropout(hidden), self.output_weight)
+
+    def _members_joined(self, inputs: torch.Tensor) -> torch.Tensor:
+        """The same as `members` with one product for all of them: faster on onnxruntime."""
+        weight = self.hidden_weight.transpose(0, 1).flatten(1)  # (d, m h)
+        hidden = torch.addmm(self.hidden_bias.flatten(), inputs, weight).relu()
+        if self.inner_weight:
+            hidden = hidden.unflatten(1, self.hidden_bias.shape[::2])  # (b, m, h)
+            return self._upper_layers(hidden.transpose(0, 1))
+        joined = hidden @ torch.block_diag(*self.output_weight)  # (b, m k)
+        outputs: torch.Tensor = joined.unflatten(1, self.output_bias.shape[::2])
+        return outputs.transpose(0, 1) + self.output_bias
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """The members' logits ``(m, b, k)`` in training, else those of their mean ``(b, k)``."""
@@ -134,6 +150,11 @@ def mean_outputs(
         weights = torch.full_like(outputs[:, :1, :1], 1 / len(outputs))
     if regression:
         return (weights * outputs).sum(0)
+    if torch.compiler.is_exporting():  # faster on onnxruntime; a share below 1e-38 becomes 0
+        if outputs.shape[-1] > 1:
+            return (weights * outputs.softmax(-1)).sum(0).log()
+        positive, negative = ((weights * z.sigmoid()).sum(0) for z in (outputs, -outputs))
+        return positive.log() - negative.log()
     shares = weights.log()
     if outputs.shape[-1] == 1:
         # log(mean p) - log(mean (1 - p)), each by logsumexp: exact where a sigmoid would round
