@@ -137,7 +137,8 @@ def _describe(
             continue
         base = {"name": _column_name(header, taken), "meaning": "to be described"}
         base |= {"source": header} if header != base["name"] else {}
-        column, kind, *remarks = profiling.profile_column(cells, base, comma=comma)
+        column, kind, remark = profiling.profile_column(cells, base, comma=comma)
+        remarks = [remark]
         if leak := findings.find_leak(cells, column, truth):
             remarks.append(leak)
             if leak == findings.COPY:

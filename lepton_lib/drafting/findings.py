@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from lepton_lib.cases.sections import Target, TargetClass
 from lepton_lib.data.tables import MIN_ROWS_PER_CLASS
 from lepton_lib.drafting import profiling
 from lepton_lib.errors import DataError
+from lepton_lib.metrics import area_under_curve
 
 MAX_CLASSES = 20  # more distinct whole numbers than that are a quantity, not classes
 MANY_WORDS = 100  # so few whole numbers of a quantity could be classes all the same: a note says so
@@ -120,16 +120,15 @@ def find_leak(cells: pd.Series, column: Any, truth: Truth) -> str:
     if truth.task == "regression":
         if column.kind != "number":
             return ""
-        if abs(np.corrcoef(values, labels)[0, 1]) > 1 - 1e-9:
+        if abs(values.corr(labels)) > 1 - 1e-9:
             return COPY
-        likeness = abs(np.corrcoef(values.rank(), labels.rank())[0, 1])
+        likeness = abs(values.corr(labels, method="spearman"))
         return "orders the rows as the target does" if likeness > 0.5 + GIVEN_AWAY / 2 else ""
     if values.nunique() > MAX_CLASSES and column.kind == "number":
-        positive = labels == labels.iloc[0]
-        n, m = int(positive.sum()), int((~positive).sum())
-        auc = (values.rank()[positive].sum() - n * (n + 1) / 2) / (n * m)
-        parted = truth.task == "binary" and abs(2 * auc - 1) > GIVEN_AWAY
-        return "alone parts the classes" if parted else ""
+        if truth.task != "binary":
+            return ""
+        auc = area_under_curve(labels == labels.iloc[0], values)
+        return "alone parts the classes" if abs(2 * auc - 1) > GIVEN_AWAY else ""
     table = pd.crosstab(values.astype(object), labels).to_numpy()
     errors, doubt = len(labels) - table.max(axis=1).sum(), len(labels) - table.sum(axis=0).max()
     if errors > (1 - GIVEN_AWAY) * doubt or len(table) > len(labels) / 10:

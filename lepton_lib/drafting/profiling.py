@@ -34,14 +34,6 @@ _NUMBER = re.compile(
 )
 
 
-class Profile(NamedTuple):
-    """A column as drafted, what it was taken for, and what its reader should know."""
-
-    column: Column
-    kind: str
-    remark: str = ""
-
-
 def is_missing(values: pd.Series, *, numbers: bool = False) -> pd.Series:
     """Which cells are empty or hold a mark for a missing value: bool ``(n,)``."""
     known = conventions()
@@ -124,8 +116,10 @@ def _matches(cell: str, form: str) -> bool:
         return False
 
 
-def profile_column(values: pd.Series, base: dict[str, Any], *, comma: bool) -> Profile:
-    """Describe one column.
+def profile_column(
+    values: pd.Series, base: dict[str, Any], *, comma: bool
+) -> tuple[Column, str, str]:
+    """Describe one column: as drafted, what it was taken for, and what its reader should know.
 
     Args:
         values: Its cells ``(n,)``, stripped.
@@ -154,7 +148,7 @@ def profile_column(values: pd.Series, base: dict[str, Any], *, comma: bool) -> P
         rules.pop("cuts", None)
     elif rules.get("cuts", True):
         rules["sensitive"] = True
-    return Profile(guess.column(**rules), guess.kind, guess.left_out or guess.remark)
+    return guess.column(**rules), guess.kind, guess.left_out or guess.remark
 
 
 def _is_sensitive(header: str) -> bool:
