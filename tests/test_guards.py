@@ -147,11 +147,12 @@ def test_a_bucket_fills_at_its_rate(monkeypatch):
 
 
 def test_too_many_at_once_are_sent_away(app, monkeypatch):
-    """Beyond the limit of requests in flight the answer is 503; nothing is stored."""
+    """Beyond the limit of requests in flight the answer is 503; health answers nevertheless."""
     monkeypatch.setattr("lepton_lib.serving.middleware.IN_FLIGHT", 0)
     reply = ask(app, GOOD)
     assert (reply.status_code, reply.headers["retry-after"]) == (503, "1")
     assert kept(app).empty
+    assert [call(app, "GET", path).status_code for path in ("/healthz", "/readyz")] == [200, 200]
 
 
 async def unfinished(app, count, **headers):

@@ -68,7 +68,9 @@ def _parse_all(raw: pd.DataFrame, case: Case) -> tuple[pd.DataFrame, pd.DataFram
     """All cells as values, missing where there is none, and the problems of `find_problems`."""
     values: dict[str, pd.Series] = {}
     problems: list[tuple[Any, str, str, str, str]] = []
-    parsed = [(c.name, *_parse(raw[c.name], c), c.describe(), c.on_invalid) for c in case.columns]
+    parsed: list[Any] = [
+        (c.name, *parse_cells(raw[c.name], c), c.describe(), c.on_invalid) for c in case.columns
+    ]
     for name, *result, expected, becomes in [*parsed, (TARGET, *_parse_target(raw, case), "error")]:
         values[name], invalid = result
         where = case.target.column if name == TARGET else name
@@ -78,7 +80,7 @@ def _parse_all(raw: pd.DataFrame, case: Case) -> tuple[pd.DataFrame, pd.DataFram
     return pd.DataFrame(values), pd.DataFrame(problems, columns=header)
 
 
-def _parse(text: pd.Series, column: Column) -> tuple[pd.Series, pd.Series]:
+def parse_cells(text: pd.Series, column: Column) -> tuple[pd.Series, pd.Series]:
     """Values of the column's kind (missing where invalid), and which cells were invalid."""
     text = text.str.strip()
     missing = text.isin(["", *column.missing])
@@ -92,7 +94,7 @@ def _parse_target(raw: pd.DataFrame, case: Case) -> tuple[pd.Series, pd.Series, 
     if not target.classes:
         rule = target.model_dump(exclude={"column", "classes"})
         column = NumberColumn(name="label", **rule)
-        return *_parse(raw[TARGET], column), column.describe()
+        return *parse_cells(raw[TARGET], column), column.describe()
     index_of = {value: k for k, entry in enumerate(target.classes) for value in entry.values}
     text = raw[TARGET].str.strip()
     labels = text.map(index_of)

@@ -21,6 +21,7 @@ from pyarrow.csv import CSVWriter
 from lepton_lib.cases import Case, encode_records
 from lepton_lib.cases.columns import InputColumn
 from lepton_lib.data.reading import read_cells
+from lepton_lib.data.tables import parse_cells
 from lepton_lib.errors import DataError, RecordError, wrap_os_errors
 from lepton_lib.serving import releases
 from lepton_lib.serving.codec import RECORD_LIMIT
@@ -148,12 +149,9 @@ def _read_csv(table: Path, case: Case) -> Iterator[Part]:
 
 def _values(column: InputColumn, text: pd.Series) -> list[Any]:
     """Cells as JSON has them; what the column's format can't read stays text, and is refused."""
-    text = text.str.strip()
-    missing = text.isin(["", *column.missing])
-    values = column.parse(text.mask(missing))
-    unread = values.isna() & ~missing
-    pairs = zip(column.to_json(values), text, unread, strict=True)
-    return [cell if wrong else value for value, cell, wrong in pairs]
+    values, invalid = parse_cells(text, column)
+    cells = zip(column.to_json(values), text, invalid, strict=True)
+    return [written if wrong else value for value, written, wrong in cells]
 
 
 def _read_parquet(table: Path, case: Case) -> Iterator[Part]:
