@@ -105,16 +105,16 @@ def _ratios(run_dir: Path, folder: Path) -> list[Row]:
         (
             "guarded and durable, 1 row, 32 connections: to bare FastAPI + torch",
             ratio(("ours", "one"), ("bare", "one"), "rate"),
-            ">= 2",
+            ">= 4.5",
         ),
         (
             "the same, to FastAPI with the same guards",
             ratio(("ours", "one"), ("stock", "one"), "rate"),
             ">= 5",
         ),
-        ("CPU per request, to bare", ratio(("ours", "one"), ("bare", "one"), "cpu"), "<= 0.35"),
-        ("99th percentile, to bare", ratio(("ours", "one"), ("bare", "one"), "p99"), "<= 0.65"),
-        ("256 rows as JSON, to bare", ratio(("ours", "256"), ("bare", "256"), "rate"), ">= 4"),
+        ("CPU per request, to bare", ratio(("ours", "one"), ("bare", "one"), "cpu"), "<= 0.28"),
+        ("99th percentile, to bare", ratio(("ours", "one"), ("bare", "one"), "p99"), "<= 0.45"),
+        ("256 rows as JSON, to bare", ratio(("ours", "256"), ("bare", "256"), "rate"), ">= 3"),
         (
             "requests a second, CPU of one, p99",
             f"{best['rate']:.0f}/s, {1e3 * best['cpu']:.3f} ms, {best['p99']:.1f} ms",
@@ -279,9 +279,9 @@ def _kills(run_dir: Path) -> Row:
             before = len(acknowledged)
             while len(acknowledged) < before + 20:
                 time.sleep(0.005)
-            children = psutil.Process(service._process.pid).children()
-            workers = [child.pid for child in children if "spawn_main" in str(child.cmdline())]
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):  # or a zombie
+                children = psutil.Process(service._process.pid).children()
+                workers = [child.pid for child in children if "spawn_main" in str(child.cmdline())]
                 os.kill(int(random.choice(workers)), signal.SIGKILL)
                 killed += 1
         stop.set()
