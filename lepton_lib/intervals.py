@@ -252,6 +252,29 @@ def calibration_interval(
     return Interval(value, max(value - reach, 0.0), min(value + reach, 1.0))
 
 
+def mean_interval(values: Any, *, level: float = 0.95) -> Interval:
+    """The mean of independent runs, such as those of several seeds, with Student's interval.
+
+    Student, The Probable Error of a Mean, 1908.
+
+    Args:
+        values: ``(n,)``, one of each run.
+        level: Share of samples whose interval holds the true mean.
+
+    Raises:
+        MetricError: There are fewer than two runs: one says nothing of how runs differ.
+    """
+    from scipy.special import stdtrit
+
+    array = np.asarray(values, dtype=np.float64)
+    if array.size < 2:
+        got = f"{array.size} values"
+        raise MetricError("mean_interval", got, "at least 2", "Repeat with more seeds.")
+    mean, error = float(array.mean()), float(array.std(ddof=1)) / math.sqrt(array.size)
+    margin = float(stdtrit(array.size - 1, (1 + level) / 2)) * error
+    return Interval(mean, mean - margin, mean + margin)
+
+
 def wilson(hits: int, rows: int) -> Interval:
     """A share with Wilson's 95 % interval (Probable Inference, 1927), which stays within 0 to 1.
 

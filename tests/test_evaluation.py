@@ -39,7 +39,12 @@ from lepton_lib.evaluation import (
     paired_difference,
     shift_prior,
 )
-from lepton_lib.intervals import auc_difference, auc_interval, calibration_interval
+from lepton_lib.intervals import (
+    auc_difference,
+    auc_interval,
+    calibration_interval,
+    mean_interval,
+)
 from lepton_lib.metrics import (
     accuracy,
     area_under_curve,
@@ -840,3 +845,15 @@ def test_error_rates_by_group_are_counts(credit):
     assert table.loc["rent", ["false_alarms", "misses"]].tolist() == [1, 0]  # above one sixth
     assert table.loc["rent", "false_alarms_low"] < 0.95 < table.loc["rent", "false_alarms_high"]
     assert table.loc["owner", "stated_minus_observed"] == pytest.approx(0.0)
+
+
+def test_the_mean_of_few_runs_has_an_interval_that_covers():
+    """Of four normal runs each, 95 % of the intervals hold the true mean; one run has none."""
+    draws = np.random.default_rng(0).normal(3, 2, (4000, 4))
+    found = [mean_interval(runs) for runs in draws]
+    covered_share = np.mean([interval.low <= 3 <= interval.high for interval in found])
+    assert covered_share == pytest.approx(0.95, abs=0.012)
+    expected = stats.t.interval(0.9, 3, draws[0].mean(), stats.sem(draws[0]))
+    assert mean_interval(draws[0], level=0.9)[1:] == pytest.approx(expected)
+    with pytest.raises(MetricError, match="Repeat with more seeds"):
+        mean_interval([0.5])
