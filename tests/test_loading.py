@@ -72,21 +72,6 @@ def test_shuffling_reaches_across_chunks():
     assert abs(first.double().mean().item() / n - 0.5) < 0.02
 
 
-@pytest.mark.parametrize("shuffle", [False, True])
-def test_drop_last_leaves_out_the_short_batch(shuffle):
-    """With drop_last all batches are whole and only the remainder is missing."""
-    loader = DataLoader(numbered(10), batch_size=4, shuffle=shuffle, drop_last=True)
-    assert [len(labels) for _, labels in loader] == [4, 4]
-    assert len(loader) == 2
-    assert len(epoch(loader).unique()) == 8
-
-
-def test_drop_last_that_would_leave_nothing_is_refused():
-    """A batch larger than the data with drop_last would give an empty epoch, so it is an error."""
-    with pytest.raises(DataError, match="5 with drop_last and 4 rows"):
-        DataLoader(numbered(4), batch_size=5, drop_last=True)
-
-
 def test_unshuffled_batches_are_views():
     """Unshuffled batches share the data set's memory: nothing is copied."""
     dataset = numbered(100)

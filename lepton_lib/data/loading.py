@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, Self
 
@@ -60,11 +61,10 @@ class DataLoader:
         dataset: What to iterate over.
         batch_size: Rows in a batch; the last may be shorter.
         shuffle: Draw a new order for every pass.
-        drop_last: Leave a shorter last batch out.
         generator: Source of the order; torch's global generator without one.
 
     Raises:
-        DataError: A batch of no rows, or no whole batch where only whole ones are wanted.
+        DataError: A batch of no rows.
     """
 
     def __init__(
@@ -73,29 +73,22 @@ class DataLoader:
         batch_size: int = 64,
         shuffle: bool = False,
         *,
-        drop_last: bool = False,
         generator: torch.Generator | None = None,
     ) -> None:
         if batch_size < 1:
             raise DataError("batch_size", batch_size, "at least 1", "Choose 64, for example.")
-        if drop_last and batch_size > len(dataset):
-            got = f"{batch_size} with drop_last and {len(dataset)} rows"
-            remedy = "Choose a smaller batch, or keep the last one."
-            raise DataError("batch_size", got, "at least one whole batch", remedy)
         self.dataset, self.batch_size = dataset, batch_size
-        self.shuffle, self.drop_last, self.generator = shuffle, drop_last, generator
+        self.shuffle, self.generator = shuffle, generator
 
     def __len__(self) -> int:
-        whole, rest = divmod(len(self.dataset), self.batch_size)
-        return whole + (rest > 0 and not self.drop_last)
+        return math.ceil(len(self.dataset) / self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         inputs, labels, size = self.dataset.inputs, self.dataset.labels, self.batch_size
-        n = len(self) * size if self.drop_last else len(inputs)
         if not self.shuffle:
-            yield from zip(inputs[:n].split(size), labels[:n].split(size), strict=True)
+            yield from zip(inputs.split(size), labels.split(size), strict=True)
             return
-        order = torch.randperm(len(inputs), generator=self.generator)[:n].to(inputs.device)
+        order = torch.randperm(len(inputs), generator=self.generator).to(inputs.device)
         # so that batches don't straddle chunks
         for chunk in order.split(max(CHUNK_ROWS // size, 1) * size):
             parts = [rows.index_select(0, chunk).split(size) for rows in (inputs, labels)]

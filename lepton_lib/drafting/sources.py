@@ -15,6 +15,7 @@ import json
 import re
 import shutil
 import statistics
+import tempfile
 import tomllib
 import zipfile
 import zlib
@@ -26,11 +27,6 @@ import pandas as pd
 
 from lepton_lib.errors import DataError
 
-_MAGIC = {
-    b"PK": "a workbook or archive (is it .xlsx or .zip?)",
-    b"\xd0\xcf\x11\xe0": "an old workbook (.xls)",
-    b"PAR1": "a table in Parquet (is it .parquet?)",
-}
 _SAMPLE = 200_000  # characters from which delimiter and header are judged
 
 
@@ -70,29 +66,19 @@ def copy_table(file: Path, folder: Path) -> Path:
 
 
 def _unzip(file: Path, folder: Path) -> Path:
-    with zipfile.ZipFile(file) as archive:
+    with zipfile.ZipFile(file) as archive, tempfile.TemporaryDirectory() as aside:
         names = [n for n in archive.namelist() if not re.search(r"(^|/)(__MACOSX/|\.)|/$", n)]
         if len(names) != 1:
             raise DataError(file.name, f"{len(names)} files", "one table", "Unpack it first.")
-        place = folder / "unzipped" / Path(names[0]).name
-        place.parent.mkdir(exist_ok=True)
-        with archive.open(names[0]) as packed, open(place, "wb") as unpacked:
-            shutil.copyfileobj(packed, unpacked)
-    table = copy_table(place, folder)
-    shutil.rmtree(place.parent)
-    return table
+        return copy_table(Path(archive.extract(names[0], aside)), folder)
 
 
 def _read_json(file: Path) -> pd.DataFrame:
-    """Lines of objects; a list of them; or an object that holds one list, or columns by name."""
+    """A list of objects, or a line for each; what they nest becomes columns ``outer.inner``."""
     text = file.read_text(encoding="utf-8-sig")
     if file.suffix.lower() != ".json":
         text = f"[{','.join(filter(str.strip, text.splitlines()))}]"
-    content = json.loads(text)
-    if isinstance(content, dict):
-        lists = [value for value in content.values() if isinstance(value, list)]
-        content = lists[0] if len(lists) == 1 else content
-    return pd.json_normalize(content) if isinstance(content, list) else pd.DataFrame(content)
+    return pd.json_normalize(json.loads(text))
 
 
 _READERS: dict[str, Any] = {
@@ -113,18 +99,15 @@ def sniff(path: Path, encoding: str | None = None) -> tuple[dict[str, Any], list
     except (OSError, EOFError, zlib.error) as error:
         got = f"a broken file ({error})"
         raise DataError(path.name, got, "a table", "Fetch it again.") from error
-    if encoding is None:
-        encoding, notes = _sniff_encoding(path, data)
-    else:
-        notes = []
+    encoding, notes = (encoding, []) if encoding else _guess_encoding(path.name, data)
     try:
         text = data.decode("utf-8-sig" if encoding == "utf-8" else encoding)
     except (UnicodeError, LookupError) as error:
         remedy = "Give another --encoding, or save it as UTF-8."
         raise DataError(path.name, str(error), f"text in {encoding}", remedy) from error
     declared = re.match(r"sep=(.)\r?\n", text)
-    above, delimiters = (1, declared[1]) if declared else (0, ",;\t|")
-    layouts = _layouts(text[declared.end() if declared else 0 :][:_SAMPLE], delimiters)
+    above, delimiters, start = (1, declared[1], declared.end()) if declared else (0, ",;\t|", 0)
+    layouts = _layouts(text[start:][:_SAMPLE], delimiters)
     titles, _, delimiter = max(layouts, default=(0, 1, delimiters[0]))
     line = above - titles + 1
     if line > 1:
@@ -151,24 +134,19 @@ def _layouts(text: str, delimiters: str) -> Iterator[tuple[int, int, str]]:
             above = line
 
 
-def _sniff_encoding(path: Path, data: bytes) -> tuple[str, list[str]]:
-    """The encoding in which the bytes make most sense, and what else they could be."""
+def _guess_encoding(name: str, data: bytes) -> tuple[str, list[str]]:
+    """The encoding in which the bytes make most sense, and words that show what they become."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "utf-16", []
     if b"\0" not in data:
         with contextlib.suppress(UnicodeDecodeError):
             data.decode()
             return "utf-8", []
-        fits = sorted(_fits(data))
-        names = {sample: name for *_, name, sample in reversed(fits)}  # the best of each
-        samples = dict.fromkeys(sample for *_, sample in fits)
-        texts = [f"{names[sample]}: {sample!r}" for sample in samples]
-        if fits:
-            others = f" (with --encoding also {', '.join(texts[1:3])})" if texts[1:] else ""
-            return fits[0][3], [f"read as {texts[0]}{others}"]
-    got = next((kind for magic, kind in _MAGIC.items() if data.startswith(magic)), "no text")
+        if fits := sorted(_fits(data)):
+            encoding, sample = fits[0][3:]
+            return encoding, [f"read as {encoding}: {sample!r}; if that is wrong, --encoding helps"]
     remedy = "Save it as CSV in UTF-8 (in a spreadsheet: 'CSV UTF-8'), or give --encoding."
-    raise DataError(path.name, got, "a text file", remedy)
+    raise DataError(name, "no text", "a text file", remedy)
 
 
 def _fits(data: bytes) -> Iterator[tuple[float, float, int, str, str]]:
