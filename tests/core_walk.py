@@ -75,7 +75,7 @@ def walk():
         models.save_model(model, weights=folder / "model", config=folder / "config.json")
         ways_out = {
             "export_onnx": lambda: models.export_onnx(model, folder / "model.onnx"),
-            "log_dir": lambda: trainer.Trainer(model, log_dir=folder)._writer(),
+            "log_dir": lambda: trainer.Trainer(model, log_dir=folder)._log().__enter__(),
             "serving": lambda: importlib.import_module("lepton_lib.serving"),
             "runs": lambda: importlib.import_module("lepton_lib.runs"),
             "operations": lambda: importlib.import_module("lepton_lib.operations"),
