@@ -17,6 +17,7 @@ from pathlib import Path
 import nbformat
 from PIL import Image
 
+from lepton_lib.artefacts import STEPS
 from lepton_lib.errors import ParameterError
 from lepton_lib.runs import read_parameters
 from lepton_lib.runs.notebooks import SKIPPED_TAGS
@@ -93,13 +94,14 @@ def check_frame(content):
 
 
 def check_parameters(path):
-    """One cell of parameters, each with a default and a comment; the shared ones are among them."""
+    """One cell of parameters, each with a default and a comment, and a step's shared ones."""
     try:
         parameters = read_parameters(path)
     except ParameterError as error:
         yield f"parameters: {error}"
         return
-    for name in {"case", "run_dir", "seed"} - set(parameters):
+    shared = {"case", "run_dir", "seed"} if path.stem in STEPS else {"run_dir", "seed"}
+    for name in shared - set(parameters):
         yield f"parameters: lacks {name!r}"
     for parameter in parameters.values():
         if not parameter.comment:
