@@ -13,6 +13,7 @@ from lepton_lib.data import clean, read_table, split
 from lepton_lib.exercises import check
 from lepton_lib.exercises.definitions import definition_files, notebook_number
 from lepton_lib.runs import find_notebook, find_notebooks, refresh_notebooks
+from lepton_lib.runs.notebook_html import markdown_to_html
 from tests.course import METADATA
 from tests.test_exercises import SMALL
 from tests.tiny import write_notebook
@@ -91,6 +92,13 @@ def test_a_lesson_is_handed_out_in_its_folder(shop, tmp_path):
     assert (tmp_path / "editions" / "slides" / "industry" / "01_shop.html").is_file()
     answered = nbformat.read(tmp_path / "editions/instructor/industry/01_shop.ipynb", 4)
     assert "i1.2 correct" in str(answered.cells)
+
+
+def test_a_lessons_page_holds_its_diagrams(shop):
+    """A diagram beside the lesson's folder is put into its page, a file elsewhere isn't."""
+    page = markdown_to_html("![A shop](../diagrams/shop.svg) ![A key](../../key.svg)", shop.parent)
+    assert 'src="data:image/svg+xml;base64,PHN2Zy8+"' in page
+    assert 'src="../../key.svg"' in page
 
 
 def test_no_two_notebooks_share_a_name():

@@ -52,6 +52,12 @@ def markdown_to_html(source: str, folder: Path | None = None) -> Markup:
     )
 
     class Renderer(IPythonRenderer):
+        def _src_to_base64(self, src: str) -> str | None:
+            if src.startswith("../diagrams/") and folder is not None:  # beside a lesson's folder
+                beside = IPythonRenderer(embed_images=True, path=str(folder.parent))
+                return str(beside._src_to_base64(src.removeprefix("../")))
+            return super()._src_to_base64(src)
+
         def block_math(self, body: str) -> str:
             return _mathml(body, "block")
 

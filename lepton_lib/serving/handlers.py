@@ -214,7 +214,7 @@ def _endpoint(
 
     The object's fields are the method's arguments, checked strictly and none unknown.
     """
-    hints, query = get_type_hints(method), getattr(method, _MARK).verb == "GET"
+    hints, query = get_type_hints(method, include_extras=True), getattr(method, _MARK).verb == "GET"
     parameters = [
         parameter.replace(annotation=hints.get(parameter.name, parameter.empty))
         for parameter in inspect.signature(method).parameters.values()
