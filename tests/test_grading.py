@@ -5,7 +5,8 @@ import io
 import json
 import os
 import re
-import subprocess
+import signal
+import socket
 import threading
 from collections import Counter
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import torch
 from nbformat.v4 import new_code_cell
@@ -23,17 +25,21 @@ from lepton_lib.classroom.class_report import (
     NO_EXAM,
     class_csv,
     class_html,
+    not_run,
     shared_misconceptions,
     write_class_report,
 )
 from lepton_lib.classroom.grading import (
+    INTERRUPTED,
+    NOT_ISOLATED,
     NOT_RUN,
+    Graded,
     Learner,
     Result,
     find_learners,
     grade,
 )
-from lepton_lib.classroom.sandbox import Limits, SandboxRunner
+from lepton_lib.classroom.sandbox import Limits, SandboxRunner, can_isolate
 from lepton_lib.classroom.sandbox_process import CodeCell, needed_cells
 from lepton_lib.classroom.sandbox_protocol import decode, encode, encode_answer
 from lepton_lib.errors import RunError
@@ -44,10 +50,12 @@ ROOT = Path(__file__).resolve().parents[1]
 RIGHT = "correct correct correct"
 # a busy machine imports matplotlib in 4 s or more
 LIMITS = Limits(timeout=120, cell_timeout=10, jobs=2)
+HALVES = 'def halve(x):\n    return x / 2 if x >= 0 else int("x")\n\n\ncheck("07.1", halve)'
+SURVIVOR = "98765.4321"
 ENDLESS = "try:\n    while True:\n        pass\nexcept Exception:\n    pass\ncheck('07.2', 1)"
 REACH_OUT = """import socket
 try:
-    socket.create_connection(("192.0.2.1", 80), timeout=2)
+    socket.create_connection(("127.0.0.1", {port}), timeout=5)
     share = "connected"
 except OSError:
     share = 0.25
@@ -58,12 +66,22 @@ for name in os.listdir("/proc/self/fd"):
     link = f"/proc/self/fd/{{name}}"
     if os.path.exists(link) and os.readlink(link).endswith(".results"):
         os.write(int(name), {line!r})"""
-OUTLIVES = """import os, time
+# An orphan in a session of its own, and then no end that a cell's time limit could bring about.
+OUTLIVES = f"""import signal, subprocess
 total = 8
-if os.fork() == 0:
-    os.setsid()
-    time.sleep(600)
-    os._exit(0)"""
+subprocess.run("setsid sleep {SURVIVOR} &", shell=True)
+signal.signal(signal.SIGALRM, signal.SIG_IGN)
+while True:
+    pass"""
+
+
+def may_leave_out(reason):
+    """Leave a test out where no namespace can be made, unless that is a must."""
+    required = os.environ.get("LEPTON_NAMESPACE") == "required"
+    return pytest.mark.skipif(not can_isolate() and not required, reason=reason)
+
+
+isolated = may_leave_out("no user namespaces; LEPTON_NAMESPACE=required makes them a must")
 
 
 def change(nb, **sources):
@@ -135,7 +153,6 @@ KINDS = {
         f"{NOT_RUN}|correct|correct",
     ),
     "magic": (lambda nb: change(nb, total="%matplotlib inline\n!true\ntotal = 8"), RIGHT),
-    "network": (lambda nb: change(nb, a_share=REACH_OUT), RIGHT),
     "raises": (
         lambda nb: change(nb, a_share="share = 1 / 0\ncheck('07.2', share)"),
         f"correct|{NOT_RUN}|correct",
@@ -159,16 +176,17 @@ KINDS = {
         ),
         RIGHT,
     ),
-    "outlives": (lambda nb: change(nb, total=OUTLIVES), RIGHT),
-    "forks": (
+    "timed": (
         lambda nb: change(
-            nb, total="import subprocess\ntotal = 8\nx = subprocess.Popen(['sleep', '600'])"
+            nb,
+            halve_it=f"%%time\n{HALVES}",
+            a_share="%time share = 0.25\ncheckpoint('07.2', share)",
         ),
         RIGHT,
     ),
 }
 # Coverage follows the processes of these: between them they run each line that any does.
-TRACED = ("right", "endless", "raises", "binary", "network", "deleted-check", "syntax")
+TRACED = ("right", "endless", "raises", "binary", "timed", "deleted-check", "syntax")
 # What is no notebook, as bytes.
 FILES = {
     "half": lambda nb: nbformat.writes(nb)[:700].encode(),
@@ -233,9 +251,10 @@ def graded(tmp_path_factory):
         nbformat.write(answered(notebook, nq1="c", n2="share = 25"), folder / "Ada" / "first.ipynb")
         nbformat.write(answered(notebook, n2="share = 25"), folder / "Ada" / "second.ipynb")
         reported = []
-        learners = {one.name: one for one in grade(folder, limits=LIMITS, progress=reported.append)}
-        assert list(learners.values()) == reported
-        write_class_report(list(learners.values()), folder)
+        result = grade(folder, limits=LIMITS, unisolated=True, progress=reported.append)
+        assert result.learners == reported
+        learners = {one.name: one for one in result.learners}
+        write_class_report(result, folder)
     return folder, learners
 
 
@@ -280,10 +299,7 @@ def test_a_folder_and_a_file_of_one_name_are_two_learners(graded):
     assert states(learners["untouched"]) == ["not attempted"] * 3
 
 
-@pytest.mark.skipif(
-    subprocess.run(["unshare", "-Urm", "true"], capture_output=True, check=False).returncode != 0,
-    reason="without user namespaces a notebook writes where its user may",
-)
+@isolated
 def test_a_notebook_changes_nothing_but_its_own_folder(graded):
     """What it wrote to the course isn't there."""
     course = graded[0].parent
@@ -366,6 +382,127 @@ def test_the_page_begins_with_what_the_class_shares(graded):
     assert not re.findall(r"(?:src|href)=[\"']?http", text)
 
 
+@pytest.fixture
+def classroom(tmp_path, monkeypatch):
+    """Hands in notebooks: each is a right one of the small course, with cells changed."""
+    notebook = write_course(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "class").mkdir()
+
+    def hand_in(name, **sources):
+        nb = change(answered(notebook), **sources)
+        nbformat.write(nb, tmp_path / "class" / f"{name}.ipynb")
+        return tmp_path / "class"
+
+    return hand_in
+
+
+def survivors():
+    """The processes that a notebook of these tests has left."""
+    return [
+        one for one in psutil.process_iter(["cmdline"]) if SURVIVOR in (one.info["cmdline"] or ())
+    ]
+
+
+@isolated
+def test_no_program_outlives_its_notebook(classroom):
+    """A child in another session ends with the notebook, which ignores its time limit."""
+    folder = classroom("outlives", total=OUTLIVES)
+    (learner,) = grade(folder, limits=Limits(timeout=12, cell_timeout=2)).learners
+    assert learner.notes == ["outlives.ipynb: stopped after 12 s, in the cell 'total'"]
+    assert survivors() == []
+
+
+@isolated
+def test_a_notebook_reaches_no_service_of_this_machine(classroom):
+    """A program that listens here on the loopback isn't reached."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        folder = classroom("network", a_share=REACH_OUT.format(port=server.getsockname()[1]))
+        (learner,) = grade(folder, limits=LIMITS).learners
+    assert states(learner) == RIGHT.split(), learner
+
+
+TAKES = {
+    "processes": (
+        "import os, time\nfor _ in range(90):\n    os.fork() or time.sleep(60)\ntime.sleep(60)",
+        "more than 64 processes",
+    ),
+    "memory": (
+        "import os, time\nfor _ in range(3):\n    if os.fork() == 0:\n"
+        "        held = b'x' * (900 << 20)\n        time.sleep(60)\ntime.sleep(60)",
+        "more than 2048 MB of memory",
+    ),
+    "disk": (
+        "for name in range(3):\n    with open(f'{name}', 'wb') as file:\n"
+        "        for _ in range(25):\n            file.write(bytes(8 << 20))\n"
+        "import time\ntime.sleep(60)",
+        "more than 512 MB on disk",
+    ),
+}
+
+
+@isolated
+@pytest.mark.parametrize("what", TAKES)
+def test_a_limit_holds_for_all_that_a_notebook_starts(classroom, what):
+    """Processes, their memory and their files are counted together; the note says which."""
+    code, said = TAKES[what]
+    folder = classroom("greedy", total=f"total = 8\n{code}")
+    (learner,) = grade(folder, limits=Limits(timeout=100, cell_timeout=90)).learners
+    assert said in learner.notes[0], learner.notes
+
+
+@isolated
+def test_a_file_has_a_limit_and_shared_memory_is_its_own(classroom):
+    """One file holds 256 MB; what is written to /dev/shm and to Matplotlib's folder isn't kept."""
+    big = "with open('big', 'wb') as file:\n    file.truncate(300 << 20)\ncheck('07.2', 0.25)"
+    classroom("big", a_share=big)
+    name = f"lepton-{os.getpid()}"
+    leaves = f"""total = 8
+import os
+open('/dev/shm/{name}', 'w').write('x')
+os.mkfifo(os.environ['MPLCONFIGDIR'] + '/matplotlib.log')
+import matplotlib.pyplot"""
+    folder = classroom("leaves", total=leaves)
+    big, leaves = grade(folder, limits=LIMITS).learners
+    assert "File too large" in big.results["07.2"].message
+    assert states(leaves) == RIGHT.split()
+    assert not Path("/dev/shm", name).exists()
+
+
+def test_where_nothing_is_isolated_it_is_said(classroom, monkeypatch, lepton):
+    """Without namespaces grading is refused, and with the option terminal and page warn."""
+    folder = classroom("right")
+    monkeypatch.setattr("lepton_lib.classroom.grading.can_isolate", lambda: False)
+    code, _, err = lepton("grade", folder)
+    assert (code, "add --unisolated" in err) == (2, True)
+    assert not (folder / "class.html").exists()
+    code, _, err = lepton("grade", folder, "--unisolated")
+    assert (code, f"WARNING: {NOT_ISOLATED}" in err) == (0, True)
+    assert NOT_ISOLATED in (folder / "class.html").read_text(encoding="utf-8")
+    assert (folder / "class.csv").read_text("utf-8-sig").splitlines()[1].startswith("right,3,")
+
+
+@isolated
+def test_an_interrupt_keeps_what_was_graded(classroom, monkeypatch, lepton):
+    """Ctrl-C writes the report of those who were graded, names the rest, and leaves no process."""
+    for name in ("a", "b", "c"):
+        folder = classroom(name, **({} if name == "a" else {"total": OUTLIVES}))
+    graded = sandbox.SandboxRunner.run
+
+    def interrupted(runner, path):
+        if path.stem == "b":
+            threading.Timer(6, os.kill, (os.getpid(), signal.SIGINT)).start()
+        return graded(runner, path)
+
+    monkeypatch.setattr(sandbox.SandboxRunner, "run", interrupted)
+    code, _, err = lepton("grade", folder, "--jobs", "1")
+    assert (code, f"WARNING: {INTERRUPTED}" in err) == (130, True)
+    rows = (folder / "class.csv").read_text("utf-8-sig").splitlines()
+    assert rows[1] == "a,3,correct,correct,correct,"
+    assert rows[3].endswith("not graded: interrupted")
+    assert survivors() == []
+
+
 def test_an_empty_class_is_no_error(tmp_path, monkeypatch, lepton):
     """A folder without notebooks gives an empty report; one that isn't there is one message."""
     write_course(tmp_path)
@@ -392,7 +529,7 @@ def test_a_notebook_reads_what_the_steps_before_it_left(tmp_path, monkeypatch):
     (tmp_path / "Ada.ipynb").write_text(
         json.dumps(nbformat.v4.new_notebook(cells=[new_code_cell(cell, id="c")]))
     )
-    (learner,) = grade(tmp_path, limits=LIMITS)
+    (learner,) = grade(tmp_path, limits=LIMITS, unisolated=True).learners
     assert learner.results["01.4"].status == "not yet", learner.results["01.4"]
 
 
@@ -413,7 +550,7 @@ def test_forged_results_stop_nobody(tmp_path, monkeypatch):
         line = f"{json.dumps(event)}\n".encode()
         change(nb, total=FORGES.format(line=line))
         nbformat.write(nb, tmp_path / "class" / f"{number}.ipynb")
-    learners = grade(tmp_path / "class", limits=LIMITS)
+    learners = grade(tmp_path / "class", limits=LIMITS, unisolated=True).learners
     assert len(learners) == len(forged)
     why = "0.ipynb: its results can't be read (ValidationError), in the cell 'total'"
     assert learners[0].notes == [why]  # it was reached
@@ -494,10 +631,46 @@ def test_only_what_an_exercise_reads_is_run():
     ][1:]
 
 
+@pytest.mark.parametrize("place", ["name", "notes", "misconception", "reason", "warning"])
+def test_the_page_escapes_what_learners_wrote(monkeypatch, place):
+    """Whatever a learner writes is text on the page: a name, a note, a message."""
+    text = dict.fromkeys(["name", "notes", "misconception", "reason", "warning"], "plain")
+    text[place] = '<script src="x">'
+    monkeypatch.setattr("lepton_lib.classroom.grading.NOT_ISOLATED", text["warning"])
+    results = {
+        "00.1": Result("not yet", text["misconception"]),
+        "00.2": Result(NOT_RUN, text["reason"]),
+    }
+    learner = Learner(text["name"], [], results, [text["notes"]])
+    page = class_html(Graded([learner], isolated=False, complete=True))
+    assert "<script" not in page
+    assert "&lt;script src=" in page
+
+
+def test_what_could_not_be_run_is_listed_once():
+    """One line for each reason of each learner, with the exercises that it concerns."""
+    lost = dict.fromkeys(["00.1", "00.2"], Result(NOT_RUN, "no end")) | {"00.q1": Result("correct")}
+    one = Learner("one", [], lost, ["one.ipynb: no end"])
+    other = Learner("other", [], dict.fromkeys(lost, Result(NOT_RUN, "empty")), ["empty"])
+    assert not_run([one, other]) == [
+        ("one", "", "one.ipynb: no end"),
+        ("one", "00.1, 00.2", "no end"),
+        ("other", "00.1, 00.2, 00.q1", "empty"),
+    ]
+
+
+def test_a_long_name_leaves_the_results_in_sight(classroom, lepton):
+    """A file name of 240 letters takes its share of a line, in the terminal and on the page."""
+    folder = classroom("n" * 240)
+    code, _, err = lepton("grade", folder, "--unisolated")
+    assert (code, err.splitlines()[0]) == (0, f"{'n' * 29}...   3 correct  ")
+    assert "overflow-wrap: anywhere" in (folder / "class.html").read_text(encoding="utf-8")
+
+
 def test_reports_of_nobody():
     """A class without anyone can be written down."""
     assert class_csv([]) == "learner,correct,notes\r\n"
-    assert "0 learners" in class_html([])
+    assert "0 learners" in class_html(Graded([], isolated=True, complete=True))
     assert Learner("x").n_correct == 0
 
 

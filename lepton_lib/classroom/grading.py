@@ -7,20 +7,25 @@ is no supervision of an exam: a notebook doesn't tell who wrote it.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from lepton_lib.classroom.sandbox import Limits, SandboxRunner
+from lepton_lib.classroom.sandbox import Limits, SandboxRunner, can_isolate
 from lepton_lib.classroom.sandbox_protocol import SandboxEvent, decode
-from lepton_lib.errors import wrap_os_errors
+from lepton_lib.errors import ParameterError, wrap_os_errors
 from lepton_lib.exercises.definitions import definition_files, definitions_of, number_of
 from lepton_lib.exercises.grading import grade_answer
 from lepton_lib.exercises.progress import CORRECT, NOT_ATTEMPTED, NOT_YET
 
 NOT_RUN = "could not be run"
+NOT_ISOLATED = (
+    "These notebooks were not isolated: this machine allows no user namespaces. Their code could "
+    "read and write your files, use the network and leave programs running."
+)
+INTERRUPTED = "Grading was interrupted: learners without results have not been graded."
 # what is handed in instead of a notebook, by its suffix
 NO_NOTEBOOKS = {
     ".json": "rename it, so that it ends in .ipynb",
@@ -116,40 +121,83 @@ def _is_notebook(path: Path) -> bool:
     return path.suffix.lower() == ".ipynb"  # .IPYNB, too, as some USB sticks have it
 
 
+class Graded(NamedTuple):
+    """A class's results, and what restricts them."""
+
+    learners: list[Learner]
+    isolated: bool  # whether the notebooks were kept from the machine
+    complete: bool  # whether nothing interrupted it
+
+    @property
+    def warnings(self) -> list[str]:
+        """What must be known beside the results."""
+        said = ((NOT_ISOLATED, self.isolated), (INTERRUPTED, self.complete))
+        return [text for text, is_well in said if not is_well]
+
+
 def grade(
-    folder: Path, *, limits: Limits | None = None, progress: Callable[[Learner], None] | None = None
-) -> list[Learner]:
-    """Run and grade all notebooks of a folder; ``progress`` is called with each graded learner.
+    folder: Path,
+    *,
+    limits: Limits | None = None,
+    unisolated: bool = False,
+    progress: Callable[[Learner], None] | None = None,
+) -> Graded:
+    """Run and grade all notebooks of a folder; Ctrl-C keeps what has been graded by then.
+
+    Args:
+        folder: Where the notebooks lie.
+        limits: What one notebook may take.
+        unisolated: Run them also where the machine can't isolate them.
+        progress: Called with each graded learner.
 
     Returns:
         The learners, each with a result for every exercise of every notebook that anyone handed in.
 
     Raises:
         RunError: The folder can't be read.
+        ParameterError: This machine can't isolate the notebooks.
         NotebookError: The course's own notebooks, whose results the learners' read, fail here.
     """
-    limits = limits or Limits()
-    learners = find_learners(folder)
+    limits, learners = limits or Limits(), find_learners(folder)
+    if not (isolated := can_isolate()) and not unisolated:
+        expected, remedy = "Linux with user namespaces", "Grade there, or add --unisolated."
+        got = "a machine that can't keep a learner's code from your files and the network"
+        raise ParameterError("grade", got, expected, remedy)
+    waiting = list(learners)
     with (
         tempfile.TemporaryDirectory(prefix="lepton-class-") as place,
         ThreadPoolExecutor(limits.jobs) as pool,
     ):
-        sandbox = SandboxRunner(Path(place), limits)
-        sandbox.prepare(path for learner in learners for path in learner.notebooks)
+        sandbox = SandboxRunner(Path(place), limits, isolated=isolated)
         try:
+            sandbox.prepare(path for learner in learners for path in learner.notebooks)
             runs = [[pool.submit(sandbox.run, path) for path in one.notebooks] for one in learners]
             for learner, own in zip(learners, runs, strict=True):
                 for path, events in zip(learner.notebooks, own, strict=True):
-                    try:
-                        _add_notebook(learner, path, events.result())
-                    except Exception as error:  # the class goes on
-                        kind = type(error).__name__
-                        learner.notes.append(f"{path.name}: its results can't be read ({kind})")
+                    _add_events(learner, path, events)
+                waiting.remove(learner)
                 if progress is not None:
                     progress(learner)
+        except KeyboardInterrupt:
+            for learner in waiting:
+                learner.notes.append("not graded: interrupted")
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
             sandbox.close()
+    _fill_up(learners)
+    return Graded(learners, isolated, not waiting)
+
+
+def _add_events(learner: Learner, path: Path, events: Future[list[SandboxEvent]]) -> None:
+    try:
+        _add_notebook(learner, path, events.result())
+    except Exception as error:  # the class goes on
+        kind = type(error).__name__
+        learner.notes.append(f"{path.name}: its results can't be read ({kind})")
+
+
+def _fill_up(learners: Sequence[Learner]) -> None:
+    """Give every learner a result for each exercise of each notebook that anyone handed in."""
     numbers = sorted({number_of(key) for learner in learners for key in learner.results})
     keys = [key for number in numbers for key in definitions_of(number)]
     for learner in learners:
@@ -157,7 +205,6 @@ def grade(
         if learner.notes and not learner.results:
             rest = Result(NOT_RUN, learner.notes[0])
         learner.results = {key: learner.results.get(key, rest) for key in keys}
-    return learners
 
 
 def _add_notebook(learner: Learner, path: Path, events: list[SandboxEvent]) -> None:

@@ -15,7 +15,13 @@ from lepton_lib.errors import ExerciseError, ParameterError
 from lepton_lib.exercises.definitions import find_definition, notebook_number
 from lepton_lib.runs import find_notebook, find_notebooks, run_loop
 from lepton_lib.runs.execution import ProgressCallback
-from lepton_lib.runs.notebooks import is_code, loop_notebooks, read_notebook
+from lepton_lib.runs.notebooks import (
+    SKIPPED_TAGS,
+    is_code,
+    loop_notebooks,
+    read_notebook,
+    tags,
+)
 from lepton_lib.runs.readings import COMMENT
 from lepton_lib.utils import render
 
@@ -35,17 +41,19 @@ class Section(NamedTuple):
     notebook: str  # its number
     title: str  # the heading's, or "Introduction"
     minutes: int
-    exercises: tuple[str, ...]  # their keys
+    exercises: tuple[str, ...] = ()  # their keys
+    needed: bool = False  # whether the loop runs its code, so that what follows has its results
 
 
 def sections(path: Path) -> list[Section]:
     """The sections of a notebook; their time is that of their words, code cells and exercises."""
-    titles, minutes, exercises = [INTRODUCTION], [0.0], [list[str]()]
+    titles, minutes, exercises, needed = [INTRODUCTION], [0.0], [list[str]()], [True]
     for cell in read_notebook(path).cells:
         if is_code(cell):
             keys = keys_in(cell.source)
             minutes[-1] += _code_minutes(keys)
             exercises[-1] += keys
+            needed[-1] |= not SKIPPED_TAGS & set(tags(cell))
         elif cell.cell_type == "markdown":
             source = COMMENT.sub("", _MINUTES_LINE.sub("", cell.source))
             before, *parts = _HEADING.split(source)
@@ -54,9 +62,10 @@ def sections(path: Path) -> list[Section]:
                 titles.append(title)
                 minutes.append(len(f"{title} {text}".split()) / WORDS)
                 exercises.append([])
+                needed.append(False)
     return [
-        Section(notebook_number(path), title, max(1, round(time)), tuple(keys))
-        for title, time, keys in zip(titles, minutes, exercises, strict=True)
+        Section(notebook_number(path), title, max(1, round(time)), tuple(keys), is_needed)
+        for title, time, keys, is_needed in zip(titles, minutes, exercises, needed, strict=True)
     ]
 
 
@@ -108,8 +117,8 @@ class Plan(NamedTuple):
 def plan_lesson(minutes: int, goals: Sequence[str] = ()) -> Plan:
     """Which sections fit into a lesson, in the notebooks' order, with breaks.
 
-    Each notebook's introduction and its sections with exercises come in first, then the rest, as
-    long as they fit.
+    Introductions and sections whose code the loop runs come in first, then those with exercises,
+    then the rest, as long as they fit.
 
     Args:
         minutes: The lesson's, with its breaks.
@@ -121,11 +130,11 @@ def plan_lesson(minutes: int, goals: Sequence[str] = ()) -> Plan:
     paths = [_notebook_of(goal) for goal in dict.fromkeys(goals)] or loop_notebooks()
     every = [part for path in sorted(paths, key=notebook_number) for part in sections(path)]
 
-    def is_optional(k: int) -> bool:
-        return not every[k].exercises and every[k].title != INTRODUCTION
+    def rank(k: int) -> int:
+        return 0 if every[k].needed else 1 if every[k].exercises else 2
 
     chosen: set[int] = set()
-    for k in sorted(range(len(every)), key=is_optional):
+    for k in sorted(range(len(every)), key=rank):
         if _schedule([every[i] for i in sorted(chosen | {k})])[1] <= minutes:
             chosen.add(k)
     if not chosen:
@@ -152,7 +161,7 @@ def _notebook_of(goal: str) -> Path:
     word, names = goal.strip().lower(), []
     for path in find_notebooks().values():
         number, name = notebook_number(path), path.stem.partition("_")[2]
-        if word and (word == name or word.zfill(2) == number):
+        if word and (word in (name, path.stem) or word.zfill(2) == number):
             return path
         names.append(name)
     expected = f"one of: {', '.join(names)}"
@@ -173,7 +182,7 @@ def run_steps_before(
         RunError: The run folder can't be used.
         NotebookError: A notebook didn't come to its end.
     """
-    stem = find_notebook(name).stem
+    stem = _notebook_of(name).stem
     if stem not in STEPS:
         where, expected = f"notebook {stem!r}", ", ".join(STEPS)
         raise ParameterError(where, "no step of the loop", expected, "Take one of them.")

@@ -11,20 +11,25 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
+import psutil
 
 from lepton_lib.artefacts import STEPS
 from lepton_lib.classroom.notebooks import source_folder
+from lepton_lib.classroom.sandbox_process import MAX_MEMORY
 from lepton_lib.classroom.sandbox_protocol import SandboxEvent, SandboxJob
 from lepton_lib.runs import find_notebook, run_loop
 from lepton_lib.utils import NO_TELEMETRY, course_folders
 
 MAX_BYTES = 100 << 20  # of a notebook, and of all its results
 MAX_LINE = 16 << 20  # bytes of one result
+MAX_PROCESSES, MAX_DISK = 64, 512 << 20  # of one notebook at one time; bytes
+LOOK_EVERY = 0.25  # seconds between two looks at what a notebook takes
 _NUMBERS = re.compile(rb"check(?:point)?\(\s*\\?[\"'](\d\d)\.")
 
 
@@ -36,16 +41,22 @@ class Limits(NamedTuple):
     jobs: int = 2  # notebooks at the same time
 
 
+def can_isolate() -> bool:
+    """Whether this machine lets a notebook be cut off from its files, processes and network."""
+    words = [sys.executable, "-m", "lepton_lib.classroom.sandbox_process"]
+    return subprocess.run(words, capture_output=True, check=False).returncode == 0
+
+
 class SandboxRunner:
     """Runs notebooks in sandboxes: in an empty folder, with what they may read beside them."""
 
-    def __init__(self, folder: Path, limits: Limits) -> None:
-        self.folder, self.limits = folder, limits
+    def __init__(self, folder: Path, limits: Limits, *, isolated: bool = True) -> None:
+        self.folder, self.limits, self.isolated = folder, limits, isolated
         self.processes: set[subprocess.Popen[bytes]] = set()
         self.course = source_folder()
         self.artefacts: Path | None = None
-        self.writable = [folder / "matplotlib", Path("/dev/shm")]  # beside a notebook's own folder
-        self.writable[0].mkdir()
+        self.writable: list[Path] = []  # beside a notebook's own folder
+        self.closed = False
 
     def prepare(self, paths: Iterable[Path]) -> None:
         """Run the pipeline steps whose results the notebooks read."""
@@ -79,20 +90,29 @@ class SandboxRunner:
             return [SandboxEvent("unreadable", text=str(error.strerror))]
         (place / "notebooks").symlink_to(self.course)
         (place / "datasets").symlink_to(self.course.parent / "datasets")
+        _copy_list_of_fonts(place / "matplotlib")
         if self.artefacts is not None:
             shutil.copytree(self.artefacts, place / "runs")
         results = place.with_suffix(".results")  # beside what the notebook may change
-        timeout, cell_timeout, _ = self.limits
         writable = [str(folder) for folder in (place, *self.writable)]
-        job = SandboxJob("notebook.ipynb", str(results), cell_timeout, timeout, whole, writable)
-        stopped = self._run_process(job, place, timeout)
+        job = SandboxJob(
+            notebook="notebook.ipynb",
+            results=str(results),
+            cell_timeout=self.limits.cell_timeout,
+            whole=whole,
+            writable=writable,
+            isolated=self.isolated,
+        )
+        stopped = self._run_process(job, place)
         events = _read_events(results)
         if not events or events[-1].kind not in ("end", "unreadable", "stopped"):
             events.append(SandboxEvent("stopped", text=stopped))
         return events
 
-    def _run_process(self, job: SandboxJob, place: Path, timeout: int) -> str:
-        """Run a job to its end or to the timeout; returns how the process ended."""
+    def _run_process(self, job: SandboxJob, place: Path) -> str:
+        """Run a job to its end or to a limit; returns how the process ended."""
+        if self.closed:
+            return "stopped"
         module = "lepton_lib.classroom.sandbox_process"
         process = subprocess.Popen(
             [sys.executable, "-m", module, msgspec.json.encode(job).decode()],
@@ -105,15 +125,26 @@ class SandboxRunner:
         )
         self.processes.add(process)
         try:
-            code = process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            return f"stopped after {timeout} s"
+            if stopped := self._watch(process, place):
+                return stopped
         finally:
             self._kill(process)
+        code = process.returncode
         # in a namespace of its own it reports a signal as shells do
         number = code - 128 if code > 128 else -code
         names = [one.name for one in signal.Signals if one == number]
         return f"its process was ended by {names[0]}" if names else "its process ended"
+
+    def _watch(self, process: subprocess.Popen[bytes], place: Path) -> str:
+        """Wait for a process; the limit that it has reached, or nothing when it has ended."""
+        until = time.monotonic() + self.limits.timeout
+        while time.monotonic() < until:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(LOOK_EVERY)
+                return ""
+            if reached := _limit_reached(process.pid, place):
+                return f"stopped: more than {reached}"
+        return f"stopped after {self.limits.timeout} s"
 
     def _environment(self, place: Path) -> dict[str, str]:
         library = str(Path(__file__).resolve().parents[2])
@@ -125,7 +156,7 @@ class SandboxRunner:
             "HOME": str(place),
             "IPYTHONDIR": str(place / "ipython"),
             "MPLBACKEND": "agg",
-            "MPLCONFIGDIR": str(self.writable[0]),
+            "MPLCONFIGDIR": str(place / "matplotlib"),
             "TMPDIR": str(place),
             "OMP_NUM_THREADS": "1",
             "TQDM_DISABLE": "1",
@@ -141,9 +172,47 @@ class SandboxRunner:
         self.processes.discard(process)
 
     def close(self) -> None:
-        """Kill what is still running, after Ctrl-C."""
+        """Kill what is still running, after Ctrl-C, and start nothing more."""
+        self.closed = True
         for process in list(self.processes):
             self._kill(process)
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    """A process and all that it has started, as far as they live."""
+    try:
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _limit_reached(pid: int, place: Path) -> str:
+    """The limit that a notebook's processes have passed together, in words, or nothing."""
+    family = _family(pid)
+    if len(family) > MAX_PROCESSES:
+        return f"{MAX_PROCESSES} processes"
+    memory = 0
+    for one in family:
+        with contextlib.suppress(psutil.Error):
+            info = one.memory_full_info()
+            memory += getattr(info, "pss", info.uss)  # pages that are shared count once
+    if memory > MAX_MEMORY:
+        return f"{MAX_MEMORY >> 20} MB of memory"
+    written = 0
+    for path in place.rglob("*"):
+        with contextlib.suppress(OSError):  # it may be gone by now
+            written += 512 * path.lstat().st_blocks
+    return f"{MAX_DISK >> 20} MB on disk" if written > MAX_DISK else ""
+
+
+def _copy_list_of_fonts(folder: Path) -> None:
+    """Give a notebook a Matplotlib folder of its own; to look for the fonts takes seconds."""
+    import matplotlib.font_manager  # which writes the list
+
+    folder.mkdir()
+    for path in Path(matplotlib.get_cachedir()).glob("fontlist*.json"):
+        shutil.copy(path, folder)
 
 
 def _read_events(results: Path) -> list[SandboxEvent]:

@@ -24,9 +24,9 @@ class SandboxJob(msgspec.Struct):
     notebook: str  # its path
     results: str  # the file that the events go to, one `SandboxEvent` a line
     cell_timeout: int  # seconds that one cell may take
-    cpu_seconds: int  # processor time that the process may take
     whole: bool  # whether all cells are run, not only the exercises and what they depend on
     writable: list[str]  # the folders that may be written to
+    isolated: bool  # whether it is cut off by `isolate`
 
 
 class SandboxEvent(msgspec.Struct):

@@ -10,6 +10,7 @@ import contextlib
 import copy
 import hashlib
 import itertools
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -98,12 +99,17 @@ def _update(target: Path, edition: Any, former: Hashes) -> str:
     if here == former:
         write_notebook(target, edition)
         return "brought up to date"
-    merged, with_, n_lost = _merge(mine, edition, former)
+    merge = _merge(mine, edition, former)
     backup = _back_up(target)
-    write_notebook(target, merged)
-    done = f"brought up to date with {with_}; as it was: {backup}"
-    lost = f"; {n_lost} that you changed or that this edition no longer has: only there"
-    return done + lost if n_lost else done
+    write_notebook(target, merge.nb)
+    own = f"{merge.n_answers} of your answers and {merge.n_own} of your own cells"
+    done = f"brought up to date with {own}; as it was: {backup}"
+    if merge.n_lost:
+        done += f"; {merge.n_lost} that you changed or that this edition no longer has: only there"
+    if merge.both:
+        keys = ", ".join(merge.both)
+        done += f"; changed in this edition too, so compare with the course's: {keys}"
+    return done
 
 
 def _restore_ids(mine: Any, edition: Any, former: Hashes) -> None:
@@ -123,27 +129,40 @@ def _restore_ids(mine: Any, edition: Any, former: Hashes) -> None:
             unused.discard(cell.id)
 
 
-def _merge(mine: Any, edition: Any, former: Hashes) -> tuple[Any, str, int]:
-    """The edition with the reader's answers and cells; what it has of them; how many it lost."""
-    merged = copy.deepcopy(edition)
-    by_id = {cell.id: cell for cell in merged.cells}
-    answers, own, lost, before = 0, 0, 0, None
+@dataclass
+class _Merge:
+    """An edition with a reader's answers and cells in it."""
+
+    nb: Any
+    n_answers: int = 0
+    n_own: int = 0
+    n_lost: int = 0  # cells that the reader had edited and that aren't in it
+    both: list[str] = field(default_factory=list)  # exercises that the edition changed as well
+
+
+def _merge(mine: Any, edition: Any, former: Hashes) -> _Merge:
+    merge = _Merge(copy.deepcopy(edition))
+    cells = merge.nb.cells
+    by_id = {cell.id: cell for cell in cells}
+    before = None
     for cell in mine.cells:
         if cell.id not in by_id and cell.id not in former:  # the reader's: it stays behind its cell
-            index = next((k for k, other in enumerate(merged.cells) if other.id == before), -1)
-            merged.cells.insert(index + 1, cell)
-            before, own = cell.id, own + 1
+            index = next((k for k, other in enumerate(cells) if other.id == before), -1)
+            cells.insert(index + 1, cell)
+            before, merge.n_own = cell.id, merge.n_own + 1
             continue
         edited = _hash(cell) != former.get(cell.id)
         if cell.id in by_id:
             before, target = cell.id, by_id[cell.id]
             edited = edited and _hash(cell) != _hash(target)
             if edited and "exercise" in tags(target) and cell.cell_type == "code":
+                if _hash(target) != former.get(cell.id):
+                    merge.both += keys_in(target.source)
                 target.source = cell.source
-                answers += 1
+                merge.n_answers += 1
                 continue
-        lost += edited
-    return merged, f"{answers} of your answers and {own} of your own cells", lost
+        merge.n_lost += edited
+    return merge
 
 
 def _back_up(target: Path) -> str:

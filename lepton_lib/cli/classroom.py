@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from lepton_lib.cli.common import Progress
+from lepton_lib.cli.common import INTERRUPTED, Progress
 from lepton_lib.errors import needs_extra
 
 app = typer.Typer()
@@ -63,12 +63,12 @@ def certificate(
     name: Annotated[str, typer.Argument(help="Your name, as it is to stand there.")] = "",
     *,
     out: Annotated[Path, typer.Option(help="The drawing to write.")] = Path("certificate.svg"),
-    verify: Annotated[str, typer.Option(metavar="FILE|CODE", help="Say if it is genuine.")] = "",
+    verify: Annotated[str, typer.Option(metavar="FILE|CODE", help="Say if its code fits.")] = "",
     folder: Annotated[Path | None, typer.Option("--work", help="The work folder.")] = None,
 ) -> None:
     """Draw the certificate when all exercises are done, or verify one; a code needs the name, too.
 
-    Its code proves that nothing was changed since; it doesn't prove who did the exercises.
+    Its code finds slips and changes. It is no signature: anyone with the course can compute one.
     """
     from lepton_lib.classroom.certificate import make_certificate, verify_certificate
     from lepton_lib.utils import write_atomic
@@ -88,23 +88,33 @@ def grade(
     seconds: Annotated[int, typer.Option(min=1, help="That one notebook may take.")] = 120,
     cell_seconds: Annotated[int, typer.Option(min=1, help="That one cell may take.")] = 20,
     jobs: Annotated[int, typer.Option(min=1, help="Notebooks at the same time.")] = 2,
+    unisolated: Annotated[
+        bool, typer.Option("--unisolated", help="Also where their code can reach your files.")
+    ] = False,
 ) -> None:
     """Run a class's notebooks and write class.csv and class.html: results and misconceptions.
 
-    Each runs in a sandbox, with limits on time, memory and files, and without a network. It helps
-    to teach; it is no exam supervision: it doesn't know who wrote a notebook.
+    Each runs in a sandbox without a network, with limits on time, memory, processes and files. The
+    report is a teaching aid, not an exam: it doesn't know who wrote a notebook. Ctrl-C ends it
+    early and keeps what has been graded.
     """
     from lepton_lib.classroom.class_report import NO_EXAM, write_class_report
     from lepton_lib.classroom.grading import Learner, grade
     from lepton_lib.classroom.sandbox import Limits
 
     def show(one: Learner) -> None:
+        name = one.name if len(one.name) <= 32 else f"{one.name[:29]}..."
         notes = "; ".join(one.notes)
-        typer.echo(f"{one.name:<32} {one.n_correct:3} correct  {notes}", err=True)
+        typer.echo(f"{name:<32} {one.n_correct:3} correct  {notes}", err=True)
 
-    learners = grade(folder, limits=Limits(seconds, cell_seconds, jobs), progress=show)
-    _, page = write_class_report(learners, folder)
+    limits = Limits(seconds, cell_seconds, jobs)
+    graded = grade(folder, limits=limits, unisolated=unisolated, progress=show)
+    _, page = write_class_report(graded, folder)
+    for warning in graded.warnings:
+        typer.echo(f"WARNING: {warning}", err=True)
     typer.echo(f"{NO_EXAM}\nTo read: {page}")
+    if not graded.complete:
+        raise typer.Exit(INTERRUPTED)
 
 
 @app.command()
@@ -135,7 +145,7 @@ def plan(
 
 @app.command()
 def jump(
-    notebook: Annotated[str, typer.Argument(help="Where to start, as 03.")],
+    notebook: Annotated[str, typer.Argument(help="Where to start, as 03 or evaluation.")],
     out: Annotated[Path, typer.Option(help="The run folder.")] = Path("runs/credit"),
 ) -> None:
     """Put everyone at the start of a notebook, with the same results of the steps before it."""
