@@ -664,7 +664,7 @@ def test_a_long_name_leaves_the_results_in_sight(classroom, lepton):
     folder = classroom("n" * 240)
     code, _, err = lepton("grade", folder, "--unisolated")
     assert (code, err.splitlines()[0]) == (0, f"{'n' * 29}...   3 correct  ")
-    assert "overflow-wrap: anywhere" in (folder / "class.html").read_text(encoding="utf-8")
+    assert "text-overflow: ellipsis" in (folder / "class.html").read_text(encoding="utf-8")
 
 
 def test_reports_of_nobody():
