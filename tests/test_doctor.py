@@ -79,7 +79,18 @@ def test_packages(monkeypatch):
 def test_course_not_installed(monkeypatch):
     """A course that was only copied is named."""
     monkeypatch.setattr(doctor, "DISTRIBUTION", "no-such-course")
-    assert check("packages").detail == "the course itself isn't installed"
+    result = check("packages")
+    assert (result.ok, result.detail) == (False, "the course itself isn't installed")
+
+
+@pytest.mark.parametrize(("extra", "ok"), [("class", False), ("test", True)])
+def test_packages_of_an_extra(monkeypatch, extra, ok):
+    """What the course's commands and notebooks import is needed; what its tests import isn't."""
+    requirement = f'no-such-package>=1; extra == "{extra}"'
+    monkeypatch.setattr(doctor.metadata, "requires", lambda _: ["torch", requirement])
+    result = check("packages")
+    detail = "1 as required" if ok else "no-such-package is missing"
+    assert (result.ok, result.detail) == (ok, detail)
 
 
 @pytest.mark.parametrize(
