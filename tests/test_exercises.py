@@ -1,6 +1,5 @@
 """Exercises: what an answer earns, and that every definition of the course keeps its word."""
 
-import json
 import math
 import re
 from pathlib import Path
@@ -523,7 +522,6 @@ def test_a_notebook_has_exercises_of_each_kind(number):
     assert 4 <= len(kinds) <= 6
     assert set(kinds) == {"predict", "mend", "write", "decide"}
     assert 2 <= len(known) - len(kinds) <= 3
-    assert json.dumps([definition.objective for definition in known])
 
 
 @pytest.mark.parametrize("number", definition_files())

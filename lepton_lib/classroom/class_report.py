@@ -23,7 +23,7 @@ NO_EXAM = (
 def shared_misconceptions(learners: Sequence[Learner]) -> list[tuple[int, str, str]]:
     """The messages of *not yet*: how many learners earned each, the exercise's key, the message."""
     counts = Counter(
-        (key, result.message)
+        (key, result.message.partition("\n")[0])  # without the input that fails
         for learner in learners
         for key, result in learner.results.items()
         if result.status == NOT_YET
