@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import tempfile
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -57,30 +55,7 @@ def _(measured, criteria):
 
 @derives("00.4")
 def _(task):
-    return "hold", task.letter("only those who agreed on it can move it")
-
-
-@derives("00.5")
-def _(_):
-    """Write a file in both ways, and look after each step."""
-    found = []
-
-    def look(path):
-        words = {"": "empty", "ne": "half", "new": "new", "old": "old"}
-        found.append(words[path.read_text()])
-
-    with tempfile.TemporaryDirectory() as place:
-        result, partial = Path(place, "result.json"), Path(place, "result.partial")
-        for written in (result, partial):
-            result.write_text("old")
-            with open(written, "w", buffering=1) as file:
-                for text in ("", "ne", "w"):
-                    file.write(text)
-                    file.flush()
-                    look(result)
-        partial.rename(result)
-        look(result)
-    return found
+    return "hold", task.letter("who agreed on it can move it")
 
 
 @derives("01.1")
