@@ -31,7 +31,7 @@ def graded(tmp_path_factory, pipeline):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sandbox, "run_loop", run_already)
-        return {learner.name: learner for learner in grading.grade(folder)}
+        return {learner.name: learner for learner in grading.grade(folder).learners}
 
 
 @every_notebook

@@ -14,7 +14,7 @@ import nbformat
 from lepton_lib.classroom.editions import hand_out
 from lepton_lib.classroom.grading import grade
 from lepton_lib.classroom.notebooks import fill_in
-from lepton_lib.exercises.definitions import definition_files, read_definitions
+from lepton_lib.exercises.definitions import definition_files, notebook_number, read_definitions
 from lepton_lib.runs import find_notebooks
 from lepton_lib.runs.notebooks import read_notebook
 
@@ -30,7 +30,7 @@ def rows() -> Iterator[tuple[str, str, str]]:
             filled = json.dumps(fill_in(nb) if seat % 3 else nb)
             Path(place, f"seat-{seat}.ipynb").write_text(filled, encoding="utf-8")
         begun = time.perf_counter()
-        learners = grade(Path(place))
+        learners = grade(Path(place)).learners
         seconds = time.perf_counter() - begun
         n_correct = sum(learner.n_correct for learner in learners)
         yield (
@@ -40,7 +40,7 @@ def rows() -> Iterator[tuple[str, str, str]]:
         )
         known = {number: len(read_definitions(path)) for number, path in definition_files().items()}
         expected = sum(
-            known[paths[seat % len(paths)].stem[:2]] for seat in range(SEATS) if seat % 3
+            known[notebook_number(paths[seat % len(paths)])] for seat in range(SEATS) if seat % 3
         )
         yield "class report: answers found correct", f"{n_correct} of {expected}", "all"
     with tempfile.TemporaryDirectory() as place:
