@@ -10,6 +10,7 @@ import io
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -153,6 +154,14 @@ def _summary(values: Any) -> str:
     low, high, middle, spread, first, last = (f"{value + 0.0:.3g}" for value in statistics)
     ends = f"first {first}, last {last}"
     return f"n={array.size}, {low} to {high}, mean {middle}, sd {spread}, {ends}"
+
+
+def font_lists() -> list[Path]:
+    """Matplotlib's lists of this machine's fonts; a copy spares another process the search."""
+    from matplotlib import font_manager, get_cachedir
+
+    assert font_manager.fontManager  # which has written the list
+    return list(Path(get_cachedir()).glob("fontlist*.json"))
 
 
 def use_style() -> None:

@@ -57,6 +57,9 @@ class SandboxRunner:
         self.artefacts: Path | None = None
         self.writable: list[Path] = []  # beside a notebook's own folder
         self.closed = False
+        from lepton_lib.plots import font_lists  # Matplotlib takes a second
+
+        self.fonts = font_lists()
 
     def prepare(self, paths: Iterable[Path]) -> None:
         """Run the pipeline steps whose results the notebooks read."""
@@ -90,7 +93,9 @@ class SandboxRunner:
             return [SandboxEvent("unreadable", text=str(error.strerror))]
         (place / "notebooks").symlink_to(self.course)
         (place / "datasets").symlink_to(self.course.parent / "datasets")
-        _copy_list_of_fonts(place / "matplotlib")
+        (place / "matplotlib").mkdir()
+        for path in self.fonts:
+            shutil.copy(path, place / "matplotlib")
         if self.artefacts is not None:
             shutil.copytree(self.artefacts, place / "runs")
         results = place.with_suffix(".results")  # beside what the notebook may change
@@ -204,15 +209,6 @@ def _limit_reached(pid: int, place: Path) -> str:
         with contextlib.suppress(OSError):  # it may be gone by now
             written += 512 * path.lstat().st_blocks
     return f"{MAX_DISK >> 20} MB on disk" if written > MAX_DISK else ""
-
-
-def _copy_list_of_fonts(folder: Path) -> None:
-    """Give a notebook a Matplotlib folder of its own; to look for the fonts takes seconds."""
-    import matplotlib.font_manager  # which writes the list
-
-    folder.mkdir()
-    for path in Path(matplotlib.get_cachedir()).glob("fontlist*.json"):
-        shutil.copy(path, folder)
 
 
 def _read_events(results: Path) -> list[SandboxEvent]:
