@@ -94,8 +94,8 @@ class SandboxRunner:
         (place / "notebooks").symlink_to(self.course)
         (place / "datasets").symlink_to(self.course.parent / "datasets")
         (place / "matplotlib").mkdir()
-        for path in self.fonts:
-            shutil.copy(path, place / "matplotlib")
+        for fonts in self.fonts:
+            shutil.copy(fonts, place / "matplotlib")
         if self.artefacts is not None:
             shutil.copytree(self.artefacts, place / "runs")
         results = place.with_suffix(".results")  # beside what the notebook may change
