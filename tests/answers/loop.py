@@ -93,11 +93,11 @@ def _(task):
         "debt": ("that the applicant states", True, True),
         "street": ("over all rows", True, False),
         "calls": ("debt collectors have called", False, True),
-        "copies": ("the rows are divided after that", True, False),
+        "copies": ("rows are split after that", True, False),
     }
     for name, (words, *_) in known.items():
         assert f"`{name}`" in next(line for line in task.text.splitlines() if words in line)
-    verdicts = {(True, True): "use", (True, False): "mend"}
+    verdicts = {(True, True): "use", (True, False): "fix"}
     return {name: verdicts.get((day, rows), "refuse") for name, (_, day, rows) in known.items()}
 
 
