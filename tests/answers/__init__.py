@@ -44,3 +44,4 @@ def right_options(**words: str) -> None:
 
 
 from tests.answers import loop as loop  # noqa: E402
+from tests.answers import research as research  # noqa: E402
