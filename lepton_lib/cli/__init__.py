@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from lepton_lib.cli import classroom, running, service, watching
+from lepton_lib.cli import classroom, running, service, sweeping, watching
 from lepton_lib.cli.common import FAILED, USAGE, Command
 from lepton_lib.errors import LeptonError, NotebookError
 from lepton_lib.utils import NO_TELEMETRY
@@ -20,9 +20,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for part in (running, service, watching, classroom):
+for part in (running, sweeping, service, watching, classroom):
     app.add_typer(part.app)
-for group in (running.app, service.app, service.keys, watching.app, classroom.app):
+for group in (running.app, sweeping.app, service.app, service.keys, watching.app, classroom.app):
     for command in group.registered_commands:
         command.cls = Command
 

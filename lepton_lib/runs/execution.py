@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import re
 import sys
@@ -53,6 +54,7 @@ class NotebookExecution:
     traceback_in: str  # where a message sends the reader for the traceback
     timeout: int | None = CELL_TIMEOUT  # seconds that one cell may take
     environment: Mapping[str, str] = field(default_factory=dict)  # over this process's own
+    deadline: float | None = None  # of `time.monotonic`, for all cells together
     memory: int | None = None  # bytes that it may take; only where kernels are forked
     lock_fd: int | None = None  # inherited by the kernel, so that the lock lasts until it has ended
     progress: ProgressCallback | None = None  # called at the start, after each cell, and at the end
@@ -168,12 +170,15 @@ class NotebookExecution:
         from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
         self._reply = {}
+        if self.deadline is not None:
+            left = max(1, math.ceil(self.deadline - time.monotonic()))
+            client.timeout = min(left, self.timeout or left)
         try:
             await client.async_execute_cell(cell, index)
         except CellExecutionError as error:
             raise self._error(cell, error.ename, error.evalue.rstrip(".")) from error
         except CellTimeoutError as error:
-            text = f"no end within {self.timeout} s"
+            text = f"no end within {client.timeout} s"
             raise self._error(cell, "TimeoutError", text) from error
         except DeadKernelError as error:
             task = asyncio.current_task()

@@ -227,7 +227,8 @@ class SocketKernel:
         """End the kernel's process group: also what the notebook started and left behind."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._kernel.pid, signal.SIGKILL)
-        self._kernel.wait()
+        with contextlib.suppress(OSError):  # its server has ended, and it with the server
+            self._kernel.wait()
         self._receiver.cancel()
         self._writer.close()
 
@@ -251,6 +252,12 @@ def fork_server(environment: Mapping[str, str]) -> ForkServer:
         if _latest is None or not _latest.alive() or _latest.environment != _shared(environment):
             _latest = ForkServer(environment)
         return _latest
+
+
+def end_server() -> None:
+    """End the server and all kernels that it forked: what runs in other threads fails at once."""
+    if _latest is not None:
+        _latest.close()
 
 
 def _close_server(connection: socket.socket, process: subprocess.Popen[bytes]) -> None:

@@ -161,19 +161,23 @@ def check_parameters(
             has no parameters cell.
         CaseError: The case can't be loaded.
     """
-    return check_values({path.stem: read_parameters(path) for path in notebooks}, overrides)
+    known = {path.stem: read_parameters(path) for path in notebooks}
+    values = check_values(known, overrides)
+    for entry in values.values():
+        find_case(entry)
+    return values
 
 
 def check_values(
     known: Mapping[str, Mapping[str, Parameter]], overrides: Mapping[str, object]
 ) -> dict[str, dict[str, Value]]:
-    """As `check_parameters`, for notebooks whose parameters have been read."""
+    """As `check_parameters`, for notebooks whose parameters have been read; loads no case."""
     valid = sorted({name for parameters in known.values() for name in parameters})
     for unknown in [name for name in overrides if name not in valid]:
         where = f"parameter {unknown!r} of {', '.join(known)}"
         expected = f"one of: {', '.join(valid) or 'none, they take no parameter'}"
         raise ParameterError(where, "an unknown name", expected, did_you_mean(unknown, valid))
-    values = {
+    return {
         stem: {
             name: parameter.parse(
                 overrides.get(name, parameter.default), where=f"parameter {name!r} of {stem}"
@@ -182,9 +186,6 @@ def check_values(
         }
         for stem, parameters in known.items()
     }
-    for entry in values.values():
-        find_case(entry)
-    return values
 
 
 def find_case(values: Mapping[str, object]) -> Case | None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,14 @@ from lepton_lib.utils import CASE_VARIABLE, sha256_of, write_atomic
 
 # seconds; a killed run's kernel holds the lock until it sees that its parent is gone, within 1 s
 LOCK_TIMEOUT = 3.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one run may take; memory is limited only where kernels are forked."""
+
+    seconds: float | None = None
+    memory: int | None = None  # bytes
 
 
 def run_notebook(
@@ -101,8 +110,22 @@ def run_loop(
     """
     notebooks = loop_notebooks() if notebooks is None else notebooks
     values = check_parameters(notebooks, parameters or {})
+    return run_steps(run_dir, notebooks, values, progress=progress, whole=whole, fresh=fresh)
+
+
+def run_steps(
+    run_dir: str | Path,
+    notebooks: Sequence[Path],
+    values: Mapping[str, Mapping[str, Value]],
+    *,
+    progress: ProgressCallback | None = None,
+    whole: bool = False,
+    fresh: bool = False,
+    limits: Limits | None = None,
+) -> Run:
+    """As `run_loop`, with values that have been checked, by notebook's stem."""
     with _locked(Path(run_dir), values) as lock_fd:
-        context = _RunContext(Run(run_dir), CELL_TIMEOUT, progress, whole, lock_fd)
+        context = _RunContext(Run(run_dir), CELL_TIMEOUT, progress, whole, lock_fd, limits)
         for notebook in notebooks:
             if fresh or not context.is_done(notebook, values[notebook.stem]):
                 context.execute(notebook, values[notebook.stem])
@@ -134,6 +157,8 @@ class _RunContext:
     progress: ProgressCallback | None
     whole: bool
     lock_fd: int
+    limits: Limits | None = None
+    started: float = field(default_factory=time.monotonic)
 
     def execute(self, notebook: Path, values: Mapping[str, Value]) -> Path:
         """Run one notebook whose parameters have been checked."""
@@ -145,7 +170,7 @@ class _RunContext:
         executed = self.run.folder / "notebooks" / f"{notebook.stem}.ipynb"
         failed = executed.with_suffix(".failed.ipynb")
         executed.parent.mkdir(exist_ok=True)
-        case = find_case(values)
+        case, limits = find_case(values), self.limits or Limits()
         execution = NotebookExecution(
             nb,
             name=notebook.stem,
@@ -153,6 +178,8 @@ class _RunContext:
             traceback_in=str(failed),
             timeout=self.timeout,
             environment={CASE_VARIABLE: str(case.folder.resolve())} if case else {},
+            deadline=self.started + limits.seconds if limits.seconds else None,
+            memory=limits.memory,
             lock_fd=self.lock_fd,
             progress=self.progress,
         )
