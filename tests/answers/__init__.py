@@ -43,5 +43,6 @@ def right_options(**words: str) -> None:
         DERIVED[name[1:].replace("_", ".")] = lambda task, text=text: task.letter(text)
 
 
+from tests.answers import industry as industry  # noqa: E402
 from tests.answers import loop as loop  # noqa: E402
 from tests.answers import research as research  # noqa: E402

@@ -23,7 +23,7 @@ right_options(
     q03_q2="picked as the worst",
     q03_q3="most of it cancels",
     q04_q1="Ask for the weights as `safetensors`",
-    q04_q2="left running",
+    q04_q2="keeps running",
     q05_q1="chance alone",
     q05_q2="what it said before; the loss is higher",
 )
@@ -223,7 +223,7 @@ def _(value, low, high):
 
 @derives("04.4")
 def _(task):
-    return "refusal", task.letter("that nobody can trace")
+    return "refusal", task.letter("that no one can trace")
 
 
 @derives("04.5")
