@@ -87,7 +87,8 @@ def test_a_part_imports_what_its_extra_brings(part):
     """Serving imports nothing beyond ``serve``, operations ``ops``, the course ``class``."""
     parts = [part] if part else {"drafting", "exercises", "classroom", "cli", "doctor"}
     imported = set().union(*(third_party(path, with_extras=True) for path in files_of(parts)))
-    assert imported <= closure(EXTRA_OF.get(part, "class"))
+    optional = closure("scale") if part == "runs" else set()
+    assert imported <= closure(EXTRA_OF.get(part, "class")) | optional
 
 
 def test_notebooks_import_what_the_class_has():

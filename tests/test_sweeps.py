@@ -255,6 +255,43 @@ def test_a_line_that_was_cut_off(tmp_path):
     assert list(read_records(tmp_path)) == ["a", "c"]
 
 
+def test_a_killed_dask_worker_repeats_only_its_run(tmp_path):
+    """`--on dask` makes the same runs; a run whose worker was killed starts again elsewhere."""
+    pytest.importorskip("distributed")
+    kill = (
+        "import os, signal\ndef parent(pid):\n"
+        "    return int(open(f'/proc/{pid}/stat').read().rsplit(')', 1)[1].split()[1])\n"
+        "open(f'at_{seed}_{os.getpid()}', 'w').close()\n"
+        "if seed == 1 and not os.path.exists('killed'):\n"
+        "    open('killed', 'w').close()\n"
+        "    os.kill(parent(os.getppid()), signal.SIGKILL)  # the server's parent\n"
+        "    import time; time.sleep(300)"
+    )
+    path = write_notebook(tmp_path / "n.ipynb", ("p", "seed = 0", "parameters"), ("work", kill))
+    words = [
+        sys.executable,
+        "-m",
+        "lepton_lib.cli",
+        "sweep",
+        str(path),
+        "-p",
+        "seed=0..3",
+        "--jobs",
+        "2",
+        "--out",
+        "s",
+    ]
+    done = subprocess.run([*words, "--on", "dask"], cwd=tmp_path, check=False, timeout=300)
+    assert done.returncode == 0
+    assert sorted(r.parameters["seed"] for r in read_records(tmp_path / "s").values()) == [
+        0,
+        1,
+        2,
+        3,
+    ]
+    assert len(list(tmp_path.glob("at_1_*"))) == 2
+
+
 # Results
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -13,6 +14,8 @@ from lepton_lib.cli.common import FAILED, INTERRUPTED
 from lepton_lib.errors import ParameterError
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from lepton_lib.runs.records import RunRecord
 
 app = typer.Typer()
@@ -52,6 +55,12 @@ def sweep(
     memory_limit: Annotated[
         float | None, typer.Option(min=0.5, help="GB that one run may take.")
     ] = None,
+    on: Annotated[
+        Literal["dask"] | None, typer.Option(help="Make the runs on Dask's workers.")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="A running Dask scheduler's.")
+    ] = None,
     junit: Annotated[Path | None, typer.Option(help="Write a JUnit report here.")] = None,
 ) -> None:
     """Run a notebook or the loop for many parameter sets; leaves a table and a page."""
@@ -72,7 +81,13 @@ def sweep(
         f"{_estimate(shared + runs, at_once)}",
         err=True,
     )
-    with _Bar() as bar:
+    with contextlib.ExitStack() as stack:
+        bar = stack.enter_context(_Bar())
+        executor: Executor | None = None
+        if on == "dask":
+            from lepton_lib.runs.clusters import dask_executor
+
+            executor = stack.enter_context(dask_executor(scheduler, at_once))
         try:
             sweeps.sweep(
                 notebook,
@@ -83,6 +98,7 @@ def sweep(
                 fail_fast=not keep_going,
                 limits=Limits(time_limit, int(memory_limit * 1e9) if memory_limit else None),
                 retries=retries,
+                executor=executor,
                 report=bar,
             )
         except KeyboardInterrupt:

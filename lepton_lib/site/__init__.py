@@ -28,6 +28,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "From industry": ("notebooks/industry/*.ipynb",),
     "From research": ("notebooks/research/*.ipynb",),
     "The data": ("datasets/README.md", "datasets/*/README.md"),
+    "Many runs": ("runs_at_scale.md",),
     "Figures": ("tests/benchmarks/RESULTS.md",),
     "How it is built": (
         "architecture.md",
@@ -50,6 +51,7 @@ WRITTEN: dict[str, Callable[[], str]] = {
 }
 # Pages that lie elsewhere in the repository than on the site.
 MOVED = {
+    "lepton_lib/site/pages/runs_at_scale.md": "runs_at_scale.md",
     "lepton_lib/site/pages/architecture.md": "architecture.md",
     "lepton_lib/site/pages/architecture.svg": "architecture.svg",
     ".github/CONTRIBUTING.md": "contributing.md",

@@ -24,6 +24,7 @@ BENCHMARKS = (
     "soak",
     "million",
     "classroom",
+    "sweeps",
 )
 RESULTS = Path(__file__).with_name("RESULTS.md")
 HEAD = f"""# Figures
