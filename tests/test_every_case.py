@@ -5,6 +5,8 @@ import json
 import pytest
 
 from lepton_lib.artefacts import STEPS
+from lepton_lib.cases import load_case
+from lepton_lib.data import read_table
 from tests import offline
 from tests.test_parameters import SETS, pairs
 
@@ -34,3 +36,17 @@ def test_a_model_that_plans_by_itself_is_judged_served_and_watched(tmp_path, kin
     assert list(offline.steps(folder)) == list(STEPS)
     for name in ("service/config.json", "monitoring/challenger.json"):
         assert json.loads((folder / name).read_text())["recipe"]["epochs"] is None
+
+
+def test_a_case_of_categories_only_goes_the_whole_way(tmp_path):
+    """Without a column of numbers the stream shifts along a category, up to the decision."""
+    table = read_table(load_case("credit"))[["home", "marital", "records", "job", "target"]]
+    table.iloc[:900].to_csv(tmp_path / "words.csv", index=False)
+    folder = str(tmp_path / "words")
+    drafted = offline.lepton(
+        "new-case", str(tmp_path / "words.csv"), "--target", "target", "--out", folder
+    )
+    assert drafted.returncode == 0, drafted.stderr
+    run = offline.loop(tmp_path / "run", folder, *pairs(SMALL))
+    drift = json.loads((run / "monitoring/drift.json").read_text())
+    assert "home" in drift["drifted"]
