@@ -24,9 +24,11 @@ ROOT = HERE.parents[1]
 # The contents, in order: the title of each part, and its pages as paths or patterns in the
 # repository. A page that isn't there is left out.
 PARTS: dict[str, tuple[str, ...]] = {
+    "Start here": ("start.md", "ladder.md", "stuck.md"),
     "The loop": ("notebooks/*.ipynb",),
-    "From industry": ("notebooks/industry/*.ipynb",),
+    "From industry": ("notebooks/industry/*.ipynb", "education.md", "city.md"),
     "From research": ("notebooks/research/*.ipynb",),
+    "To look up": ("glossary.md", "notation.md", "bibliography.md"),
     "The data": ("datasets/README.md", "datasets/*/README.md"),
     "Many runs": ("runs_at_scale.md",),
     "Figures": ("tests/benchmarks/RESULTS.md",),
@@ -36,6 +38,7 @@ PARTS: dict[str, tuple[str, ...]] = {
         "reference/library.md",
         *(f"reference/{name}.md" for name in reference.MODULES),
         "contributing.md",
+        "security.md",
         "CHANGELOG.md",
     ),
 }
@@ -49,11 +52,10 @@ WRITTEN: dict[str, Callable[[], str]] = {
         for name in reference.MODULES
     },
 }
-# Pages that lie elsewhere in the repository than on the site.
+# Pages that lie elsewhere in the repository than on the site: a folder, and single ones.
+PAGES = "lepton_lib/site/pages"
 MOVED = {
-    "lepton_lib/site/pages/runs_at_scale.md": "runs_at_scale.md",
-    "lepton_lib/site/pages/architecture.md": "architecture.md",
-    "lepton_lib/site/pages/architecture.svg": "architecture.svg",
+    ".github/SECURITY.md": "security.md",
     ".github/CONTRIBUTING.md": "contributing.md",
 }
 # What the pages show and link to, as patterns in the repository.
@@ -101,6 +103,8 @@ def _collect(root: Path, source: Path) -> list[str]:
             target = source / path.relative_to(root)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, target)
+    for path in (root / PAGES).glob("*"):
+        shutil.copy(path, source)
     for name, place in MOVED.items():
         if (root / name).is_file():
             shutil.copy(root / name, source / place)
@@ -108,6 +112,7 @@ def _collect(root: Path, source: Path) -> list[str]:
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_text(page(), encoding="utf-8")
     front, pages = (root / "README.md").read_text(encoding="utf-8"), []
+    front = front.replace(f"]({PAGES}/", "](")
     for name, place in MOVED.items():
         front = front.replace(f"]({name})", f"]({place})")
     for title, part in PARTS.items():
