@@ -3,12 +3,15 @@
 import contextlib
 import io
 import re
+import shlex
 from urllib.parse import unquote
 
 import nbformat
 import pytest
+from typer.main import get_command
 
 from lepton_lib.cases import load_case
+from lepton_lib.cli import app
 from lepton_lib.site import PARTS, ROOT
 from tests.prose import numbers
 
@@ -62,6 +65,14 @@ def test_links_lead_somewhere_on_github_too(name):
 
 
 @every_page
+def test_every_lepton_command_is_understood(name):
+    """Each `lepton` command on a page parses."""
+    for line in re.findall(r"(?:`|^)(?:\.venv/bin/)?lepton ([^`\n]+)", PAGES[name], re.MULTILINE):
+        words = shlex.split(line)
+        get_command(app).commands[words[0]].make_context(words[0], words[1:])
+
+
+@every_page
 def test_no_page_states_a_result(name):
     """A number that a run gives stands in the notebook that gives it; references have their own."""
     text = re.sub(r"```toml\n.*?```", "", PAGES[name], flags=re.DOTALL)
@@ -92,7 +103,7 @@ def terms(where):
 def test_a_term_is_used_where_its_link_leads(term):
     """The notebook that a term's line links to uses the word."""
     prose = NOTEBOOKS[GLOSSARY[term][1]].lower()
-    for word in re.findall(r"[\w-]+", term.lower()):
+    for word in re.findall(r"\w+", term.lower()):
         assert word.removesuffix("ing") in prose, f"{GLOSSARY[term][1]} doesn't use {word!r}"
 
 
