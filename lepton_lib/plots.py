@@ -16,12 +16,15 @@ from typing import Any
 import numpy as np
 from matplotlib import rcParams
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.category import StrCategoryLocator
 from matplotlib.collections import PathCollection, QuadMesh
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import StepPatch
 from matplotlib.rcsetup import cycler
+from matplotlib.ticker import FixedLocator
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#767676")
@@ -67,7 +70,9 @@ class Picture:
         lines = [f"Figure: {self.alt}"]
         for axes in self.figure.axes:
             title = axes.get_title(loc="left") or axes.get_title()  # left in the course's style
-            lines.append(f"  [{title}] x: {axes.get_xlabel()}, y: {axes.get_ylabel()}")
+            lines.append(
+                f"  [{title}] x: {_describe_axis(axes.xaxis)}, y: {_describe_axis(axes.yaxis)}"
+            )
             lines += [f"    {line}" for line in _describe_axes(axes)]
         return "\n".join(lines)
 
@@ -95,6 +100,15 @@ def drawn_data(drawing: Picture | Figure | Axes) -> list[str]:
     return [re.sub(r"^(\w+) .*?: (?=n=|empty|at )", r"\1: ", line) for line in data]
 
 
+def _describe_axis(axis: Axis) -> str:
+    """The label, then the limits, the larger one first on an inverted axis, or the ticks' words."""
+    low, high = axis.get_view_interval()
+    shown = f"{low:.3g} to {high:.3g}"
+    if isinstance(axis.get_major_locator(), FixedLocator | StrCategoryLocator):
+        shown += f": {', '.join(axis.get_major_formatter().format_ticks([*axis.get_majorticklocs()]))}"
+    return f"{axis.get_label_text()} ({shown})"
+
+
 def _describe_axes(axes: Axes) -> list[str]:
     lines = [_describe_line(line, axes) for line in axes.get_lines()]
     for container in axes.containers:
@@ -110,7 +124,8 @@ def _describe_axes(axes: Axes) -> list[str]:
     for collection in axes.collections:
         if isinstance(collection, PathCollection):
             points = np.asarray(collection.get_offsets(), dtype=float)
-            lines.append(_artist("points", collection, *points.T))
+            unseen = _unseen(collection, axes, *points.T)
+            lines.append(_artist("points", collection, *points.T) + unseen)
         elif isinstance(collection, QuadMesh):
             lines.append(_artist("mesh", collection, collection.get_array()))
         else:
@@ -127,9 +142,20 @@ def _describe_line(line: Line2D, axes: Axes) -> str:
     x, y = np.asarray(line.get_xdata(orig=False)), np.asarray(line.get_ydata(orig=False))
     along_x, along_y = line.get_transform().contains_branch_seperately(axes.transData)
     if along_x and along_y:
-        return _artist("line", line, x, y)
+        return _artist("line", line, x, y) + _unseen(line, axes, x, y)
     # of axhline or axvline, from edge to edge: a mark beside the data
     return f"line {_legend_label(line)}: at {f'x = {x[0]:.3g}' if along_x else f'y = {y[0]:.3g}'}"
+
+
+def _unseen(artist: Any, axes: Any, x: Any, y: Any) -> str:
+    """A mark for what can't be seen: transparent, or with no point within the axes' limits."""
+    inside = np.ones(np.shape(x), bool)
+    for values, axis in ((x, axes.xaxis), (y, axes.yaxis)):
+        low, high = sorted(axis.get_view_interval())
+        numbers: Any = np.asarray(axis.convert_units(values), dtype=float)
+        inside &= (numbers >= low) & (numbers <= high)
+    unseen = artist.get_alpha() == 0 or not artist.get_visible() or not inside.any()
+    return ", hidden" if np.size(x) and unseen else ""
 
 
 def _artist(kind: str, artist: Any, *data: Any) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 import nbformat
 from PIL import Image
 
-from lepton_lib.artefacts import STEPS
+from lepton_lib.artefacts import OUTPUTS, STEPS
 from lepton_lib.errors import ParameterError
 from lepton_lib.runs import read_parameters
 from lepton_lib.runs.notebooks import SKIPPED_TAGS
@@ -38,6 +38,9 @@ COMPARED = {"text/plain", "text/html", "text/markdown", "text/latex", "image/png
 TELLS = {"print", "display", "Markdown", "HTML", "text", "annotate"}
 TELLS |= {"set_title", "suptitle", "set_xlabel", "set_ylabel"}
 TEXTS = {"alt", "title", "label", "xlabel", "ylabel", "labels"}
+# The run's files, and the methods by which a step declares that it reads or writes one.
+FILES = {name for names in OUTPUTS.values() for name in names}
+DECLARES = {"input", "path", "read_json", "write_json"}
 PANDAS = "<div>\n<style scoped>"  # how a DataFrame's HTML begins
 OWNER = "|".join(
     re.escape(name) for name in (Path.home().name, socket.gethostname()) if len(name) > 4
@@ -54,6 +57,7 @@ VOLATILE = {
     "a duration": r"\b\d+(?:\.\d+)? ?(?:ms|µs|us|ns|s|secs?|seconds|minutes?|it/s|s/it|batch/s)\b"
     r"|\b\d\d:\d\d<"
     r"|\b\d+m ?\d+s\b|\b\d+:\d\d:\d\d\.\d",
+    "more digits than a reader can use": r"\b\d*\.\d{10,}\b",
     "a port": r"(?:127\.0\.0\.1|localhost):\d+",
     "an address of a machine": r"\b(?!127\.|0\.)\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}\b",
 }
@@ -233,9 +237,34 @@ def check_code(cell):
     except SyntaxError:
         yield "isn't plain Python: a magic, or a shell command?"
         return
+    yield from _hidden(tree)
     for text in _told(tree):
         for number in numbers(text):
             yield f"states {number!r} in a constant text; put the run's value there"
+
+
+def _hidden(tree):
+    """What a cell does without its reader's or the run's notice."""
+    declared = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            arguments = [*node.args, *(word.value for word in node.keywords)]
+            if name == "suppress":
+                yield "suppresses an exception: catch it and show what it says"
+            if name in ("simplefilter", "filterwarnings") and len(arguments) < 2:
+                yield "silences every warning: name the message"
+            if name in DECLARES:
+                declared |= {id(part) for argument in arguments for part in ast.walk(argument)}
+        elif isinstance(node, ast.ExceptHandler):
+            if node.type is None or getattr(node.type, "id", "") in ("Exception", "BaseException"):
+                yield "catches every exception: name the one that is meant"
+            elif all(isinstance(line, ast.Pass) for line in node.body):
+                yield "swallows an exception: show what it says"
+    for node in ast.walk(tree):
+        text = node.value if isinstance(node, ast.Constant) else None
+        if isinstance(text, str) and text in FILES and id(node) not in declared:
+            yield f"names {text!r} outside of the step's methods, so no run declares it"
 
 
 def _told(tree):
@@ -292,7 +321,10 @@ def check_outputs(cell):
         if other := set(data) - COMPARED:
             yield f"has an output that isn't compared: {', '.join(sorted(other))}"
         texts = [output.get("text", ""), output.get("evalue", ""), *output.get("traceback", [])]
-        for text in texts + [value for kind, value in data.items() if kind.startswith("text/")]:
+        texts += [value for kind, value in data.items() if kind.startswith("text/")]
+        if sum(map(len, texts)) > 200_000:
+            yield f"prints {sum(map(len, texts)):,} characters"
+        for text in texts:
             for what, pattern in VOLATILE.items():
                 if found := re.search(pattern, text):
                     yield f"prints {what}: {found.group()}"
@@ -333,6 +365,8 @@ def check_picture(output):
         re.MULTILINE,
     ):
         yield f"shows a figure in which something is empty:{found.group()}"
+    if found := re.search(r"^    .*, hidden$", text, re.MULTILINE):
+        yield f"draws something that can't be seen:{found.group()}"
 
 
 def check_prose(cell):

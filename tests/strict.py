@@ -43,6 +43,7 @@ from lepton_lib.runs.readings import bound_after, describe, user_expressions, ve
 from lepton_lib.utils import SAME_BITS
 from tests import offline
 from tests.static_checks import check_notebook
+from tests.syscalls import strace
 
 # Python's arguments for a separate run; xdist would spread a notebook's cells over kernels.
 STRICT = [
@@ -319,11 +320,19 @@ def run_strictly(paths, *options, cwd, **variables):
 
     Returns:
         By notebook and cell, or ``file``: the failure's text, empty where it passed, and the
-        seconds that it took.
+        seconds that it took. Under ``network`` in the last notebook: each attempt to reach another
+        machine, also one whose error was swallowed.
     """
-    report = cwd / "strict.xml"
+    report, attempts, trace = (cwd / name for name in ("strict.xml", "attempts.txt", "calls.txt"))
+    attempts.write_text("")
+    watch = [*strace(), "-o", str(trace)] if strace() else []
     words = [*STRICT, "--rootdir", str(cwd), f"--junitxml={report}", *options]
-    done = offline.run(sys.executable, *words, *map(str, paths), cwd=cwd, timeout=2700, **variables)
+    done = offline.run(
+        *[*watch, sys.executable, *words, *map(str, paths)],
+        cwd=cwd,
+        timeout=2700,
+        **{"LEPTON_ATTEMPTS": str(attempts), **variables},
+    )
     assert done.returncode in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED), (
         done.stdout[-4000:] + done.stderr
     )

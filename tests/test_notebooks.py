@@ -20,9 +20,8 @@ NOTEBOOKS = sorted(
 )
 # Threads that wait sleep soon: where both cores are busy, those that spin take a hundred times as
 # long.
-TWO_THREADS = {name: "2" for name in SAME_BITS if name.endswith("_NUM_THREADS")} | {
-    "GOMP_SPINCOUNT": "2000"
-}
+ELSEWHERE = {name: "2" for name in SAME_BITS if name.endswith("_NUM_THREADS")}
+ELSEWHERE |= {"GOMP_SPINCOUNT": "2000", "TZ": "Pacific/Kiritimati", "LC_ALL": "C"}
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
@@ -55,12 +54,15 @@ def course(tmp_path_factory):
 def results(course):
     """Run all notebooks strictly: the failure and the seconds of each cell, by notebook."""
     paths = [course / path.relative_to(offline.ROOT) for path in NOTEBOOKS]
-    return run_strictly(paths, cwd=course, **TWO_THREADS)
+    before = sorted((course / "notebooks").rglob("*"))
+    found = run_strictly(paths, cwd=course, **ELSEWHERE)
+    assert sorted((course / "notebooks").rglob("*")) == before, "files among the notebooks"
+    return found
 
 
 @every_notebook
 def test_stored_outputs_are_what_a_fresh_run_gives(results, path):
-    """Outputs stored with one thread come out the same with two threads and no network."""
+    """Two threads, another time zone and language, and no network give what is stored."""
     ids = {cell.id for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"}
     failures = [f"{name}: {text}" for name, (text, _) in results[path.stem].items() if text]
     assert not failures, "\n\n".join(failures)
@@ -69,6 +71,14 @@ def test_stored_outputs_are_what_a_fresh_run_gives(results, path):
 
 # Measured, or with the moment of packaging, which tells an older release from a newer one.
 CHANGING = {"service/latency.json", "service/manifest.json", "service/manifest.sig"}
+
+
+def test_the_test_rows_stay_shut_until_a_model_is_chosen(course, results):
+    """01 makes the test rows, and 02 doesn't read them."""
+    assert results
+    read = offline.steps(course / "runs" / "credit")["02_training"]["read"]
+    assert "data/validation.parquet" in read
+    assert "data/test.parquet" not in read
 
 
 def test_a_pipeline_leaves_what_the_whole_notebooks_leave(course, pipeline):

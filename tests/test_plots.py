@@ -22,7 +22,10 @@ def test_a_figure_describes_its_data():
         axes.plot([0, 1, 2], [1, 2, top], label="loss")
         _ = axes.set(title="It rises", xlabel="epoch", ylabel="nats")
         texts.append(text(figure))
-    assert texts[0].splitlines()[:2] == ["Figure: What it shows.", "  [It rises] x: epoch, y: nats"]
+    assert texts[0].splitlines()[:2] == [
+        "Figure: What it shows.",
+        "  [It rises] x: epoch (-0.1 to 2.1), y: nats (0.9 to 3.1)",
+    ]
     assert (
         "line 'loss': n=3, 0 to 2, mean 1, sd 0.816, first 0, last 2 | n=3, 1 to 3, mean 2"
         in texts[0]
@@ -52,6 +55,36 @@ def test_every_kind_of_drawing_is_described(draw, word):
     figure, axes = plots.subplots()
     draw(axes)
     assert word in text(figure)
+
+
+@pytest.mark.parametrize(
+    "hide",
+    [
+        lambda axes: axes.lines[0].set_alpha(0),
+        lambda axes: axes.set_xlim(5, 6),
+        lambda axes: axes.collections[0].set_visible(False),
+        lambda axes: axes.set_ylim(-2, -1),
+    ],
+)
+def test_what_cannot_be_seen_is_marked(hide):
+    """A line or points that are transparent, or outside of the limits, are described as hidden."""
+    figure, axes = plots.subplots()
+    axes.plot([0, 1], [1, 2])
+    axes.scatter([0, 1], [1, 2])
+    assert "hidden" not in text(figure)
+    hide(axes)
+    assert ", hidden" in text(figure)
+
+
+def test_ticks_and_direction_of_an_axis_are_described():
+    """Exchanged tick labels and an inverted axis change the description."""
+    figure, axes = plots.subplots()
+    axes.set_xticks([0, 1], ["good", "bad"])
+    axes.set_ylim(1, 0)
+    assert "x:  (0 to 1: good, bad), y:  (1 to 0)" in text(figure)
+    figure, axes = plots.subplots()
+    axes.bar(["good", "bad"], [1, 2])
+    assert ": good, bad), y: " in text(figure)
 
 
 def test_error_bars_are_no_empty_bars():

@@ -1,6 +1,10 @@
-"""Run by every Python with this folder on PYTHONPATH: refuses connections to other machines."""
+"""Run by every Python with this folder on PYTHONPATH: refuses connections to other machines.
+
+Each attempt is noted in the file that LEPTON_ATTEMPTS names, as a program may swallow the error.
+"""
 
 import ipaddress
+import os
 import socket
 import sys
 
@@ -14,7 +18,14 @@ def _check(address):
         return  # a Unix socket
     host = address[0]
     if host not in ("localhost", "") and not ipaddress.ip_address(host).is_loopback:
-        raise ConnectionRefusedError(f"the tests run without a network; got a connection to {host}")
+        _refuse(ConnectionRefusedError, f"a connection to {host}")
+
+
+def _refuse(error, attempt):
+    if os.environ.get("LEPTON_ATTEMPTS"):
+        with open(os.environ["LEPTON_ATTEMPTS"], "a") as file:
+            file.write(f"{attempt}\n")
+    raise error(f"the tests run without a network; got {attempt}")
 
 
 def _guarded(name, place):
@@ -32,7 +43,7 @@ def _guarded(name, place):
 def _guarded_getaddrinfo(host, *args, **kwargs):
     name = host.decode() if isinstance(host, bytes) else host
     if name not in (None, "localhost", "") and not name.replace(".", "").replace(":", "").isalnum():
-        raise socket.gaierror(f"the tests run without a network; got a look-up of {name}")
+        _refuse(socket.gaierror, f"a look-up of {name}")
     if name not in (None, "localhost", ""):
         _check((name,))
     return _getaddrinfo(host, *args, **kwargs)
