@@ -105,7 +105,9 @@ def _describe_axis(axis: Axis) -> str:
     low, high = axis.get_view_interval()
     shown = f"{low:.3g} to {high:.3g}"
     if isinstance(axis.get_major_locator(), FixedLocator | StrCategoryLocator):
-        shown += f": {', '.join(axis.get_major_formatter().format_ticks([*axis.get_majorticklocs()]))}"
+        shown += (
+            f": {', '.join(axis.get_major_formatter().format_ticks([*axis.get_majorticklocs()]))}"
+        )
     return f"{axis.get_label_text()} ({shown})"
 
 
