@@ -369,15 +369,12 @@ def test_closed_streams(here):
 
 
 def test_a_temporary_folder_too_long_for_sockets(lepton, here, monkeypatch):
-    """Sockets go to a shorter folder; where there is none, the doctor and the run say so."""
+    """Runs need no socket's path; JupyterLab's kernels do, and the doctor says so."""
     long = here / ("x" * 110)
     long.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(long))
-    assert lepton("run", "02")[0] == 0
     monkeypatch.setattr("lepton_lib.utils.SHORT_FOLDERS", ())
-    code, _, err = lepton("run", "02")
-    assert (code, "too long for sockets" in err) == (1, True)
-    assert "Traceback" not in err
+    assert lepton("run", "02")[0] == 0
     code, out, _ = lepton("doctor")
     assert (code, "Set TMPDIR to a shorter one." in out) == (1, True)
 
