@@ -101,13 +101,12 @@ def drawn_data(drawing: Picture | Figure | Axes) -> list[str]:
 
 
 def _describe_axis(axis: Axis) -> str:
-    """The label, then the limits, the larger one first on an inverted axis, or the ticks' words."""
+    """The label, then the limits, the larger one first on an inverted axis, and fixed ticks."""
     low, high = axis.get_view_interval()
     shown = f"{low:.3g} to {high:.3g}"
     if isinstance(axis.get_major_locator(), FixedLocator | StrCategoryLocator):
-        shown += (
-            f": {', '.join(axis.get_major_formatter().format_ticks([*axis.get_majorticklocs()]))}"
-        )
+        ticks = axis.get_major_formatter().format_ticks([*axis.get_majorticklocs()])
+        shown += f": {', '.join(map(str, ticks))}"
     return f"{axis.get_label_text()} ({shown})"
 
 
@@ -156,7 +155,7 @@ def _unseen(artist: Any, axes: Any, x: Any, y: Any) -> str:
         low, high = sorted(axis.get_view_interval())
         numbers: Any = np.asarray(axis.convert_units(values), dtype=float)
         inside &= (numbers >= low) & (numbers <= high)
-    unseen = artist.get_alpha() == 0 or not artist.get_visible() or not inside.any()
+    unseen = np.all(artist.get_alpha() == 0) or not artist.get_visible() or not inside.any()
     return ", hidden" if np.size(x) and unseen else ""
 
 

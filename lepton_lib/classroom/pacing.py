@@ -50,6 +50,8 @@ def sections(path: Path) -> list[Section]:
     titles, minutes, exercises, needed = [INTRODUCTION], [0.0], [list[str]()], [True]
     for cell in read_notebook(path).cells:
         if is_code(cell):
+            if "hide-input" in tags(cell):
+                continue  # its figure is read with the words around it
             keys = keys_in(cell.source)
             minutes[-1] += _code_minutes(keys)
             exercises[-1] += keys
