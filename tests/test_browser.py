@@ -262,11 +262,15 @@ def run_dir(tmp_path_factory, pipeline):
 @both_widths
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_runs_index_can_be_read(browser, run_dir, shots, size, scheme):
-    """A run's index page fits its window, shows the gate, and opens its details and notebooks."""
+    """A run's index page fits its window, shows gate and curves, opens details and notebooks."""
     with looking(browser, size, scheme) as page:
         page.goto((run_dir / "index.html").as_uri())
         check_layout(page)
         expect(page.locator("header .verdict")).to_be_in_viewport()
+        judged = json.loads((run_dir / "evaluation" / "gate.json").read_text())["criteria"][0]
+        expect(page.locator("header dl")).to_contain_text(f"gate judged {judged['judged']:.3f}")
+        titles = page.locator(".curves img").evaluate_all("all => all.map(e => e.alt.slice(0, 11))")
+        assert titles == ["ROC curve o", "Calibration", "The largest"]
         page.screenshot(path=shots / f"run-{size['width']}-{scheme}.jpg", full_page=True)
         for summary in page.locator("summary").all():
             summary.press("Enter")
@@ -295,9 +299,16 @@ def test_executed_pages_can_be_read(browser, run_dir, shots, size):
         expect(page.locator("h2").first).to_have_text("The gate")
 
 
+# The class of each bar, and whether it lies in the right half of its cell.
+SIDES = """all => all.map(bar => {
+  const box = bar.getBoundingClientRect(), cell = bar.parentElement.getBoundingClientRect();
+  return [bar.className.replace("bar ", ""), box.left + box.right > cell.left + cell.right];
+})"""
+
+
 @both_widths
 def test_the_service_is_asked_by_keyboard(browser, run_dir, shots, size):
-    """The form works without a mouse; the answer scrolls into view and takes the focus."""
+    """The form works by keyboard; the answer takes the focus, and goes when an input changes."""
     with start(run_dir) as service, looking(browser, size) as page:
         page.goto(service.url)
         check_layout(page)
@@ -317,8 +328,12 @@ def test_the_service_is_asked_by_keyboard(browser, run_dir, shots, size):
             for value in fields.evaluate_all("all => all.map(field => field.value)")
             if not value
         ] == []
+        bars = page.locator(".bar.up, .bar.down").evaluate_all(SIDES)
+        assert {tuple(bar) for bar in bars} == {("up", True), ("down", False)}
         check_layout(page)
         page.screenshot(path=shots / f"service-{size['width']}.jpg", full_page=True)
+        fields.first.fill("")
+        expect(page.locator("#answer")).to_be_empty()
 
 
 def test_the_service_says_what_it_refuses(browser, run_dir, shots):

@@ -24,7 +24,7 @@ from lepton_lib.operations import report, retraining, watched
 from lepton_lib.operations import windows as windows_module
 from lepton_lib.operations.journal import Journal
 from lepton_lib.operations.labels import _read_labels
-from lepton_lib.operations.report import write_report
+from lepton_lib.operations.report import plain, ticks, write_report
 from lepton_lib.operations.watched import WatchedRun
 from lepton_lib.runs import run_loop
 from lepton_lib.runs.notebooks import loop_notebooks
@@ -587,7 +587,9 @@ def test_the_report_stands_alone(shadowed):
         "Performance",
         "Groups",
         "Drift in x",
-        ">agreed 0.200<",
+        ">agreed 0.2<",
+        ">red</text>",
+        ">blue</text>",
     ):
         assert word in page
     content = json.loads((folder / "report.json").read_text())
@@ -625,6 +627,29 @@ def test_the_report_stands_alone(shadowed):
     for entry in by_name.values():
         for part in ("reference", "current"):
             assert sum(entry[part]) == pytest.approx(1, abs=0.01)
+
+
+def test_a_decision_is_under_way_only_once_it_has_begun(copy, alarmed):
+    """Without --act the report says what was decided and how to begin, not that it is under way."""
+    place = copy(alarmed)
+    look(place, now=NOW + 3 * DAY)
+    page = (place / "run" / "monitoring" / "report.html").read_text()
+    assert "Retrain was decided in window 3 and hasn&#39;t begun" in page
+    assert "is under way" not in page
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "marks"),
+    [
+        (0.39, 0.89, ["0.2", "0.4", "0.6", "0.8", "1"]),
+        (1200, 75_000, ["0", "50,000", "100,000"]),
+        (5, 5, ["4", "6"]),
+        (0, 0, ["0", "0.5"]),
+    ],
+)
+def test_an_axis_has_round_numbers(low, high, marks):
+    """The marks of an axis hold its values, are round, and are written without an exponent."""
+    assert [plain(mark) for mark in ticks(low, high)] == marks
 
 
 def test_what_a_case_says_is_data_on_the_page(copy, alarmed):

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from lepton_lib.cases.columns import ColumnBase
+from lepton_lib.cases.columns import CategoryColumn, ColumnBase, NumberColumn, TimestampColumn
 from lepton_lib.cases.schema import Case
 from lepton_lib.errors import DataError, RecordError
 
@@ -69,6 +69,29 @@ def describe(column: ColumnBase) -> str:
     return column.describe()
 
 
-def example_record(case: Case) -> dict[str, Any]:
-    """A record that the case accepts: the middle of each range, the first category of each list."""
-    return {column.name: column.example() for column in case.inputs}
+def example_record(case: Case, rows: np.ndarray | None = None) -> dict[str, Any]:
+    """A record that the case accepts.
+
+    Args:
+        case: The case.
+        rows: Raw inputs float32 ``(n, len(case.fields))``: the record has the median of each number
+            and the most frequent category. Without them it has the middle of each range and the
+            first category of each list.
+    """
+    record = {column.name: column.example() for column in case.inputs}
+    if rows is not None:
+        names = [field.name for field in case.fields]
+        for column in case.inputs:
+            if not isinstance(column, TimestampColumn):  # whose moment stays the example
+                known = rows[:, names.index(column.name)]
+                if len(known := known[~np.isnan(known)]):
+                    record[column.name] = _typical(column, known)
+    return record
+
+
+def _typical(column: NumberColumn | CategoryColumn, values: np.ndarray) -> float | str:
+    """The median of raw inputs ``(n,)``, one of them; of categories the most frequent."""
+    if isinstance(column, CategoryColumn):
+        return column.categories[np.bincount(values.astype(np.int64)).argmax()]
+    median = np.clip(np.sort(values)[len(values) // 2], *column.limits)
+    return float(f"{median:.7g}")  # a float32 has no more digits

@@ -140,6 +140,8 @@ def write_report(run: Run, case: Case, journal: Journal, *, waiting: int) -> str
         interval=interval,
         metric_name=metric_name,
         number=number,
+        plain=plain,
+        ticks=ticks,
     )
     folder = run.folder / "monitoring"
     write_atomic(folder / "report.json", records.dump(report))
@@ -166,6 +168,22 @@ def _time_lines(case: Case, windows: Sequence[Window]) -> list[TimeLine]:
         estimates = [window.estimate.get(metric) for window in windows]
         charts.append(TimeLine(title, numbers, points, estimates, agreed.get(metric)))
     return [chart for chart in charts if any(chart.points) or any(chart.estimates)]
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """Three to five round numbers, evenly spaced, from ``low`` or below to ``high`` or above."""
+    rough = (high - low or abs(high) or 1.0) / 3
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
+    marks = range(math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9) + 1)
+    return [mark * step for mark in (marks if len(marks) > 1 else (marks[0], marks[0] + 1))]
+
+
+def plain(value: float) -> str:
+    """A number on an axis: at most three significant digits, and no zeros at its end."""
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) >= 1e-4 or not value else f"{value:.1g}"
 
 
 def interval(span: Span) -> str:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from lepton_lib.artefacts import STEPS, Run
-from lepton_lib.cases import load_case
+from lepton_lib.cases import Case, load_case
 from lepton_lib.errors import CaseError
 from lepton_lib.runs.summary import (
     RunSummary,
@@ -22,6 +22,9 @@ from lepton_lib.runs.summary import (
     read_steps,
 )
 from lepton_lib.utils import render, write_atomic
+
+if TYPE_CHECKING:
+    from lepton_lib.runs.curves import Curve
 
 EVERYWHERE = 3  # a parameter that more steps than this take is shown once, without their names
 
@@ -43,6 +46,7 @@ class GateLine(msgspec.Struct):
     bound: str
     passed: bool | None
     why: str
+    judged: bool | int | float | str | None = None  # the interval's worse end, for example
 
 
 class _Gate(msgspec.Struct):
@@ -56,10 +60,10 @@ def write_index(run: Run) -> Path:
         RunError: The manifest can't be read.
     """
     steps, summary = read_steps(run), RunSummary.of(run)
-    title, question = str(summary.case or "No case yet"), ""
+    title, question, drawn = str(summary.case or "No case yet"), "", []
     try:
         case = load_case(title)
-        title, question = case.title, case.question
+        title, question, drawn = case.title, case.question, _curves(run, case)
     except CaseError:  # the run may be read where the case isn't
         pass
     packages: dict[str, str] = {}
@@ -73,6 +77,7 @@ def write_index(run: Run) -> Path:
         gate_passed=summary.gate_passed,
         figures=[figure for figure in summary.figures() if figure.label != "gate"],
         criteria=_criteria(run),
+        curves=drawn,
         steps=[_step_row(run, step, steps.get(step)) for step in _shown(steps)],
         files=_file_rows(run, steps),
         parameters=_parameter_rows(steps),
@@ -98,6 +103,16 @@ def _criteria(run: Run) -> list[GateLine] | None:
         return msgspec.json.decode(content, type=_Gate).criteria
     except (OSError, ValueError):
         return None
+
+
+def _curves(run: Run, case: Case) -> list[Curve]:
+    """The curves of the run; none where its files, or what reads them, are missing."""
+    try:
+        from lepton_lib.runs.curves import curves  # a second of imports
+
+        return [*curves(run, case)]
+    except (OSError, ValueError, KeyError, ImportError):
+        return []
 
 
 def _step_row(run: Run, step: str, entry: StepEntry | None) -> StepRow:

@@ -126,7 +126,10 @@ def metric_name(name: str) -> str:
 
 
 def number(value: object) -> str:
-    """A value for readers: three digits after the point, at most four significant ones."""
+    """A value for readers: three digits after the point, at most four significant ones.
+
+    Thousands are written out: 75,000, not 7.5e+04.
+    """
     if value is None:
         return _UNKNOWN
     if isinstance(value, bool):
@@ -134,5 +137,7 @@ def number(value: object) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
-        return f"{value:.3f}" if 0.01 <= abs(value) < 10 else f"{value:,.4g}"
+        if abs(value) >= 1000:
+            return f"{value:,.0f}"
+        return f"{value:.3f}" if 0.01 <= abs(value) < 10 else f"{value:.4g}"
     return str(value)

@@ -30,10 +30,10 @@ Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 PREDICT = "/v1/predict"
 # Where a key is demanded; health and pages show nothing of any request.
 GUARDED = {PREDICT, "/v1/models", "/metrics", "/monitor", "/monitor.css"}
-STATIC = {"form.js", "docs.js", "form.css", "swagger-ui-bundle.js", "swagger-ui.css"}
+STATIC = {"form.js", "docs.js", "form.css", "icon.svg", "swagger-ui-bundle.js", "swagger-ui.css"}
 ROUTES = {*GUARDED, "/healthz", "/readyz", "/openapi.json", "/docs", "/"}
 ROUTES |= {f"/static/{name}" for name in STATIC}
-_MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css"}
+_MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 _STYLE = re.compile(r"<style>(.*?)</style>", re.S)
 _FOLDER = Path(__file__).parent / "static"
 
@@ -120,7 +120,7 @@ class _Pages:
             JSON,
             fields={column.name: column.json_schema() for column in case.inputs},
             required=[column.name for column in case.inputs if not column.nullable],
-            example=example_record(case),
+            example=self._example(),
             record_limit=RECORD_LIMIT,
         )
 
@@ -128,8 +128,12 @@ class _Pages:
         return self._page("docs.html")
 
     async def form(self, _: Request) -> Response:
-        example = example_record(self._predictor.scorer.case)
-        return self._page("form.html", example=example, key=self._keys.required)
+        return self._page("form.html", example=self._example(), key=self._keys.required)
+
+    def _example(self) -> dict[str, Any]:
+        """A typical record: the background's values are those of training rows."""
+        scorer = self._predictor.scorer
+        return example_record(scorer.case, scorer.background)
 
     def _page(self, name: str, media_type: str = "text/html", **values: object) -> Response:
         scorer = self._predictor.scorer

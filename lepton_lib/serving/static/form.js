@@ -25,7 +25,8 @@ function percent(share) {
   return (100 * share).toFixed(1) + " %";
 }
 
-// One row a field, the greatest share first: its name, the share in words, and a bar that says nothing new.
+// One row a field, the greatest share first: its name, the share in words, and a bar from the middle: to the right
+// where it raised the answer, to the left where it lowered it.
 function reasonsTable(prediction) {
   const { of, base, value, contributions } = prediction.reasons;
   const share = "probabilities" in prediction;
@@ -42,9 +43,8 @@ function reasonsTable(prediction) {
     const head = element("th", name.replaceAll("_", " "));
     head.scope = "row";
     row.append(head, element("td", (x < 0 ? "\u2212" : "+") + inWords(Math.abs(x))));
-    const bar = document.createElement("meter");
-    bar.value = Math.abs(x) / most;
-    bar.className = x < 0 ? "down" : "up";
+    const bar = element("span", "", x < 0 ? "bar down" : "bar up");
+    bar.style.width = (50 * Math.abs(x)) / most + "%";
     bar.setAttribute("aria-hidden", "true");
     row.insertCell().append(bar);
   }
@@ -113,6 +113,14 @@ form.addEventListener("submit", async (event) => {
   }
 });
 
+// An answer is shown only beside the inputs that it is for.
+function clear() {
+  answer.replaceChildren();
+}
+form.addEventListener("input", clear);
+form.addEventListener("invalid", clear, true);
+
 document.getElementById("example").addEventListener("click", () => {
+  clear();
   for (const field of fields) field.value = field.dataset.example;
 });
