@@ -17,15 +17,15 @@ right_options(
     q00_q3="02 and all after it",
     q01_q1="drawn at random",
     q01_q2="weights of opposite sign",
-    q02_q1="low or high",
-    q02_q2="measured with dropout on",
-    q03_q1="The log loss, and who lies above a threshold of one sixth",
-    q03_q2="picked as the worst",
+    q02_q2="low or high",
+    q02_q1="measured with dropout on",
+    q03_q1="The log loss, and which rows lie above a threshold of one sixth",
+    q03_q2="picked it as the worst",
     q03_q3="most of it cancels",
     q04_q1="Ask for the weights as `safetensors`",
     q04_q2="keeps running",
     q05_q1="chance alone",
-    q05_q2="what it said before; the loss is higher",
+    q05_q2="what it said before, and the loss is higher",
 )
 
 
@@ -108,12 +108,12 @@ def _(X, y, w):
     return torch.autograd.grad(loss, w)[0]
 
 
-@derives("02.2")
+@derives("02.5")
 def _(_):
     return torch.nn.CrossEntropyLoss()(torch.zeros(6, 3), torch.arange(6) % 3).item()
 
 
-@derives("02.3")
+@derives("02.6")
 def _(model, optimizer, data_loader):
     """Descend by hand, and take the mean over all rows in the end."""
     losses = []
@@ -127,7 +127,7 @@ def _(model, optimizer, data_loader):
     return np.mean(losses)
 
 
-@derives("02.4")
+@derives("02.2")
 def _(task):
     losses = pd.Series(task.names["validation_losses"], index=range(1, 11))
     since_best = [epoch - losses[:epoch].idxmin() for epoch in losses.index]
@@ -135,7 +135,7 @@ def _(task):
     return n_epochs, losses[:n_epochs].idxmin()
 
 
-@derives("02.5")
+@derives("02.3")
 def _(task):
     """The share of each bin that lies below the value, by counting a fine grid."""
     assert "$b = (0, 2, 5, 10)$" in task.text
@@ -146,7 +146,7 @@ def _(task):
     ]
 
 
-@derives("02.6")
+@derives("02.4")
 def _(task):
     a, b = (task.names[name] for name in ("loss_a", "loss_b"))
     assert scipy.stats.ttest_rel(a, b).pvalue < 0.01
@@ -271,7 +271,7 @@ def _(p_values):
 def _(task):
     """By the signs of the intervals' ends."""
     better, not_better = "certainly better on the new rows, and", "not certainly better on the new"
-    worse = "certainly worse on rows that the champion knew"
+    worse = "certainly worse on rows that the champion handled well"
     verdicts = {}
     for name, trial in task.names["trials"].items():
         if trial["new rows"][1] <= 0:
