@@ -216,8 +216,8 @@ def graded(tmp_path_factory):
     traced = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
     at_work = threading.local()
 
-    def traceable(runner, *words):
-        made(runner, *words)
+    def traceable(runner, *words, **options):
+        made(runner, *words, **options)
         runner.writable.append(ROOT)  # where coverage's files go
 
     def run_named(runner, path):
@@ -491,7 +491,7 @@ def test_an_interrupt_keeps_what_was_graded(classroom, monkeypatch, lepton):
 
     def interrupted(runner, path):
         if path.stem == "b":
-            threading.Timer(6, os.kill, (os.getpid(), signal.SIGINT)).start()
+            threading.Timer(2, os.kill, (os.getpid(), signal.SIGINT)).start()
         return graded(runner, path)
 
     monkeypatch.setattr(sandbox.SandboxRunner, "run", interrupted)

@@ -246,16 +246,17 @@ def test_run_notebook(training, tmp_path):
 
 
 def test_exercises_and_lessons(tmp_path):
-    """A pipeline run leaves exercises and lessons out, a whole run has them."""
+    """A pipeline run leaves exercises, their texts and lessons out, a whole run has them."""
     cells = [
+        "## Ways\n\nA way.\n\n### Exercise 07.1: Which?\n\nTry it.\n\n## Ends",
         ("p", "seed = 0", "parameters"),
         ("e", "print('EX')", "exercise"),
         ("l", "print('LE')", "lesson"),
     ]
     path = write_notebook(tmp_path / "n.ipynb", *cells, ("s", "print('STEP')"))
-    assert re.findall("EX|LE|STEP", outputs(runs.run_notebook(path, run_dir=tmp_path / "a"))) == [
-        "STEP"
-    ]
+    executed = runs.run_notebook(path, run_dir=tmp_path / "a")
+    assert re.findall("EX|LE|STEP", outputs(executed)) == ["STEP"]
+    assert nbformat.read(executed, 4).cells[0].source == "## Ways\n\nA way.\n\n## Ends"
     whole = runs.run_notebook(path, run_dir=tmp_path / "b", whole=True)
     assert re.findall("EX|LE|STEP", outputs(whole)) == ["EX", "LE", "STEP"]
 
@@ -604,7 +605,7 @@ def test_summary(finished, tmp_path):
         (0.0099, "0.0099"),
         (0.01, "0.010"),
         (10.0, "10"),
-        (12345.6, "1.235e+04"),
+        (12345.6, "12,346"),
         (-0.5, "-0.500"),
         ("mlp", "mlp"),
     ],

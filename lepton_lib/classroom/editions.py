@@ -142,7 +142,8 @@ def _slides(nb: Any) -> list[Slide]:
     task = None  # the last slide's, to which the code to start from comes
     for cell in nb.cells:
         if cell.cell_type == "markdown":
-            for part in _BEFORE_HEADING.split(cell.source):
+            source = cell.source.replace("](../diagrams/", "](diagrams/")  # a lesson's in a folder
+            for part in _BEFORE_HEADING.split(source):
                 if part.startswith("#"):
                     slides.append(_text_slide(part))
                     task = slides[-1] if _TASK.match(part) else None
@@ -167,4 +168,4 @@ def _text_slide(source: str) -> Slide:
     while n_shown < len(paragraphs) and paragraphs[n_shown - 1][-1] not in ".!?*`)":
         n_shown += 1
     shown, rest = "\n\n".join(paragraphs[:n_shown]), "\n\n".join(paragraphs[n_shown:])
-    return Slide([new_markdown_cell(shown, id="slide")], markdown_to_html(rest))
+    return Slide([new_markdown_cell(shown, id="slide")], markdown_to_html(rest, source_folder()))

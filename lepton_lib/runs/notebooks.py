@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Set
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from lepton_lib.errors import ParameterError
 from lepton_lib.utils import NO_COURSE, course_folders
 
 _NO_NOTEBOOK = (OSError, ValueError, AttributeError, KeyError, TypeError, RecursionError)
+_TASK = re.compile(r"^### (?:Exercise|Question) .*?(?=^#{1,3} |\Z)", re.MULTILINE | re.DOTALL)
 SKIPPED_TAGS = frozenset({"exercise", "lesson"})  # of cells that a pipeline run leaves out
 
 
@@ -101,8 +103,15 @@ def read_notebook(path: Path) -> Any:
 
 
 def strip_tagged_cells(nb: Any, skipped: Set[str] = SKIPPED_TAGS) -> Any:
-    """Take the cells with one of these tags, ``exercise`` and ``lesson``, out of a notebook."""
+    """Take the cells with one of these tags, ``exercise`` and ``lesson``, out of a notebook.
+
+    With the exercises go their texts: from their heading to the next one.
+    """
     nb.cells = [cell for cell in nb.cells if not skipped & set(tags(cell))]
+    for cell in nb.cells if "exercise" in skipped else ():
+        if cell.cell_type == "markdown":
+            cell.source = _TASK.sub("", cell.source).rstrip()
+    nb.cells = [cell for cell in nb.cells if cell.source or cell.cell_type != "markdown"]
     return nb
 
 
