@@ -95,6 +95,7 @@ def lab(tmp_path_factory):
     """JupyterLab's address and its folder: opened as `make learn` does, on copies."""
     folder = tmp_path_factory.mktemp("lab")
     write_course(folder)
+    shutil.copytree(offline.ROOT / "notebooks" / "diagrams", folder / "notebooks" / "diagrams")
     for path in offline.ROOT.glob("notebooks/exercises/*.toml"):
         shutil.copy(path, folder / "notebooks" / "exercises")
     for path in offline.ROOT.glob("notebooks/0*.ipynb"):

@@ -195,7 +195,7 @@ def test_a_new_fault_is_tried_by_the_tests_of_its_module():
     assert "tests/test_browser.py" not in tests
     first, _ = known_rounds({str(mutant): Verdict("tests", "tests/test_x.py::test_y")}, mutant)
     assert list(first[1]) == ["tests/test_x.py::test_y"]
-    (_, near), (_, far) = known_rounds({}, mutants(LIBRARY, "monitoring/policy.py")[0])
+    (_, near), (_, far) = known_rounds({}, mutants(LIBRARY, "monitoring/sequential.py")[0])
     assert "tests/test_policy.py" in near
     assert "tests/test_monitoring.py" in far
     assert not set(near) & set(far)
