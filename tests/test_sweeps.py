@@ -202,6 +202,12 @@ def test_two_sweeps_in_one_folder(tmp_path):
         runs.sweep("00_environment", [{}], out=tmp_path / "s")
 
 
+def four_seeds(path):
+    """The command of a sweep over four seeds, two at a time, into the folder ``s``."""
+    command = [sys.executable, "-m", "lepton_lib.cli", "sweep", str(path)]
+    return [*command, "-p", "seed=0..3", "--jobs", "2", "--out", "s"]
+
+
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL])
 def test_a_killed_sweep_loses_nothing(tmp_path, sign):
     """What was done stays and isn't made again; the rest is; no process is left."""
@@ -214,19 +220,7 @@ def test_a_killed_sweep_loses_nothing(tmp_path, sign):
             "time.sleep(0 if seed < 2 or os.path.exists('go') else 300)",
         ),
     )
-    words = [
-        sys.executable,
-        "-m",
-        "lepton_lib.cli",
-        "sweep",
-        str(path),
-        "-p",
-        "seed=0..3",
-        "--jobs",
-        "2",
-        "--out",
-        "s",
-    ]
+    words = four_seeds(path)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     signal.signal(signal.SIGINT, before)
@@ -268,19 +262,7 @@ def test_a_killed_dask_worker_repeats_only_its_run(tmp_path):
         "    import time; time.sleep(300)"
     )
     path = write_notebook(tmp_path / "n.ipynb", ("p", "seed = 0", "parameters"), ("work", kill))
-    words = [
-        sys.executable,
-        "-m",
-        "lepton_lib.cli",
-        "sweep",
-        str(path),
-        "-p",
-        "seed=0..3",
-        "--jobs",
-        "2",
-        "--out",
-        "s",
-    ]
+    words = four_seeds(path)
     done = subprocess.run([*words, "--on", "dask"], cwd=tmp_path, check=False, timeout=300)
     assert done.returncode == 0
     assert sorted(r.parameters["seed"] for r in read_records(tmp_path / "s").values()) == [

@@ -1,4 +1,4 @@
-"""Grades an answer: its status, and what the reader is told. Nothing is recorded or shown here."""
+"""Grades an answer: its status, and what to say to the reader. Records and shows nothing."""
 
 from __future__ import annotations
 

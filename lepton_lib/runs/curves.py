@@ -56,7 +56,7 @@ def curves(run: Run, case: Case) -> Iterator[Curve]:
 
 
 def _roc(case: Case, labels: np.ndarray, answers: np.ndarray) -> Curve:
-    """A curve for each class that is told from the rest; of two classes for the positive one."""
+    """A curve for each class against the rest; of two classes for the positive one."""
     figure, axes = plots.subplots(**SIZE)
     for index in range(1 if len(case.classes) == 2 else 0, len(case.classes)):
         right = (labels == index)[np.argsort(-answers[:, index], kind="stable")]

@@ -28,7 +28,7 @@ from lepton_lib.serving.codec import RECORD_LIMIT
 from lepton_lib.serving.log import PredictionLog
 from lepton_lib.serving.scoring import Scorer
 
-SHOWN = 10  # refusals that are told at the end; the file has all of them
+SHOWN = 10  # refusals that are shown at the end; the file has all of them
 Part = list[dict[str, Any]]  # records, as a client posts them
 
 
